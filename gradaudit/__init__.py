@@ -1,0 +1,28 @@
+"""gradaudit: checks the gradients that Keras really applied, weight by weight.
+
+The public door: `GradientAudit`, `rule` and `load`. They are imported when they are first used,
+so that the command line answers before TensorFlow is loaded.
+"""
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from gradaudit.callback import GradientAudit
+    from gradaudit.report import load
+    from gradaudit.rules import Case, rule
+
+_DOOR = {
+    "Case": "gradaudit.rules",
+    "GradientAudit": "gradaudit.callback",
+    "load": "gradaudit.report",
+    "rule": "gradaudit.rules",
+}
+
+__all__ = ["Case", "GradientAudit", "load", "rule"]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _DOOR:
+        raise AttributeError(f"module 'gradaudit' has no attribute {name!r}")
+    return getattr(importlib.import_module(_DOOR[name]), name)

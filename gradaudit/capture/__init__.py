@@ -1,0 +1,11 @@
+"""Takes a training step as it happens. The only room that touches a running Keras trainer.
+
+One job: fit step to StepRecord. Rejected: `py_function` hooks, which XLA refuses, and computing the
+gradients again on a kept batch, which audits another computation than the one that was applied.
+"""
+
+from gradaudit.capture.environment import environment
+from gradaudit.capture.replay import Replay
+from gradaudit.capture.step import Capture
+
+__all__ = ["Capture", "Replay", "environment"]

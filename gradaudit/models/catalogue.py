@@ -1,0 +1,136 @@
+"""The built-in nets by name, and how each is compiled."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from gradaudit.errors import UnknownNameError
+from gradaudit.models import deep_tanh, iris, sigmoid_mse
+
+OPTIMIZERS = ("sgd", "momentum", "nesterov", "adam")
+PRECISIONS = ("float32", "float64", "mixed_float16", "mixed_bfloat16")
+
+
+@dataclass(frozen=True)
+class Net:
+    """A built-in net.
+
+    layers, loss: in words. data: the arrays (x, y) of each of its data sets, the default first.
+    about: each data set in words. targets: how y is encoded. features: width of x.
+    build: makes the uncompiled Keras model. make_loss: makes its loss.
+    """
+
+    name: str
+    layers: str
+    loss: str
+    data: Mapping[str, Callable[[], tuple[np.ndarray, np.ndarray]]]
+    about: Mapping[str, str]
+    targets: str
+    features: int
+    build: Callable[..., Any]
+    make_loss: Callable[[], Any]
+    optimizer: str = "sgd"
+    learning_rate: float = 0.1
+    epochs: int = 10
+    batch_size: int = 16
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What `compiled` needs besides the net."""
+
+    optimizer: str
+    learning_rate: float
+    precision: str
+    bias: bool = True
+    jit: bool = False
+    eager: bool = False
+    seed: int = 0
+
+
+NETS: dict[str, Net] = {
+    net.name: net
+    for net in (
+        Net(
+            name="iris",
+            layers="4 → 3 softmax",
+            loss="categorical cross-entropy",
+            data={"iris": iris.samples},
+            about={"iris": "150 flowers, 4 measurements in cm, 3 species"},
+            targets="one_hot",
+            features=4,
+            build=iris.build,
+            make_loss=iris.make_loss,
+        ),
+        Net(
+            name="deep_tanh",
+            layers="3 → 3 tanh → 3 tanh → 2 softmax",
+            loss="categorical cross-entropy",
+            data={"iris": deep_tanh.samples, "worked": deep_tanh.worked_sample},
+            about={
+                "iris": "versicolor or virginica from 3 standardised measurements, 100 flowers",
+                "worked": "the one row of the published worked example, in float64",
+            },
+            targets="one_hot",
+            features=3,
+            build=deep_tanh.build,
+            make_loss=deep_tanh.make_loss,
+        ),
+        Net(
+            name="sigmoid_mse",
+            layers="3 → 4 sigmoid → 1 linear",
+            loss="Σ (d − y)²/2",
+            data={"iris": sigmoid_mse.samples},
+            about={"iris": "petal width in cm from the other 3 measurements, 150 flowers"},
+            targets="real",
+            features=3,
+            build=sigmoid_mse.build,
+            make_loss=sigmoid_mse.make_loss,
+            learning_rate=0.01,
+        ),
+    )
+}
+
+
+def net_named(name: str) -> Net:
+    """Return a built-in net.
+
+    Raises:
+        UnknownNameError: there is none of that name.
+    """
+    if name not in NETS:
+        raise UnknownNameError("model", name, NETS)
+    return NETS[name]
+
+
+def set_precision(precision: str) -> None:
+    """Make layers and losses that are built from now on compute in `precision`."""
+    import keras
+
+    keras.config.set_floatx("float64" if precision == "float64" else "float32")
+    keras.config.set_dtype_policy(precision)
+
+
+def compiled(net: Net, settings: Settings) -> Any:
+    """Return a net as a compiled Keras model, its random weights drawn from the seed."""
+    import keras
+
+    keras.utils.set_random_seed(settings.seed)
+    set_precision(settings.precision)
+    rate = settings.learning_rate
+    optimizers = {
+        "sgd": lambda: keras.optimizers.SGD(rate),
+        "momentum": lambda: keras.optimizers.SGD(rate, momentum=0.9),
+        "nesterov": lambda: keras.optimizers.SGD(rate, momentum=0.9, nesterov=True),
+        "adam": lambda: keras.optimizers.Adam(rate),
+    }
+    model = net.build(bias=settings.bias)
+    model.compile(
+        optimizer=optimizers[settings.optimizer](),
+        loss=net.make_loss(),
+        jit_compile=settings.jit,
+        run_eagerly=settings.eager,
+    )
+    return model

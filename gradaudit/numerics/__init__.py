@@ -1,0 +1,21 @@
+"""Arrays that carry their own rounding error.
+
+One job: give the rules one kind of arithmetic at a time (float64, float32, or float64 with the
+rounding error that the audited precision must make), so that a rule is written once in plain NumPy.
+Rejected: interval arithmetic, whose bounds at a depth of twelve layers are 1e15 times the gradient.
+"""
+
+from gradaudit.numerics.arithmetic import Arithmetic, Plain, Rounding
+from gradaudit.numerics.precision import PRECISIONS, Precision
+from gradaudit.numerics.rounded import DOUBT, Decision, Rounded
+
+__all__ = [
+    "DOUBT",
+    "PRECISIONS",
+    "Arithmetic",
+    "Decision",
+    "Plain",
+    "Precision",
+    "Rounded",
+    "Rounding",
+]

@@ -1,0 +1,482 @@
+"""`Rounded`: an array that carries the rounding error of the computation that made it.
+
+First order, independent roundings, errors added in quadrature. σ is the standard deviation of an
+error, u the unit roundoff of the precision in which the framework does an operation. Rounding to
+the nearest is off by anything up to half a unit in the last place, h(y) = u 2^⌊log₂|y|⌋, so one
+rounding has the variance r(y) = h(y)²/3:
+
+    y = a + b       σ² = σa² + σb² + r(y)
+    y = a b         σ² = (b σa)² + (a σb)² + r(y)
+    y = f(a)        σ² = (f'(a) σa)² + c² r(y)           c: accuracy of f in units of h(y)
+    y = Σᵢ aᵢ       σ² = Σ σᵢ² + u² (n y²/9 + n Σ aᵢ²/18) + r(y)
+    y = A B         as a sum of products, each of which rounds once more
+
+The sum's middle term is that of n additions one after the other, in an order that has nothing to
+do with the terms' sizes: a rounding of the partial sum sₖ has variance u² sₖ²/3, and the mean of
+sₖ² over orders is (k/n)² y² + k (n − k)/n² Σ aᵢ², that of a random walk from 0 to y (a Brownian
+bridge). Summed over k this gives the two terms. Pairwise and blocked summation stay below it.
+
+At a kink the framework may take either branch. An element that depends on such a choice has a
+second variance, `kink`: the square of the difference that the other branch would make. An
+overflow of the audited precision is a kink whose difference is infinite.
+"""
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.lib.mixins import NDArrayOperatorsMixin
+from numpy.typing import ArrayLike
+
+from gradaudit.errors import UnsupportedFunctionError
+from gradaudit.numerics.elementary import ELEMENTARY
+from gradaudit.numerics.precision import Precision
+
+DOUBT = 8.0
+"""A comparison is doubtful where the two sides differ by at most this many σ."""
+
+Part = np.ndarray | None  # None: zero everywhere
+
+
+def _plus(*parts: Part) -> Part:
+    present = [part for part in parts if part is not None]
+    return sum(present[1:], present[0]) if present else None
+
+
+def _times(part: Part, factor: np.ndarray | float) -> Part:
+    """Scale a variance; where it is zero it stays zero, whatever the factor."""
+    return None if part is None else np.where(part == 0, 0.0, part * factor)
+
+
+def _power_of_two(number: Any) -> bool:
+    return isinstance(number, (int, float)) and abs(math.frexp(number)[0]) == 0.5
+
+
+class Rounded(NDArrayOperatorsMixin):
+    """A float64 array with the variance of its rounding error.
+
+    value: float64 array.
+    variance: variance of the rounding error, of value's shape, or None for exact.
+    kink: variance that the other branches of doubtful comparisons would add, or None.
+    precision: the framework's precision that the value is held in.
+    """
+
+    __slots__ = ("kink", "precision", "value", "variance")
+
+    def __init__(
+        self, value: ArrayLike, variance: Part, kink: Part, precision: Precision
+    ) -> None:
+        self.value = np.asarray(value, np.float64)
+        self.variance = None if variance is None else np.broadcast_to(variance, self.shape)
+        self.kink = None if kink is None else np.broadcast_to(kink, self.shape)
+        self.precision = precision
+
+    @classmethod
+    def stored(cls, value: ArrayLike, precision: Precision) -> "Rounded":
+        """Return what a variable or constant of `precision` holds when set to `value`.
+
+        Numbers that the precision can hold are exact; another number is off by what is lost.
+        """
+        value = np.asarray(value, np.float64)
+        if value.ndim == 0:
+            lost = (value - precision.nearest(float(value))) ** 2
+            return cls(value, lost if lost else None, None, precision)
+        mantissa, exponent = np.frexp(value)
+        held = np.ldexp(np.rint(mantissa / precision.roundoff) * precision.roundoff, exponent)
+        lost = (value - held) ** 2
+        return cls(value, lost if lost.any() else None, None, precision)
+
+    def cast(self, precision: Precision) -> "Rounded":
+        """Return the array after a cast: exact to a wider precision, one rounding to a narrower."""
+        narrower = precision.roundoff > self.precision.roundoff
+        if not narrower and precision.largest >= self.precision.largest:
+            return Rounded(self.value, self.variance, self.kink, precision)
+        return _rounded(self.value, self.variance, self.kink, precision, ulps=float(narrower))
+
+    @property
+    def sigma(self) -> np.ndarray:
+        """Standard deviation of the rounding error, kinks aside; the shape of value."""
+        return np.zeros(self.shape) if self.variance is None else np.sqrt(self.variance)
+
+    @property
+    def doubt(self) -> np.ndarray:
+        """Half-width of the interval in which the framework's value must be expected."""
+        spread = _plus(self.variance, self.kink)
+        if spread is None:
+            return np.zeros(self.shape)
+        return DOUBT * np.sqrt(np.where(np.isnan(spread), np.inf, spread))
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return self.value.shape
+
+    @property
+    def ndim(self) -> int:
+        return self.value.ndim
+
+    @property
+    def size(self) -> int:
+        return self.value.size
+
+    @property
+    def T(self) -> "Rounded":
+        return _structural(np.transpose, self)
+
+    def __len__(self) -> int:
+        return len(self.value)
+
+    def __repr__(self) -> str:
+        return f"Rounded({self.value!r}, sigma={self.sigma!r}, precision={self.precision.name})"
+
+    def __bool__(self) -> bool:
+        raise UnsupportedFunctionError(
+            "the truth value of a Rounded array was asked for, which drops its rounding error. "
+            "Compare and choose with np.where(a > b, ...)."
+        )
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
+        raise UnsupportedFunctionError(
+            "a Rounded array was asked to become a bare array, which drops its rounding error. "
+            "Use NumPy functions that Rounded knows, or take .value where that is meant."
+        )
+
+    def __getitem__(self, key: Any) -> "Rounded":
+        return _structural(lambda part: part[key], self)
+
+    def reshape(self, *shape: int | Sequence[int]) -> "Rounded":
+        return _structural(lambda part: part.reshape(*shape), self)
+
+    def sum(self, axis: Any = None, keepdims: bool = False) -> "Rounded":
+        return np.sum(self, axis=axis, keepdims=keepdims)
+
+    def mean(self, axis: Any = None, keepdims: bool = False) -> "Rounded":
+        return np.mean(self, axis=axis, keepdims=keepdims)
+
+    def max(self, axis: Any = None, keepdims: bool = False) -> "Rounded":
+        return np.max(self, axis=axis, keepdims=keepdims)
+
+    def __array_ufunc__(self, ufunc: np.ufunc, method: str, *inputs: Any, **kwargs: Any) -> Any:
+        if method != "__call__" or kwargs:
+            what = f"numpy.{ufunc.__name__}" + ("" if method == "__call__" else f".{method}")
+            options = f" with {', '.join(kwargs)}=" if kwargs else ""
+            raise UnsupportedFunctionError(
+                f"{what}{options} was called on a Rounded array. Rules are pure NumPy without "
+                "in-place operations: write y = a + b for a += b, and np.sum for np.add.reduce."
+            )
+        if ufunc in _UFUNCS:
+            return _UFUNCS[ufunc](*inputs)
+        if ufunc in ELEMENTARY:
+            return _elementary(ufunc, *inputs)
+        raise _unsupported(f"the ufunc {ufunc.__name__}")
+
+    def __array_function__(self, function: Callable, types: Any, args: Any, kwargs: Any) -> Any:
+        if function not in _FUNCTIONS:
+            raise _unsupported(f"numpy.{function.__name__}")
+        return _FUNCTIONS[function](*args, **kwargs)
+
+
+class Decision:
+    """The outcome of a comparison of Rounded arrays, and where rounding could turn it.
+
+    value: bool array. doubtful: bool array of the same shape. precision: that of the operands.
+    """
+
+    __slots__ = ("doubtful", "precision", "value")
+
+    def __init__(self, value: np.ndarray, doubtful: np.ndarray, precision: Precision) -> None:
+        self.value, self.doubtful, self.precision = value, doubtful, precision
+
+    def _with(self, other: "Decision | np.ndarray", combine: np.ufunc) -> "Decision":
+        value = getattr(other, "value", other)
+        doubtful = self.doubtful | getattr(other, "doubtful", False)
+        return Decision(combine(self.value, value), doubtful, self.precision)
+
+    def __and__(self, other: "Decision | np.ndarray") -> "Decision":
+        return self._with(other, np.logical_and)
+
+    def __or__(self, other: "Decision | np.ndarray") -> "Decision":
+        return self._with(other, np.logical_or)
+
+    def __invert__(self) -> "Decision":
+        return Decision(~self.value, self.doubtful, self.precision)
+
+    def __bool__(self) -> bool:
+        raise UnsupportedFunctionError(
+            "a comparison of Rounded arrays was used as a truth value, which drops the doubt that "
+            "rounding casts on it. Choose with np.where(a > b, ...)."
+        )
+
+    __array_ufunc__ = None
+
+    def __array_function__(self, function: Callable, types: Any, args: Any, kwargs: Any) -> Any:
+        if function is np.where:
+            return _where(*args, **kwargs)
+        raise _unsupported(f"numpy.{function.__name__} of a comparison")
+
+
+def _unsupported(what: str) -> UnsupportedFunctionError:
+    return UnsupportedFunctionError(
+        f"{what} was called on a Rounded array, and no rounding rule is known for it. "
+        "Write the rule with another NumPy function, or add one in gradaudit/numerics/rounded.py."
+    )
+
+
+def _rounded(
+    value: np.ndarray, variance: Part, kink: Part, precision: Precision, ulps: float = 1.0
+) -> Rounded:
+    """Return a result that was rounded once to `precision`, with `ulps` u accuracy."""
+    value = np.asarray(value)
+    if ulps:
+        own = precision.variance(ulps * precision.roundoff) / 3 * _binade(value) ** 2
+        variance = _plus(own + precision.smallest**2 * (value != 0), variance)
+    if value.size and np.max(np.abs(value)) > precision.largest:
+        kink = _plus(np.where(np.abs(value) > precision.largest, np.inf, 0.0), kink)
+    return Rounded(value, variance, kink, precision)
+
+
+def _binade(value: np.ndarray) -> np.ndarray:
+    """Return 2^⌊log₂|value|⌋, and 0 at 0: the exponent bits of a float64 alone."""
+    return (value.view(np.uint64) & np.uint64(0x7FF0000000000000)).view(np.float64)
+
+
+def _operands(*inputs: Any) -> list[Rounded]:
+    """Lift exact operands (Python numbers, bare arrays) to the precision of the Rounded ones."""
+    precisions = {x.precision for x in inputs if isinstance(x, (Rounded, Decision))}
+    if len(precisions) != 1:
+        raise UnsupportedFunctionError(
+            f"arrays of {' and '.join(sorted(p.name for p in precisions))} met in one operation. "
+            "A framework would cast one of them first: use the arithmetic's cast."
+        )
+    (precision,) = precisions
+    return [
+        x
+        if isinstance(x, Rounded)
+        else Rounded.stored(x, precision)
+        if isinstance(x, (int, float))
+        else Rounded(x, None, None, precision)
+        for x in inputs
+        if not isinstance(x, Decision)
+    ]
+
+
+def _structural(function: Callable, *arrays: Rounded) -> Rounded:
+    """Apply a function that only moves elements to each part."""
+    precision = arrays[0].precision
+
+    def apply(parts: list[Part]) -> Part:
+        if all(part is None for part in parts):
+            return None
+        filled = [np.zeros(a.shape) if p is None else p for a, p in zip(arrays, parts, strict=True)]
+        return function(*filled)
+
+    value = function(*[a.value for a in arrays])
+    return Rounded(
+        value, apply([a.variance for a in arrays]), apply([a.kink for a in arrays]), precision
+    )
+
+
+def _elementary(ufunc: np.ufunc, a: Rounded) -> Rounded:
+    y = ufunc(a.value)
+    slope = ELEMENTARY[ufunc].derivative(a.value, y) ** 2
+    return _rounded(
+        y, _times(a.variance, slope), _times(a.kink, slope), a.precision, ELEMENTARY[ufunc].ulps
+    )
+
+
+def _add(x: Any, y: Any, sign: float = 1.0) -> Rounded:
+    a, b = _operands(x, y)
+    return _rounded(
+        a.value + sign * b.value, _plus(a.variance, b.variance), _plus(a.kink, b.kink), a.precision
+    )
+
+
+def _multiply(x: Any, y: Any) -> Rounded:
+    a, b = _operands(x, y)
+    aa, bb = a.value**2, b.value**2
+    return _rounded(
+        a.value * b.value,
+        _plus(_times(a.variance, bb), _times(b.variance, aa)),
+        _plus(_times(a.kink, bb), _times(b.kink, aa)),
+        a.precision,
+        ulps=float(not (_power_of_two(x) or _power_of_two(y))),
+    )
+
+
+def _divide(x: Any, y: Any) -> Rounded:
+    a, b = _operands(x, y)
+    quotient = a.value / b.value
+    by_a, by_b = 1 / b.value**2, (quotient / b.value) ** 2
+    return _rounded(
+        quotient,
+        _plus(_times(a.variance, by_a), _times(b.variance, by_b)),
+        _plus(_times(a.kink, by_a), _times(b.kink, by_b)),
+        a.precision,
+        ulps=float(not _power_of_two(y)),
+    )
+
+
+def _raise(x: Any, y: Any) -> Rounded:
+    a, b = _operands(x, y)
+    power = a.value**b.value
+    by_a = (b.value * a.value ** (b.value - 1)) ** 2
+    by_b = None if b.variance is None else (power * np.log(a.value)) ** 2
+    return _rounded(
+        power,
+        _plus(_times(a.variance, by_a), None if by_b is None else _times(b.variance, by_b)),
+        _times(a.kink, by_a),
+        a.precision,
+        ulps=2.0,
+    )
+
+
+def _select(x: Any, y: Any, compare: np.ufunc) -> Rounded:
+    """Maximum or minimum: continuous, so where either may win the larger variance counts."""
+    a, b = _operands(x, y)
+    decision = _compare(compare)(a, b)
+
+    def part(p: Part, q: Part) -> Part:
+        if p is None and q is None:
+            return None
+        p = np.zeros(a.shape) if p is None else p
+        q = np.zeros(b.shape) if q is None else q
+        return np.where(decision.doubtful, np.maximum(p, q), np.where(decision.value, p, q))
+
+    value = np.where(decision.value, a.value, b.value)
+    return Rounded(value, part(a.variance, b.variance), part(a.kink, b.kink), a.precision)
+
+
+def _compare(ufunc: np.ufunc) -> Callable[[Any, Any], Decision]:
+    def compare(x: Any, y: Any) -> Decision:
+        a, b = _operands(x, y)
+        doubt = np.hypot(a.doubt, b.doubt)
+        doubtful = (doubt > 0) & ~(np.abs(a.value - b.value) > doubt)
+        return Decision(ufunc(a.value, b.value), doubtful, a.precision)
+
+    return compare
+
+
+def _sign(a: Rounded) -> Rounded:
+    decision = _compare(np.greater)(a, 0.0)
+    kink = np.where(decision.doubtful, 4.0, 0.0) if decision.doubtful.any() else None
+    return Rounded(np.sign(a.value), None, kink, a.precision)
+
+
+def _matmul(x: Any, y: Any) -> Rounded:
+    a, b = _operands(x, y)
+    p, n = a.precision, a.shape[-1]
+    value, aa, bb = a.value @ b.value, a.value**2, b.value**2
+    per_product = 2 * p.variance(p.product_roundoff)
+    if n > 1:
+        per_product += (1 / 3 + n / 18) * p.variance(p.matmul_roundoff)
+    factor = _plus(b.variance, per_product * bb if per_product else None)
+    own = None if factor is None else aa @ factor
+    if n > 1:
+        own = own + n / 9 * p.variance(p.matmul_roundoff) * value**2
+    variance = _plus(own, None if a.variance is None else a.variance @ bb)
+    kink = _plus(
+        None if a.kink is None else a.kink @ bb, None if b.kink is None else aa @ b.kink
+    )
+    return _rounded(value, variance, kink, p)
+
+
+def _sum(a: Rounded, axis: Any = None, keepdims: bool = False) -> Rounded:
+    def total(part: np.ndarray) -> np.ndarray:
+        return np.sum(part, axis=axis, keepdims=keepdims)
+
+    value = total(a.value)
+    n = a.size // max(value.size, 1)
+    variance = None if a.variance is None else total(a.variance)
+    kink = None if a.kink is None else total(a.kink)
+    if n <= 1:
+        return Rounded(value, variance, kink, a.precision)
+    walk = n * (value**2 / 9 + total(a.value**2) / 18)
+    own = a.precision.variance(a.precision.sum_roundoff) * walk
+    return _rounded(value, _plus(own, variance), kink, a.precision)
+
+
+def _mean(a: Rounded, axis: Any = None, keepdims: bool = False) -> Rounded:
+    total = _sum(a, axis, keepdims)
+    return _divide(total, a.size // max(total.size, 1))
+
+
+def _max(a: Rounded, axis: Any = None, keepdims: bool = False) -> Rounded:
+    return _structural(lambda part: np.max(part, axis=axis, keepdims=keepdims), a)
+
+
+def _cumsum(a: Rounded, axis: int) -> Rounded:
+    value = np.cumsum(a.value, axis)
+    partial = a.precision.variance(a.precision.sum_roundoff) * np.cumsum(value**2, axis)
+    variance = None if a.variance is None else np.cumsum(a.variance, axis)
+    kink = None if a.kink is None else np.cumsum(a.kink, axis)
+    return _rounded(value, _plus(partial, variance), kink, a.precision, ulps=0.0)
+
+
+def _sort(a: Rounded, axis: int = -1) -> Rounded:
+    order = np.argsort(a.value, axis)
+    return _structural(lambda part: np.take_along_axis(part, order, axis), a)
+
+
+def _where(condition: Decision | np.ndarray, x: Any, y: Any) -> Rounded:
+    if not isinstance(condition, Decision):
+        a, b = _operands(x, y)
+        return _structural(lambda p, q: np.where(condition, p, q), a, b)
+    a, b = _operands(condition, x, y)
+    chosen = _structural(lambda p, q: np.where(condition.value, p, q), a, b)
+    if condition.doubtful.any():
+        other = np.where(condition.doubtful, (a.value - b.value) ** 2, 0.0)
+        chosen.kink = np.broadcast_to(_plus(other, chosen.kink), chosen.shape)
+    return chosen
+
+
+def _clip(a: Rounded, low: Any, high: Any) -> Rounded:
+    return np.minimum(np.maximum(a, low), high)
+
+
+_UFUNCS: dict[np.ufunc, Callable] = {
+    np.add: _add,
+    np.subtract: lambda x, y: _add(x, y, -1.0),
+    np.multiply: _multiply,
+    np.true_divide: _divide,
+    np.power: _raise,
+    np.matmul: _matmul,
+    np.maximum: lambda x, y: _select(x, y, np.greater),
+    np.minimum: lambda x, y: _select(x, y, np.less),
+    np.negative: lambda a: Rounded(-a.value, a.variance, a.kink, a.precision),
+    np.absolute: lambda a: Rounded(np.abs(a.value), a.variance, a.kink, a.precision),
+    np.sign: _sign,
+    **{
+        ufunc: _compare(ufunc)
+        for ufunc in (np.greater, np.greater_equal, np.less, np.less_equal, np.equal, np.not_equal)
+    },
+}
+
+_FUNCTIONS: dict[Callable, Callable] = {
+    np.sum: _sum,
+    np.mean: _mean,
+    np.max: _max,
+    np.cumsum: _cumsum,
+    np.sort: _sort,
+    np.where: _where,
+    np.clip: _clip,
+    np.concatenate: lambda arrays, axis=0: _structural(
+        lambda *parts: np.concatenate(parts, axis), *_operands(*arrays)
+    ),
+    np.zeros_like: lambda a: Rounded(np.zeros(a.shape), None, None, a.precision),
+    np.ones_like: lambda a: Rounded(np.ones(a.shape), None, None, a.precision),
+    **{
+        function: lambda a, *args, function=function, **kwargs: _structural(
+            lambda part: function(part, *args, **kwargs), a
+        )
+        for function in (
+            np.reshape,
+            np.transpose,
+            np.swapaxes,
+            np.expand_dims,
+            np.squeeze,
+            np.broadcast_to,
+            np.take_along_axis,
+            np.flip,
+        )
+    },
+}

@@ -1,0 +1,123 @@
+"""The data that flows between the rooms. No logic.
+
+Arrays are NumPy arrays. Variables are keyed by Keras's `Variable.path`, which is unique within a
+model, as its name is not.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+Arrays = dict[str, np.ndarray]
+
+
+@dataclass(frozen=True)
+class StepRecord:
+    """One training step as it happened.
+
+    step, epoch: counted from 0. replica: 0 where there is one.
+    x, y, sample_weight: the batch, in the structure that the model was given.
+    variables, optimizer_variables: before the step; *_after: after it.
+    gradients: as `optimizer.apply` received them, still scaled under loss scaling; None where the
+        framework has none.
+    loss: as the tape differentiated it, before loss scaling.
+    learning_rate: of this step. jit: compiled by XLA. tensorfloat32: float32 products use TF32.
+    capture_ms: time of the step with its capture.
+    """
+
+    step: int
+    epoch: int
+    x: Any
+    y: Any
+    sample_weight: Any
+    variables: Arrays
+    optimizer_variables: Arrays
+    variables_after: Arrays
+    optimizer_variables_after: Arrays
+    gradients: dict[str, np.ndarray | None]
+    loss: float
+    learning_rate: float
+    jit: bool
+    tensorfloat32: bool
+    capture_ms: float
+    replica: int = 0
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """What a variable's gradient or change must be, and how far rounding may move it.
+
+    value: float64. sigma: standard deviation of the rounding error, κ included.
+    kink: standard deviation of what other branches at kinks would change; None for nothing.
+    kappa: the factor that the twin run measured. oracle: how the value was derived.
+    """
+
+    value: np.ndarray
+    sigma: np.ndarray
+    kink: np.ndarray | None
+    kappa: float
+    oracle: str
+
+
+@dataclass(frozen=True)
+class Reference:
+    """What one step should have done.
+
+    gradients, updates: by path; an update is a variable's change over the step.
+    unjudged: (stage, path) to the reason why there is no reference.
+    """
+
+    loss: Estimate | None
+    gradients: dict[str, Estimate]
+    updates: dict[str, Estimate]
+    unjudged: dict[tuple[str, str], str]
+    reference_ms: float
+
+
+@dataclass(frozen=True)
+class TensorComparison:
+    """One tensor of one stage ("gradient" or "update") of one step, compared.
+
+    tape, reference, weight, sigma, z: float64 arrays of the tensor's shape; weight is its value
+        before the step. verdicts: array of str of that shape.
+    detectable_rel: smallest relative error of the whole tensor that would fail.
+    kinks: number of elements that depend on a choice at a kink.
+    cause: what a failure looks like, or why the tensor was not judged.
+    """
+
+    stage: str
+    path: str
+    layer: str
+    dtype: str
+    oracle: str
+    tape: np.ndarray
+    reference: np.ndarray
+    weight: np.ndarray
+    sigma: np.ndarray
+    z: np.ndarray
+    verdicts: np.ndarray
+    kappa: float
+    detectable_rel: float
+    kinks: int
+    verdict: str
+    cause: str
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """One audited step, compared: its tensors, and its worst element."""
+
+    step: int
+    epoch: int
+    batch_size: int
+    loss_tape: float
+    loss_reference: float
+    loss_z: float
+    tensors: tuple[TensorComparison, ...]
+    max_z: float
+    worst_path: str
+    worst_index: tuple[int, ...]
+    verdict: str
+    capture_ms: float
+    reference_ms: float

@@ -1,0 +1,99 @@
+"""What of a model or an optimizer no rule covers: all of it at once, before the first step."""
+
+import functools
+
+import keras
+from keras.src.models.functional import Functional  # not exported; models are instances of it
+
+from gradaudit.reference.losses import LossTerm, loss_term
+from gradaudit.rules import find_rule
+from gradaudit.rules.losses.reduction import REDUCTIONS
+
+_OPTIMIZER_OPTIONS = (
+    "clipnorm",
+    "clipvalue",
+    "global_clipnorm",
+    "weight_decay",
+    "use_ema",
+    "gradient_accumulation_steps",
+)
+
+
+def model_gaps(model: keras.Model) -> list[str]:
+    """Return, for each part of the model whose gradient cannot be derived, what and why."""
+    gaps = []
+    for method in ("train_step", "compute_loss"):
+        if getattr(type(model), method) is not getattr(keras.Model, method):
+            gaps.append(f"the model overrides {method}")
+    gaps += _layer_gaps(model)
+    term = loss_term(model)
+    if isinstance(term, str):
+        return [*gaps, f"the model cannot be judged: {term}"]
+    return gaps + _loss_gaps(term)
+
+
+def _is_graph(layer: keras.Layer) -> bool:
+    if isinstance(layer, keras.Sequential):
+        return type(layer).call is keras.Sequential.call
+    return isinstance(layer, Functional) and type(layer).call is Functional.call
+
+
+def _layer_gaps(layer: keras.Layer) -> list[str]:
+    where = f"the layer {layer.name!r} ({type(layer).__name__})"
+    if isinstance(layer, keras.Model):
+        if not _is_graph(layer):
+            return [f"the model {layer.name!r} is neither Sequential nor functional"]
+        return [gap for inner in layer.layers for gap in _layer_gaps(inner)]
+    if isinstance(layer, keras.layers.InputLayer):
+        return []
+    known = find_rule(layer)
+    if known is None or known.kind != "layer":
+        return [f"{where} has no derived rule"]
+    gaps = []
+    unknown = {v.name for v in layer.weights} - set(known.weights) - {"seed_generator_state"}
+    if unknown:
+        gaps.append(f"{where} owns {', '.join(sorted(unknown))}, which its rule does not know")
+    if layer.activity_regularizer is not None:
+        gaps.append(f"{where} has an activity regularizer")
+    gaps += [f"the weight {v.path!r} has a regularizer" for v in layer.weights if v.regularizer]
+    activation = getattr(layer, "activation", None)
+    if activation is not None:
+        rule = find_rule(activation)
+        if rule is None or rule.kind != "activation":
+            gaps.append(f"{where} has the activation {activation!r}, which has no derived rule")
+        elif isinstance(activation, functools.partial) and activation.args:
+            gaps.append(f"{where} has an activation with positional arguments: name them")
+    return gaps
+
+
+def _loss_gaps(term: LossTerm) -> list[str]:
+    gaps = []
+    if term.rule is None or term.rule.kind != "loss":
+        gaps.append(f"the loss {term.name!r} ({type(term.loss).__name__}) has no derived rule")
+    elif term.rule.options is not None:
+        extra = {
+            key
+            for key, value in term.options.items()
+            if key not in term.rule.options and value is not None
+        }
+        gaps += [f"the loss {term.name!r} has {key}, which its rule does not know" for key in extra]
+    if term.reduction not in REDUCTIONS:
+        gaps.append(f"the loss {term.name!r} has reduction {term.reduction!r}, not a single number")
+    return gaps
+
+
+def update_gaps(model: keras.Model) -> list[str]:
+    """Return, for each option of the optimizer that no rule covers, what it is."""
+    optimizer = model.optimizer
+    if isinstance(optimizer, keras.optimizers.LossScaleOptimizer):
+        optimizer = optimizer.inner_optimizer
+    where = f"the optimizer {optimizer.name!r} ({type(optimizer).__name__})"
+    known = find_rule(optimizer)
+    gaps = [] if known is not None else [f"{where} has no derived rule"]
+    gaps += [f"{where} has {option}" for option in _OPTIMIZER_OPTIONS if getattr(optimizer, option)]
+    gaps += [
+        f"the weight {v.path!r} has a constraint"
+        for v in model.trainable_variables
+        if v.constraint is not None
+    ]
+    return gaps

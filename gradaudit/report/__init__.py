@@ -1,0 +1,10 @@
+"""Writes comparisons to a folder of CSV files, and reads them back. The only room with pandas.
+
+One job: Comparison to files that a reviewer can sign. Rejected: one file at the end of the run,
+which a killed run never writes.
+"""
+
+from gradaudit.report.folder import FILES, RunFolder
+from gradaudit.report.run import Run, load
+
+__all__ = ["FILES", "Run", "RunFolder", "load"]

@@ -1,0 +1,82 @@
+"""The folder of a run while it is being written."""
+
+import json
+import os
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from gradaudit.errors import FolderError
+from gradaudit.records import Comparison
+from gradaudit.report.tables import STEPS, TENSORS, WEIGHTS, step_row, tensor_rows, weight_rows
+
+SCHEMA_VERSION = 1
+FILES = ("steps.csv", "tensors.csv", "weights.csv", "run.json")
+
+
+class RunFolder:
+    """Appends the rows of each comparison as it is made, whole rows only.
+
+    Args:
+        path: the folder; made where it does not exist.
+        overwrite: replace the files of a run that lies there.
+        rows_per_tensor: most rows that one tensor of one step gets in weights.csv; the worst ones.
+
+    Raises:
+        FolderError: another run lies there, or the folder cannot be written to.
+    """
+
+    def __init__(self, path: str | os.PathLike, overwrite: bool, rows_per_tensor: int) -> None:
+        self.path = Path(path)
+        self._rows_per_tensor = rows_per_tensor
+        self.rows_left_out = 0
+        self._open(overwrite)
+
+    def _open(self, overwrite: bool) -> None:
+        present = [name for name in FILES if (self.path / name).exists()]
+        if present and not overwrite:
+            raise FolderError(
+                f"{self.path} holds a run already ({', '.join(present)}). Expected a new folder. "
+                "Name another one, or replace the run with --overwrite (overwrite=True)."
+            )
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            self.write_run({"schema_version": SCHEMA_VERSION, "verdict": "running"})
+            for name, columns in zip(FILES, (STEPS, TENSORS, WEIGHTS), strict=False):
+                (self.path / name).write_text(",".join(columns) + "\n")
+        except OSError as error:
+            raise FolderError(
+                f"{self.path} cannot be written to ({error.strerror or error}). Expected a folder "
+                "that can be made or written to. Name another one."
+            ) from error
+
+    def append(self, comparison: Comparison) -> None:
+        """Add the rows of one audited step. The row of steps.csv comes last: it seals the step."""
+        start = time.perf_counter()
+        weights = weight_rows(comparison, self._rows_per_tensor)
+        total = sum(tensor.tape.size for tensor in comparison.tensors)
+        self.rows_left_out += total - len(weights)
+        self._append("weights.csv", weights)
+        self._append("tensors.csv", tensor_rows(comparison))
+        self._append("steps.csv", step_row(comparison, (time.perf_counter() - start) * 1e3))
+
+    def _append(self, name: str, rows: pd.DataFrame) -> None:
+        # One unbuffered write: a process killed in between leaves no half row.
+        text = rows.to_csv(header=False, index=False, lineterminator="\n")
+        with open(self.path / name, "ab", buffering=0) as file:
+            file.write(text.encode())
+
+    def write_run(self, run: dict[str, Any]) -> None:
+        """Replace run.json as a whole."""
+        _replace(self.path / "run.json", lambda file: json.dump(run, file, indent=2, default=str))
+
+
+def _replace(path: Path, write: Callable[[Any], None]) -> None:
+    temporary = path.with_suffix(".new")
+    with open(temporary, "w") as file:
+        write(file)
+        file.write("\n")
+    os.replace(temporary, path)

@@ -1,0 +1,351 @@
+"""Every activation of keras.activations: y = f(z), and dz from (z, y, dy).
+
+An elementwise one is one entry: its function, its VJP, the formula, and the points at which the
+derivative jumps. Where a derivative jumps, the entry gives the side that TensorFlow takes.
+"""
+
+import functools
+import math
+from collections.abc import Callable
+
+import numpy as np
+from keras import activations
+from scipy import special
+
+from gradaudit.numerics.arithmetic import Array
+from gradaudit.rules.registry import Case, rule
+
+_SOURCE = "keras/src/activations/activations.py"
+_SELU_ALPHA, _SELU_SCALE = 1.6732632423543772, 1.0507009873554805
+
+
+def _elementwise(
+    activation: Callable,
+    formula: str,
+    f: Callable[..., Array],
+    vjp: Callable[..., Array],
+    kinks: tuple[float, ...] = (),
+    options: tuple[dict, ...] = ({},),
+) -> None:
+    def apply(call, z):
+        y = f(z, **call.options)
+        return y, lambda dy: vjp(z, y, dy, **call.options)
+
+    apply.__name__ = activation.__name__
+    apply.__doc__ = (
+        f"Apply y = {formula}, elementwise.\n\n"
+        "Shapes: z, y, dy and dz alike.\n"
+        "VJP: dz = f'(z) dy.\n"
+        f"Kinks: {', '.join(map(str, kinks)) or 'none'}."
+    )
+    cases = [
+        Case(
+            ",".join(f"{key}={value}" for key, value in chosen.items()) or "default",
+            functools.partial(functools.partial, activation, **chosen),
+            (3, 5),
+            kinks,
+        )
+        for chosen in options
+    ]
+    rule(activation, cases=cases, source=_SOURCE)(apply)
+
+
+def _softplus(z):
+    return np.maximum(z, 0.0) + np.log1p(np.exp(-np.abs(z)))
+
+
+def _hard_sigmoid(z):
+    return np.clip(z + 3.0, 0.0, 6.0) / 6.0
+
+
+def _relu(z, negative_slope=0.0, max_value=None, threshold=0.0):
+    y = np.where(z > threshold, z, 0.0)
+    if max_value is not None:
+        y = np.clip(y, 0.0, max_value)
+    return y - negative_slope * np.maximum(threshold - z, 0.0) if negative_slope else y
+
+
+def _relu_vjp(z, y, dy, negative_slope=0.0, max_value=None, threshold=0.0):
+    dz = np.where(z > threshold, dy, 0.0)
+    if max_value is not None:
+        relu6 = max_value == 6 and not threshold  # TensorFlow's Relu6 is flat at 6, its clip is not
+        dz = np.where(z < max_value if relu6 else z <= max_value, dz, 0.0)
+    if not negative_slope:
+        return dz
+    leaky = max_value is None and not threshold  # LeakyRelu takes the slope at 0, -relu(-z) does not
+    return dz + np.where(z <= 0.0 if leaky else z < threshold, negative_slope * dy, 0.0)
+
+
+def _gelu(z, approximate=False):
+    if approximate:
+        inner = math.sqrt(2 / math.pi) * (z + 0.044715 * np.power(z, 3))
+        return 0.5 * z * (1 + np.tanh(inner))
+    return 0.5 * z * (1 + special.erf(z / math.sqrt(2)))
+
+
+def _gelu_vjp(z, y, dy, approximate=False):
+    if approximate:
+        inner = math.sqrt(2 / math.pi) * (z + 0.044715 * np.power(z, 3))
+        t = np.tanh(inner)
+        slope = math.sqrt(2 / math.pi) * (1 + 3 * 0.044715 * np.square(z))
+        return dy * (0.5 * (1 + t) + 0.5 * z * (1 - np.square(t)) * slope)
+    density = np.exp(-0.5 * np.square(z)) / math.sqrt(2 * math.pi)
+    return dy * (0.5 * (1 + special.erf(z / math.sqrt(2))) + z * density)
+
+
+def _silu_vjp(z, y, dy):
+    s = special.expit(z)
+    return dy * s * (1 + z * (1 - s))
+
+
+def _mish_vjp(z, y, dy):
+    t = np.tanh(_softplus(z))
+    return dy * (t + z * (1 - np.square(t)) * special.expit(z))
+
+
+def _hard_silu_vjp(z, y, dy):
+    return dy * _hard_sigmoid(z) + np.where((z > -3.0) & (z < 3.0), dy * z / 6.0, 0.0)
+
+
+_elementwise(activations.linear, "z", lambda z: z, lambda z, y, dy: dy)
+_elementwise(
+    activations.relu,
+    "max(z, 0), or with its options: 0 up to threshold, at most max_value, "
+    "minus negative_slope · max(threshold − z, 0)",
+    _relu,
+    _relu_vjp,
+    kinks=(0.0,),
+    options=(
+        {},
+        {"negative_slope": 0.1},
+        {"max_value": 6},
+        {"max_value": 1.5},
+        {"threshold": 0.5},
+        {"negative_slope": 0.1, "max_value": 1.5, "threshold": 0.5},
+    ),
+)
+_elementwise(
+    activations.leaky_relu,
+    "z where z > 0, negative_slope · z elsewhere",
+    lambda z, negative_slope=0.2: np.where(z > 0, z, negative_slope * z),
+    lambda z, y, dy, negative_slope=0.2: np.where(z > 0, dy, negative_slope * dy),
+    kinks=(0.0,),
+    options=({}, {"negative_slope": 0.3}),
+)
+_elementwise(
+    activations.relu6,
+    "min(max(z, 0), 6)",
+    lambda z: np.clip(z, 0.0, 6.0),
+    lambda z, y, dy: np.where((z > 0) & (z < 6), dy, 0.0),
+    kinks=(0.0, 6.0),
+)
+_elementwise(
+    activations.elu,
+    "z where z > 0, alpha (exp(z) − 1) elsewhere",
+    lambda z, alpha=1.0: np.where(z > 0, z, alpha * np.expm1(np.minimum(z, 0.0))),
+    lambda z, y, dy, alpha=1.0: np.where(z > 0, dy, alpha * dy * np.exp(np.minimum(z, 0.0))),
+    kinks=(0.0,),
+    options=({}, {"alpha": 0.5}),
+)
+_elementwise(
+    activations.selu,
+    "scale · z where z ≥ 0, scale · alpha (exp(z) − 1) elsewhere",
+    lambda z: _SELU_SCALE * np.where(z > 0, z, _SELU_ALPHA * np.expm1(np.minimum(z, 0.0))),
+    lambda z, y, dy: np.where(
+        z < 0, _SELU_SCALE * _SELU_ALPHA * dy * np.exp(np.minimum(z, 0.0)), _SELU_SCALE * dy
+    ),
+    kinks=(0.0,),
+)
+# celu is smooth at 0 for alpha of any size. Keras's tape gives 2 there, because the gradients of
+# maximum(z, 0) and minimum(z, 0) both take the tie for their own: this rule does not follow it.
+_elementwise(
+    activations.celu,
+    "max(z, 0) + alpha (exp(min(z, 0) / alpha) − 1)",
+    lambda z, alpha=1.0: np.maximum(z, 0.0) + alpha * np.expm1(np.minimum(z, 0.0) / alpha),
+    lambda z, y, dy, alpha=1.0: np.where(z > 0, dy, dy * np.exp(np.minimum(z, 0.0) / alpha)),
+    options=({}, {"alpha": 0.5}),
+)
+_elementwise(activations.softplus, "log(1 + exp(z))", _softplus, lambda z, y, dy: dy * special.expit(z))
+_elementwise(
+    activations.softsign,
+    "z / (1 + |z|)",
+    lambda z: z / (1 + np.abs(z)),
+    lambda z, y, dy: dy / np.square(1 + np.abs(z)),
+)
+_elementwise(
+    activations.squareplus,
+    "(z + sqrt(z² + b)) / 2",
+    lambda z, b=4: (z + np.sqrt(np.square(z) + b)) / 2,
+    lambda z, y, dy, b=4: dy * (1 + z / np.sqrt(np.square(z) + b)) / 2,
+    options=({}, {"b": 2}),
+)
+_elementwise(
+    activations.soft_shrink,
+    "z − threshold above threshold, z + threshold below −threshold, 0 between",
+    lambda z, threshold=0.5: np.where(
+        z > threshold, z - threshold, np.where(z < -threshold, z + threshold, 0.0)
+    ),
+    lambda z, y, dy, threshold=0.5: np.where((z > threshold) | (z < -threshold), dy, 0.0),
+    kinks=(-0.5, 0.5),
+)
+_elementwise(
+    activations.hard_shrink,
+    "z where |z| > threshold, 0 elsewhere",
+    lambda z, threshold=0.5: np.where(np.abs(z) > threshold, z, 0.0),
+    lambda z, y, dy, threshold=0.5: np.where(np.abs(z) > threshold, dy, 0.0),
+    kinks=(-0.5, 0.5),
+)
+_elementwise(
+    activations.sparse_plus,
+    "0 up to −1, (z + 1)²/4 between −1 and 1, z from 1 on",
+    lambda z: np.where(z <= -1, 0.0, np.where(z < 1, np.square(z + 1) / 4, z)),
+    lambda z, y, dy: np.where(z <= -1, 0.0, np.where(z < 1, dy * (z + 1) / 2, dy)),
+    kinks=(-1.0, 1.0),
+)
+_elementwise(
+    activations.sparse_sigmoid,
+    "0 up to −1, (z + 1)/2 between −1 and 1, 1 from 1 on",
+    lambda z: np.where(z <= -1, 0.0, np.where(z >= 1, 1.0, 0.5 * (z + 1))),
+    lambda z, y, dy: np.where((z > -1) & (z < 1), 0.5 * dy, 0.0),
+    kinks=(-1.0, 1.0),
+)
+_elementwise(
+    activations.silu, "z / (1 + exp(−z))", lambda z: z * special.expit(z), _silu_vjp
+)
+_elementwise(
+    activations.gelu,
+    "z Φ(z), Φ the normal distribution function, or its tanh approximation",
+    _gelu,
+    _gelu_vjp,
+    options=({}, {"approximate": True}),
+)
+_elementwise(activations.tanh, "tanh z", np.tanh, lambda z, y, dy: dy * (1 - np.square(y)))
+# 1 − (1 − t²) and not t²: the cancellation is TensorFlow's, and belongs in the rounding error.
+_elementwise(
+    activations.tanh_shrink,
+    "z − tanh z",
+    lambda z: z - np.tanh(z),
+    lambda z, y, dy: dy - dy * (1 - np.square(np.tanh(z))),
+)
+_elementwise(
+    activations.threshold,
+    "z where z > threshold, default_value elsewhere",
+    lambda z, threshold, default_value: np.where(z > threshold, z, default_value),
+    lambda z, y, dy, threshold, default_value: np.where(z > threshold, dy, 0.0),
+    kinks=(0.5,),
+    options=({"threshold": 0.5, "default_value": -1.0},),
+)
+_elementwise(
+    activations.sigmoid, "1 / (1 + exp(−z))", special.expit, lambda z, y, dy: dy * y * (1 - y)
+)
+_elementwise(activations.exponential, "exp z", np.exp, lambda z, y, dy: dy * y)
+_elementwise(
+    activations.hard_sigmoid,
+    "min(max(z + 3, 0), 6) / 6",
+    _hard_sigmoid,
+    lambda z, y, dy: np.where((z > -3.0) & (z < 3.0), dy / 6.0, 0.0),
+    kinks=(-3.0, 3.0),
+)
+_elementwise(
+    activations.log_sigmoid,
+    "−log(1 + exp(−z))",
+    lambda z: -_softplus(-z),
+    lambda z, y, dy: dy * special.expit(-z),
+)
+_elementwise(
+    activations.hard_silu,
+    "z min(max(z + 3, 0), 6) / 6",
+    lambda z: z * _hard_sigmoid(z),
+    _hard_silu_vjp,
+    kinks=(-3.0, 3.0),
+)
+_elementwise(
+    activations.hard_tanh,
+    "min(max(z, −1), 1)",
+    lambda z: np.clip(z, -1.0, 1.0),
+    lambda z, y, dy: np.where((z >= -1) & (z <= 1), dy, 0.0),
+    kinks=(-1.0, 1.0),
+)
+_elementwise(activations.mish, "z tanh(log(1 + exp(z)))", lambda z: z * np.tanh(_softplus(z)), _mish_vjp)
+
+
+def _along_axis(activation: Callable, *axes: int | None) -> list[Case]:
+    return [
+        Case(f"axis={axis}", functools.partial(functools.partial, activation, axis=axis), (3, 4))
+        for axis in axes
+    ]
+
+
+@rule(activations.softmax, cases=_along_axis(activations.softmax, -1, 1, 0), source=_SOURCE)
+def softmax(call, z):
+    """Apply y = exp(z) / Σ exp(z) along an axis.
+
+    Shapes: z, y, dy and dz alike.
+    VJP:    dz = y (dy − Σ y dy), as ∂yᵢ/∂zⱼ = yᵢ (δᵢⱼ − yⱼ).
+    Kinks:  none.
+    """
+    axis = call.options.get("axis", -1)
+    e = np.exp(z - z.max(axis=axis, keepdims=True))
+    y = e / e.sum(axis=axis, keepdims=True)
+    return y, lambda dy: y * (dy - (y * dy).sum(axis=axis, keepdims=True))
+
+
+@rule(activations.log_softmax, cases=_along_axis(activations.log_softmax, -1, 0), source=_SOURCE)
+def log_softmax(call, z):
+    """Apply y = z − log Σ exp(z) along an axis.
+
+    Shapes: z, y, dy and dz alike.
+    VJP:    dz = dy − exp(y) Σ dy.
+    Kinks:  none.
+    """
+    axis = call.options.get("axis", -1)
+    shifted = z - z.max(axis=axis, keepdims=True)
+    y = shifted - np.log(np.exp(shifted).sum(axis=axis, keepdims=True))
+    return y, lambda dy: dy - np.exp(y) * dy.sum(axis=axis, keepdims=True)
+
+
+@rule(activations.glu, cases=_along_axis(activations.glu, -1, 1), source=_SOURCE)
+def glu(call, z):
+    """Apply y = a σ(b), where a and b are the two halves of z along an axis.
+
+    Shapes: z and dz (..., 2 M, ...), y and dy (..., M, ...).
+    VJP:    da = σ(b) dy; db = a σ(b) (1 − σ(b)) dy; dz = (da, db).
+    Kinks:  none.
+    """
+    axis = call.options.get("axis", -1) % z.ndim
+    half = z.shape[axis] // 2
+    first = (slice(None),) * axis
+    a, b = z[(*first, slice(None, half))], z[(*first, slice(half, None))]
+    s = special.expit(b)
+    return a * s, lambda dy: np.concatenate([s * dy, a * s * (1 - s) * dy], axis)
+
+
+@rule(activations.sparsemax, cases=_along_axis(activations.sparsemax, -1, 0), source=_SOURCE)
+def sparsemax(call, z):
+    """Apply y = max(z − τ, 0), with τ such that y sums to 1 along an axis.
+
+    With z sorted from the largest on, the support is {k: k z₍ₖ₎ > z₍₁₎ + … + z₍ₖ₎ − 1}, K its size,
+    and τ = (its sum − 1) / K (Martins and Astudillo 2016, arXiv:1602.02068).
+
+    Shapes: z, y, dy and dz alike.
+    VJP:    dz = dy − (mean of dy over the support) on the support, 0 elsewhere.
+    Kinks:  where an element enters or leaves the support.
+    """
+    axis = call.options.get("axis", -1) % z.ndim
+    shape = [1] * z.ndim
+    shape[axis] = z.shape[axis]
+    k = np.arange(1, z.shape[axis] + 1).reshape(shape)
+    ordered = np.flip(np.sort(z, axis), axis)
+    inside = ordered - (np.cumsum(ordered, axis) - 1.0) / k.astype(np.float32) > 0
+    ones = np.ones_like(z)
+    count = np.where(inside, ones, 0.0).sum(axis=axis, keepdims=True)
+    tau = (np.where(inside, ordered, 0.0).sum(axis=axis, keepdims=True) - 1.0) / count
+    y = np.maximum(z - tau, 0.0)
+
+    def vjp(dy):
+        support = z - tau > 0
+        size = np.where(support, ones, 0.0).sum(axis=axis, keepdims=True)
+        mean = np.where(support, dy, 0.0).sum(axis=axis, keepdims=True) / size
+        return np.where(support, dy - mean, 0.0)
+
+    return y, vjp

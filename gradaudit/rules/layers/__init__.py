@@ -1,0 +1,1 @@
+"""Rules of Keras layers, one file each."""

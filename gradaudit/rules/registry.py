@@ -1,0 +1,162 @@
+"""The register of rules: how a rule is declared, refused, and found."""
+
+import functools
+import importlib
+import inspect
+import pkgutil
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from gradaudit.errors import RuleDefinitionError
+
+_KINDS: dict[tuple[str, ...], str] = {
+    ("call", "x"): "layer",
+    ("call", "z"): "activation",
+    ("call", "y_true", "y_pred"): "loss",
+    ("call", "weight", "gradient", "slots"): "optimizer",
+}
+_SECTIONS = {
+    "layer": ("Shapes:", "VJP:", "Kinks:"),
+    "activation": ("Shapes:", "VJP:", "Kinks:"),
+    "loss": ("Shapes:", "VJP:", "Kinks:"),
+    "optimizer": ("Shapes:", "Update:"),
+}
+
+
+@dataclass(frozen=True)
+class Case:
+    """One configuration on which every check is run.
+
+    build: returns the Keras object: a layer, an activation, a loss or an optimizer.
+    shape: of the input with its batch axis (of y_pred for a loss, of the weight for an optimizer).
+    kinks: inputs at which the derivative jumps.
+    targets: for a loss, "real", "one_hot", "integer" or "binary".
+    inputs: values that the input takes: "real", or "probability" (positive, rows sum to 1; rows
+        of one column lie between 0 and 1).
+    training: whether the layer is called as in training.
+    """
+
+    name: str
+    build: Callable[[], Any]
+    shape: tuple[int, ...]
+    kinks: tuple[float, ...] = ()
+    targets: str = "real"
+    inputs: str = "real"
+    training: bool = True
+
+
+@dataclass(frozen=True)
+class Rule:
+    """A registered rule.
+
+    target: the Keras class or function that the rule describes.
+    kind: "layer", "activation", "loss" or "optimizer".
+    function: the rule itself.
+    weights: names of the variables that a layer may own; another one means a feature not derived.
+    options: keyword arguments of a loss or activation that are derived; None for all.
+    slots: for an optimizer, the name of each slot and the attribute that holds its variables.
+    source: the file in Keras's repository that the target is defined in.
+    """
+
+    target: Any
+    kind: str
+    function: Callable
+    cases: tuple[Case, ...]
+    source: str
+    weights: tuple[str, ...]
+    options: tuple[str, ...] | None
+    slots: tuple[tuple[str, str], ...]
+
+    @property
+    def name(self) -> str:
+        return self.target.__name__
+
+
+_RULES: dict[Any, Rule] = {}
+
+
+def rule(
+    target: Any,
+    *,
+    cases: Sequence[Case],
+    source: str,
+    weights: Sequence[str] = (),
+    options: Sequence[str] | None = None,
+    slots: Sequence[tuple[str, str]] = (),
+) -> Callable[[Callable], Callable]:
+    """Register the decorated function as the rule for a Keras class or function.
+
+    The function's arguments say what it describes: `(call, x)` a layer, `(call, z)` an activation,
+    `(call, y_true, y_pred)` a loss, `(call, weight, gradient, slots)` an optimizer.
+
+    Raises:
+        RuleDefinitionError: the target has a rule already, the arguments fit no kind, there are no
+            cases, or a section of the docstring is missing.
+    """
+
+    def register(function: Callable) -> Callable:
+        name = f"the rule {function.__name__} for {getattr(target, '__name__', target)}"
+        arguments = tuple(inspect.signature(function).parameters)
+        if arguments not in _KINDS:
+            expected = " or ".join(f"({', '.join(known)})" for known in _KINDS)
+            raise RuleDefinitionError(
+                f"{name} takes ({', '.join(arguments)}); expected {expected}. Rename its arguments."
+            )
+        kind = _KINDS[arguments]
+        missing = [s for s in _SECTIONS[kind] if s not in (function.__doc__ or "")]
+        if missing:
+            raise RuleDefinitionError(
+                f"{name} has no section {', '.join(missing)} in its docstring. A reader checks the "
+                "derivation there: add it."
+            )
+        if not cases:
+            raise RuleDefinitionError(f"{name} has no cases, so nothing would check it. Add some.")
+        if target in _RULES:
+            raise RuleDefinitionError(
+                f"{name}: {_RULES[target].function.__module__} has a rule for it already. "
+                "Remove one of the two."
+            )
+        _RULES[target] = Rule(
+            target,
+            kind,
+            function,
+            tuple(cases),
+            source,
+            tuple(weights),
+            None if options is None else tuple(options),
+            tuple(slots),
+        )
+        return function
+
+    return register
+
+
+def forget(target: Any) -> None:
+    """Remove the rule of a target, as a test does with the rules that it plants."""
+    del _RULES[target]
+
+
+@functools.cache
+def _discover() -> None:
+    package = importlib.import_module("gradaudit.rules")
+    for module in pkgutil.walk_packages(package.__path__, "gradaudit.rules."):
+        importlib.import_module(module.name)
+
+
+def all_rules() -> list[Rule]:
+    """Return every registered rule, by kind and name."""
+    _discover()
+    return sorted(_RULES.values(), key=lambda known: (known.kind, known.name))
+
+
+def find_rule(target: Any) -> Rule | None:
+    """Return the rule for a Keras object (a layer, loss or optimizer instance, or a function).
+
+    A subclass has no part in its parent's rule: what it overrides is not known.
+    """
+    _discover()
+    if isinstance(target, functools.partial):
+        target = target.func
+    key = target if inspect.isroutine(target) or inspect.isclass(target) else type(target)
+    return _RULES.get(key)
