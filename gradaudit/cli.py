@@ -329,7 +329,11 @@ def _print_summary(found: "Run") -> None:
     for left_out in found.run.get("left_out", []):
         console.print(f"left out: {left_out}", markup=False)
     coverage = found.run.get("coverage", {})
-    worst = f", worst z {found.run['max_z']:.2f} at {found.run['worst']}" if found.run.get("worst") else ""
+    worst = (
+        f", worst z {found.run['max_z']:.2f} at {found.run['worst']}"
+        if found.run.get("worst")
+        else ""
+    )
     console.print(
         f"{found.verdict.upper()}  {coverage.get('steps_audited', len(found.steps))} steps audited"
         f"{worst}  →  {found.path}",

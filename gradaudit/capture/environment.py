@@ -36,6 +36,8 @@ def environment(model: keras.Model) -> dict[str, Any]:
             "name": model.name,
             "class": type(model).__name__,
             "weights": model.count_params() if model.built else None,
-            "layers": [{"name": layer.name, "class": type(layer).__name__} for layer in model.layers],
+            "layers": [
+                {"name": layer.name, "class": type(layer).__name__} for layer in model.layers
+            ],
         },
     }

@@ -85,8 +85,8 @@ def _watched(model: keras.Model) -> Iterator[dict[str, Any]]:
 
     def watched_apply(grads: Any, trainable_variables: Any = None) -> Any:
         grads = list(grads)
-        variables = model.trainable_variables if trainable_variables is None else list(
-            trainable_variables
+        variables = (
+            model.trainable_variables if trainable_variables is None else list(trainable_variables)
         )
         seen["gradients"] = {
             v.path: tf.convert_to_tensor(g)

@@ -26,7 +26,9 @@ def diagnose(tape: np.ndarray, reference: np.ndarray, failed: np.ndarray, batch_
     few = int(failed.sum())
     if few < failed.size and few <= max(1, failed.size // 10):
         index = tuple(int(i) for i in np.argwhere(failed)[0])
-        return f"{few} of {failed.size} weights differ, {list(index)} {_ratio(tape, reference, index)}"
+        return (
+            f"{few} of {failed.size} weights differ, {list(index)} {_ratio(tape, reference, index)}"
+        )
     factor = float(np.vdot(tape, reference) / np.vdot(reference, reference))
     if _alike(tape, factor * reference):
         return _factor(factor, batch_size)

@@ -130,7 +130,11 @@ def _cause(
 ) -> str:
     if verdict == "fail":
         return diagnose(tape, estimate.value, verdicts == "fail", batch_size)
-    if verdict == "unresolved" and estimate.kink is not None and not np.isfinite(estimate.kink).all():
+    if (
+        verdict == "unresolved"
+        and estimate.kink is not None
+        and not np.isfinite(estimate.kink).all()
+    ):
         return "a correct computation may overflow here in the precision of the audited step"
     if verdict == "unresolved":
         return "the rounding error is larger than a tenth of the values themselves"

@@ -40,7 +40,10 @@ class Table:
     def target_numbers(self) -> np.ndarray:
         """Return the target as numbers."""
         return np.array(
-            [_number(cell, self.name, row, self.target_name) for row, cell in enumerate(self.target)]
+            [
+                _number(cell, self.name, row, self.target_name)
+                for row, cell in enumerate(self.target)
+            ]
         )
 
 
@@ -77,11 +80,7 @@ def read_table(path: str | os.PathLike, target: str) -> Table:
     columns = tuple(name for name in header if name != target)
     features = np.array(
         [
-            [
-                _number(cell, str(path), number, header[i])
-                for i, cell in enumerate(row)
-                if i != at
-            ]
+            [_number(cell, str(path), number, header[i]) for i, cell in enumerate(row) if i != at]
             for number, row in enumerate(rows)
         ]
     )

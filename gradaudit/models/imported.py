@@ -18,7 +18,9 @@ def import_build(name: str) -> Callable[[], Any]:
     """
     module_name, _, function = name.partition(":")
     if not module_name or not function.isidentifier():
-        raise UsageError(f"the model {name!r} is no package.module:function, such as nets.mlp:build.")
+        raise UsageError(
+            f"the model {name!r} is no package.module:function, such as nets.mlp:build."
+        )
     if os.getcwd() not in sys.path:
         sys.path.insert(0, os.getcwd())
     try:

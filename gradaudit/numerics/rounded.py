@@ -64,9 +64,7 @@ class Rounded(NDArrayOperatorsMixin):
 
     __slots__ = ("kink", "precision", "value", "variance")
 
-    def __init__(
-        self, value: ArrayLike, variance: Part, kink: Part, precision: Precision
-    ) -> None:
+    def __init__(self, value: ArrayLike, variance: Part, kink: Part, precision: Precision) -> None:
         self.value = np.asarray(value, np.float64)
         self.variance = None if variance is None else np.broadcast_to(variance, self.shape)
         self.kink = None if kink is None else np.broadcast_to(kink, self.shape)
@@ -187,16 +185,14 @@ class Decision:
     def __init__(self, value: np.ndarray, doubtful: np.ndarray, precision: Precision) -> None:
         self.value, self.doubtful, self.precision = value, doubtful, precision
 
-    def _with(self, other: "Decision | np.ndarray", combine: np.ufunc) -> "Decision":
-        value = getattr(other, "value", other)
-        doubtful = self.doubtful | getattr(other, "doubtful", False)
-        return Decision(combine(self.value, value), doubtful, self.precision)
-
     def __and__(self, other: "Decision | np.ndarray") -> "Decision":
-        return self._with(other, np.logical_and)
+        value, doubtful = getattr(other, "value", other), getattr(other, "doubtful", False)
+        # Doubt on one side does not matter where the other side is surely false.
+        undecided = (self.doubtful & (value | doubtful)) | (doubtful & (self.value | self.doubtful))
+        return Decision(self.value & value, undecided, self.precision)
 
     def __or__(self, other: "Decision | np.ndarray") -> "Decision":
-        return self._with(other, np.logical_or)
+        return ~(~self & ~other)
 
     def __invert__(self) -> "Decision":
         return Decision(~self.value, self.doubtful, self.precision)
@@ -374,9 +370,7 @@ def _matmul(x: Any, y: Any) -> Rounded:
     if n > 1:
         own = own + n / 9 * p.variance(p.matmul_roundoff) * value**2
     variance = _plus(own, None if a.variance is None else a.variance @ bb)
-    kink = _plus(
-        None if a.kink is None else a.kink @ bb, None if b.kink is None else aa @ b.kink
-    )
+    kink = _plus(None if a.kink is None else a.kink @ bb, None if b.kink is None else aa @ b.kink)
     return _rounded(value, variance, kink, p)
 
 

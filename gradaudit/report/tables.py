@@ -15,9 +15,7 @@ TENSORS = (
 ).split()
 WEIGHTS = "step stage path index weight tape reference abs_diff rel_diff sigma z verdict".split()
 
-TEXT = (
-    "path layer worst_path cause index worst_index shape stage dtype oracle verdict"
-).split()
+TEXT = ("path layer worst_path cause index worst_index shape stage dtype oracle verdict").split()
 """Columns that are text, also where all of their cells look like numbers."""
 
 _FORMULA = ("=", "+", "-", "@", "\t", "\r", "'")

@@ -50,6 +50,11 @@ def _elementwise(
     rule(activation, cases=cases, source=_SOURCE)(apply)
 
 
+def _held(number: float) -> float:
+    """Return a constant as TensorFlow holds it, in whatever precision it computes: in float32."""
+    return float(np.float32(number))
+
+
 def _softplus(z):
     return np.maximum(z, 0.0) + np.log1p(np.exp(-np.abs(z)))
 
@@ -62,7 +67,10 @@ def _relu(z, negative_slope=0.0, max_value=None, threshold=0.0):
     y = np.where(z > threshold, z, 0.0)
     if max_value is not None:
         y = np.clip(y, 0.0, max_value)
-    return y - negative_slope * np.maximum(threshold - z, 0.0) if negative_slope else y
+    if not negative_slope:
+        return y
+    slope = _held(negative_slope) if max_value is None and not threshold else negative_slope
+    return y - slope * np.maximum(threshold - z, 0.0)
 
 
 def _relu_vjp(z, y, dy, negative_slope=0.0, max_value=None, threshold=0.0):
@@ -72,25 +80,33 @@ def _relu_vjp(z, y, dy, negative_slope=0.0, max_value=None, threshold=0.0):
         dz = np.where(z < max_value if relu6 else z <= max_value, dz, 0.0)
     if not negative_slope:
         return dz
-    leaky = max_value is None and not threshold  # LeakyRelu takes the slope at 0, -relu(-z) does not
-    return dz + np.where(z <= 0.0 if leaky else z < threshold, negative_slope * dy, 0.0)
+    leaky = (
+        max_value is None and not threshold
+    )  # LeakyRelu takes the slope at 0, -relu(-z) does not
+    slope = _held(negative_slope) if leaky else negative_slope
+    return dz + np.where(z <= 0.0 if leaky else z < threshold, slope * dy, 0.0)
+
+
+_ROOT_HALF, _CUBIC = _held(math.sqrt(0.5)), _held(0.044715)
+
+
+def _gelu_inner(z):
+    return 0.7978845608028654 * (z + _CUBIC * np.power(z, 3))  # sqrt(2/π), as TensorFlow writes it
 
 
 def _gelu(z, approximate=False):
     if approximate:
-        inner = math.sqrt(2 / math.pi) * (z + 0.044715 * np.power(z, 3))
-        return 0.5 * z * (1 + np.tanh(inner))
-    return 0.5 * z * (1 + special.erf(z / math.sqrt(2)))
+        return 0.5 * z * (1 + np.tanh(_gelu_inner(z)))
+    return 0.5 * z * (1 + special.erf(z * _ROOT_HALF))
 
 
 def _gelu_vjp(z, y, dy, approximate=False):
     if approximate:
-        inner = math.sqrt(2 / math.pi) * (z + 0.044715 * np.power(z, 3))
-        t = np.tanh(inner)
-        slope = math.sqrt(2 / math.pi) * (1 + 3 * 0.044715 * np.square(z))
+        t = np.tanh(_gelu_inner(z))
+        slope = 0.7978845608028654 * (1 + 3 * _CUBIC * np.square(z))
         return dy * (0.5 * (1 + t) + 0.5 * z * (1 - np.square(t)) * slope)
-    density = np.exp(-0.5 * np.square(z)) / math.sqrt(2 * math.pi)
-    return dy * (0.5 * (1 + special.erf(z / math.sqrt(2))) + z * density)
+    density = np.exp(-np.square(z * _ROOT_HALF)) * (_ROOT_HALF / math.sqrt(math.pi))
+    return dy * (0.5 * (1 + special.erf(z * _ROOT_HALF)) + z * density)
 
 
 def _silu_vjp(z, y, dy):
@@ -127,8 +143,8 @@ _elementwise(
 _elementwise(
     activations.leaky_relu,
     "z where z > 0, negative_slope · z elsewhere",
-    lambda z, negative_slope=0.2: np.where(z > 0, z, negative_slope * z),
-    lambda z, y, dy, negative_slope=0.2: np.where(z > 0, dy, negative_slope * dy),
+    lambda z, negative_slope=0.2: np.where(z > 0, z, _held(negative_slope) * z),
+    lambda z, y, dy, negative_slope=0.2: np.where(z > 0, dy, _held(negative_slope) * dy),
     kinks=(0.0,),
     options=({}, {"negative_slope": 0.3}),
 )
@@ -139,21 +155,21 @@ _elementwise(
     lambda z, y, dy: np.where((z > 0) & (z < 6), dy, 0.0),
     kinks=(0.0, 6.0),
 )
+# exp(z) − 1 and y + alpha, not expm1(z) and alpha exp(z): as TensorFlow's Elu and EluGrad have it,
+# with their cancellation.
 _elementwise(
     activations.elu,
     "z where z > 0, alpha (exp(z) − 1) elsewhere",
-    lambda z, alpha=1.0: np.where(z > 0, z, alpha * np.expm1(np.minimum(z, 0.0))),
-    lambda z, y, dy, alpha=1.0: np.where(z > 0, dy, alpha * dy * np.exp(np.minimum(z, 0.0))),
+    lambda z, alpha=1.0: np.where(z > 0, z, alpha * (np.exp(np.minimum(z, 0.0)) - 1)),
+    lambda z, y, dy, alpha=1.0: np.where(z > 0, dy, dy * (y + alpha)),
     kinks=(0.0,),
     options=({}, {"alpha": 0.5}),
 )
 _elementwise(
     activations.selu,
     "scale · z where z ≥ 0, scale · alpha (exp(z) − 1) elsewhere",
-    lambda z: _SELU_SCALE * np.where(z > 0, z, _SELU_ALPHA * np.expm1(np.minimum(z, 0.0))),
-    lambda z, y, dy: np.where(
-        z < 0, _SELU_SCALE * _SELU_ALPHA * dy * np.exp(np.minimum(z, 0.0)), _SELU_SCALE * dy
-    ),
+    lambda z: _SELU_SCALE * np.where(z > 0, z, _SELU_ALPHA * (np.exp(np.minimum(z, 0.0)) - 1)),
+    lambda z, y, dy: np.where(z < 0, dy * (y + _SELU_SCALE * _SELU_ALPHA), _SELU_SCALE * dy),
     kinks=(0.0,),
 )
 # celu is smooth at 0 for alpha of any size. Keras's tape gives 2 there, because the gradients of
@@ -165,7 +181,9 @@ _elementwise(
     lambda z, y, dy, alpha=1.0: np.where(z > 0, dy, dy * np.exp(np.minimum(z, 0.0) / alpha)),
     options=({}, {"alpha": 0.5}),
 )
-_elementwise(activations.softplus, "log(1 + exp(z))", _softplus, lambda z, y, dy: dy * special.expit(z))
+_elementwise(
+    activations.softplus, "log(1 + exp(z))", _softplus, lambda z, y, dy: dy * special.expit(z)
+)
 _elementwise(
     activations.softsign,
     "z / (1 + |z|)",
@@ -209,9 +227,7 @@ _elementwise(
     lambda z, y, dy: np.where((z > -1) & (z < 1), 0.5 * dy, 0.0),
     kinks=(-1.0, 1.0),
 )
-_elementwise(
-    activations.silu, "z / (1 + exp(−z))", lambda z: z * special.expit(z), _silu_vjp
-)
+_elementwise(activations.silu, "z / (1 + exp(−z))", lambda z: z * special.expit(z), _silu_vjp)
 _elementwise(
     activations.gelu,
     "z Φ(z), Φ the normal distribution function, or its tanh approximation",
@@ -266,7 +282,9 @@ _elementwise(
     lambda z, y, dy: np.where((z >= -1) & (z <= 1), dy, 0.0),
     kinks=(-1.0, 1.0),
 )
-_elementwise(activations.mish, "z tanh(log(1 + exp(z)))", lambda z: z * np.tanh(_softplus(z)), _mish_vjp)
+_elementwise(
+    activations.mish, "z tanh(log(1 + exp(z)))", lambda z: z * np.tanh(_softplus(z)), _mish_vjp
+)
 
 
 def _along_axis(activation: Callable, *axes: int | None) -> list[Case]:
@@ -322,30 +340,33 @@ def glu(call, z):
 
 @rule(activations.sparsemax, cases=_along_axis(activations.sparsemax, -1, 0), source=_SOURCE)
 def sparsemax(call, z):
-    """Apply y = max(z − τ, 0), with τ such that y sums to 1 along an axis.
+    """Apply y = max(z − τ, 0), with τ = (Σₖ c₍ₖ₎ − 1) / K as Keras has it.
 
-    With z sorted from the largest on, the support is {k: k z₍ₖ₎ > z₍₁₎ + … + z₍ₖ₎ − 1}, K its size,
-    and τ = (its sum − 1) / K (Martins and Astudillo 2016, arXiv:1602.02068).
+    With z₍₁₎ ≥ z₍₂₎ ≥ … and the cumulative sums c₍ₖ₎ = z₍₁₎ + … + z₍ₖ₎, the support is
+    {k: k z₍ₖ₎ > c₍ₖ₎ − 1} and K its size. Sparsemax (Martins and Astudillo 2016, arXiv:1602.02068)
+    has τ = (c₍K₎ − 1) / K. Keras 3.15 sums c over the support, so its y does not sum to 1: this
+    rule follows what Keras computes.
 
     Shapes: z, y, dy and dz alike.
-    VJP:    dz = dy − (mean of dy over the support) on the support, 0 elsewhere.
-    Kinks:  where an element enters or leaves the support.
+    VJP:    s = dy where z > τ, 0 elsewhere. z₍ⱼ₎ is a part of c₍ⱼ₎ to c₍K₎, so dz₍ⱼ₎ = s₍ⱼ₎ −
+            (K − j + 1)/K Σ s within the support, and s₍ⱼ₎ outside.
+    Kinks:  where an element enters or leaves the support, or two change places in the order.
     """
-    axis = call.options.get("axis", -1) % z.ndim
-    shape = [1] * z.ndim
-    shape[axis] = z.shape[axis]
-    k = np.arange(1, z.shape[axis] + 1).reshape(shape)
-    ordered = np.flip(np.sort(z, axis), axis)
-    inside = ordered - (np.cumsum(ordered, axis) - 1.0) / k.astype(np.float32) > 0
-    ones = np.ones_like(z)
-    count = np.where(inside, ones, 0.0).sum(axis=axis, keepdims=True)
-    tau = (np.where(inside, ordered, 0.0).sum(axis=axis, keepdims=True) - 1.0) / count
-    y = np.maximum(z - tau, 0.0)
+    axis, one = call.options.get("axis", -1), np.float32(1)
+    z = np.swapaxes(z, axis, -1)
+    k = np.arange(1, z.shape[-1] + 1, dtype=np.float32)
+    ordered = np.flip(np.sort(z, -1), -1)
+    cumulative = np.cumsum(ordered, -1)
+    inside = ordered - (cumulative - 1.0) / k > 0
+    size = np.where(inside, one, 0.0).sum(axis=-1, keepdims=True)
+    total = np.where(inside, cumulative, 0.0).sum(axis=-1, keepdims=True)
+    tau = (total - 1.0) / size
 
     def vjp(dy):
-        support = z - tau > 0
-        size = np.where(support, ones, 0.0).sum(axis=axis, keepdims=True)
-        mean = np.where(support, dy, 0.0).sum(axis=axis, keepdims=True) / size
-        return np.where(support, dy - mean, 0.0)
+        s = np.where(z > tau, np.swapaxes(dy, axis, -1), 0.0)
+        larger = (np.expand_dims(z, -2) > np.expand_dims(z, -1)) & ~np.eye(z.shape[-1], dtype=bool)
+        rank = np.where(larger, one, 0.0).sum(axis=-1) + 1.0
+        share = np.where(rank <= size, (size - rank + 1.0) / size, 0.0)
+        return np.swapaxes(s - share * s.sum(axis=-1, keepdims=True), axis, -1)
 
-    return y, vjp
+    return np.swapaxes(np.maximum(z - tau, 0.0), axis, -1), vjp

@@ -4,7 +4,8 @@ import functools
 import importlib
 import inspect
 import pkgutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -132,9 +133,18 @@ def rule(
     return register
 
 
-def forget(target: Any) -> None:
-    """Remove the rule of a target, as a test does with the rules that it plants."""
-    del _RULES[target]
+@contextmanager
+def registered(changed: Rule) -> Iterator[None]:
+    """Let a rule stand in the register for its target for a while, in place of any other."""
+    present = _RULES.get(changed.target)
+    _RULES[changed.target] = changed
+    try:
+        yield
+    finally:
+        if present is None:
+            del _RULES[changed.target]
+        else:
+            _RULES[changed.target] = present
 
 
 @functools.cache

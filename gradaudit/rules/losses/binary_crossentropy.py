@@ -25,7 +25,7 @@ def _case(name, inputs, shape=(5, 3), **options):
         _case("one output", "probability", shape=(6, 1)),
         _case("smoothed probabilities", "probability", label_smoothing=0.1),
         _case("smoothed logits", "real", from_logits=True, label_smoothing=0.1),
-        _case("axis 0", "real", from_logits=True, axis=0),
+        _case("axis 1", "real", shape=(2, 3, 4), from_logits=True, axis=1),
     ],
     source="keras/src/backend/tensorflow/nn.py",
 )
@@ -49,9 +49,9 @@ def binary_crossentropy(call, y_true, y_pred):
 
     if call.options.get("from_logits", False):
         losses_of = np.maximum(y_pred, 0.0) - y_pred * t + np.log1p(np.exp(-np.abs(y_pred)))
-        return losses_of.mean(axis=axis), lambda d: (
-            (special.expit(y_pred) - t) * np.expand_dims(d / m, axis)
-        )
+        return losses_of.mean(
+            axis=axis
+        ), lambda d: (special.expit(y_pred) - t) * np.expand_dims(d / m, axis)
 
     low, high = call.epsilon, 1.0 - call.epsilon
     p = np.clip(y_pred, low, high)

@@ -6,11 +6,11 @@ from keras import losses
 from gradaudit.rules.registry import Case, rule
 
 
-def _case(name, inputs, **options):
+def _case(name, inputs, shape=(5, 3), **options):
     return Case(
         name,
         lambda: losses.CategoricalCrossentropy(**options),
-        (5, 3),
+        shape,
         targets="one_hot",
         inputs=inputs,
     )
@@ -24,7 +24,7 @@ def _case(name, inputs, **options):
         _case("smoothed probabilities", "probability", label_smoothing=0.1),
         _case("smoothed logits", "real", from_logits=True, label_smoothing=0.1),
         _case("summed", "real", from_logits=True, reduction="sum"),
-        _case("axis 0", "real", from_logits=True, axis=0),
+        _case("axis 1", "real", shape=(2, 3, 4), from_logits=True, axis=1),
     ],
     source="keras/src/backend/tensorflow/nn.py",
 )

@@ -49,6 +49,8 @@ def sparse_categorical_crossentropy(call, y_true, y_pred):
 
     def vjp(d):
         dz = (e / total - t) * np.expand_dims(d, -1)
-        return dz if from_logits else np.where((y_pred >= low) & (y_pred <= high), dz / clipped, 0.0)
+        return (
+            dz if from_logits else np.where((y_pred >= low) & (y_pred <= high), dz / clipped, 0.0)
+        )
 
     return (t * (np.log(total) - shifted)).sum(axis=-1), vjp

@@ -1,0 +1,135 @@
+"""Rules that are wrong on purpose, each of which one check at least must refuse."""
+
+import dataclasses
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import keras
+import numpy as np
+
+from gradaudit.numerics import Rounded
+from gradaudit.rules import Rule, find_rule
+
+
+@dataclass(frozen=True)
+class Planted:
+    """A wrong rule. refused_by: names of the checks that must refuse it, of `CHECKS`."""
+
+    name: str
+    rule: Rule
+    refused_by: tuple[str, ...]
+
+
+def _dense(change: Callable) -> Rule:
+    """Return the rule of Dense with its (y, vjp) replaced by change(call, x, y, vjp)."""
+    right = find_rule(keras.layers.Dense)
+
+    def wrong(call, x):  # noqa: ANN001, ANN202
+        return change(call, x, *right.function(call, x))
+
+    return dataclasses.replace(right, function=wrong, cases=right.cases[:1])
+
+
+def _on_cotangents(change: Callable) -> Callable:
+    """Return a change that leaves y and lets change(dx, cotangents) replace the VJP's results."""
+    return lambda call, x, y, vjp: (y, lambda dy: change(*vjp(dy)))
+
+
+def _relu_with_slope_at_0() -> Rule:
+    right = find_rule(keras.activations.relu)
+
+    def wrong(call, z):  # noqa: ANN001, ANN202
+        y, _ = right.function(call, z)
+        return y, lambda dy: np.where(z >= 0, dy, 0.0)
+
+    return dataclasses.replace(right, function=wrong, cases=right.cases[:1])
+
+
+def _half_epsilon_adam() -> Rule:
+    right = find_rule(keras.optimizers.Adam)
+
+    def wrong(call, weight, gradient, slots):  # noqa: ANN001, ANN202
+        new, new_slots = right.function(call, weight, gradient, slots)
+        return new, {**new_slots, "velocity": new_slots["velocity"] * 1.0001}
+
+    return dataclasses.replace(right, function=wrong, cases=right.cases[:1])
+
+
+def _in_place(call, x, y, vjp):  # noqa: ANN001, ANN202
+    def wrong(dy):  # noqa: ANN001, ANN202
+        if isinstance(dy, np.ndarray):
+            dy *= 2
+            return vjp(dy / 2)
+        return vjp(dy)
+
+    return y, wrong
+
+
+def _forgotten_error(array):  # noqa: ANN001, ANN202
+    if not isinstance(array, Rounded):
+        return array
+    return Rounded(
+        array.value, None if array.variance is None else array.variance / 1e4, None, array.precision
+    )
+
+
+def _detour(array):  # noqa: ANN001, ANN202
+    return (array + 1e6) - 1e6 if isinstance(array, Rounded) else array
+
+
+def _double(array):  # noqa: ANN001, ANN202
+    return array * np.ones(1) if isinstance(array, np.ndarray) else array
+
+
+_NUMERIC = ("vjp_equals_tape", "vjp_equals_differences", "audit_passes")
+
+PLANTED: tuple[Planted, ...] = (
+    Planted(
+        "forward with a factor",
+        _dense(lambda call, x, y, vjp: (y * 1.0001, vjp)),
+        ("forward_equals_keras", "audit_passes"),
+    ),
+    Planted("sign of dx", _dense(_on_cotangents(lambda dx, c: (-dx, c))), _NUMERIC[:2]),
+    Planted(
+        "kernel gradient off by 1e-4",
+        _dense(_on_cotangents(lambda dx, c: (dx, {**c, "kernel": c["kernel"] * 1.0001}))),
+        _NUMERIC,
+    ),
+    Planted(
+        "bias gradient a mean in place of a sum",
+        _dense(_on_cotangents(lambda dx, c: (dx, {**c, "bias": c["bias"] / 4}))),
+        _NUMERIC,
+    ),
+    Planted(
+        "bias gradient dropped",
+        _dense(_on_cotangents(lambda dx, c: (dx, {"kernel": c["kernel"]}))),
+        ("every_weight_has_a_cotangent",),
+    ),
+    Planted(
+        "constant added to the VJP",
+        _dense(_on_cotangents(lambda dx, c: (dx + 0.001, c))),
+        ("vjp_is_linear", "vjp_equals_tape"),
+    ),
+    Planted("cotangent changed in place", _dense(_in_place), ("rule_is_pure",)),
+    Planted(
+        "float64 in the float32 run",
+        _dense(lambda call, x, y, vjp: (_double(y), vjp)),
+        ("stays_float32",),
+    ),
+    Planted(
+        "rounding error forgotten",
+        _dense(lambda call, x, y, vjp: (_forgotten_error(y), vjp)),
+        ("rounding_is_calibrated",),
+    ),
+    Planted(
+        "rounding error of a detour",
+        _dense(lambda call, x, y, vjp: (_detour(y), vjp)),
+        ("rounding_is_calibrated",),
+    ),
+    Planted("slope 1 at the kink of relu", _relu_with_slope_at_0(), ("kinks_as_keras",)),
+    Planted(
+        "velocity of Adam off by 1e-4",
+        _half_epsilon_adam(),
+        ("forward_equals_keras", "rounding_is_calibrated", "audit_passes"),
+    ),
+)
