@@ -89,7 +89,6 @@ class GradientAudit(keras.callbacks.Callback):
 
     def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
         self._epoch = epoch
-        self._epoch_steps = 0
 
     def on_train_batch_begin(self, batch: int, logs: Any = None) -> None:
         self._step = self._epoch_start + batch
@@ -102,6 +101,7 @@ class GradientAudit(keras.callbacks.Callback):
 
     def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
         self._epoch_start += self._epoch_steps
+        self._epoch_steps = 0
 
     def on_train_end(self, logs: Any = None) -> None:
         self.close(self.verdict)
@@ -146,9 +146,8 @@ class GradientAudit(keras.callbacks.Callback):
             raise UnsupportedModelError(
                 "the model cannot be audited: "
                 + "; ".join(never + gaps)
-                + ". Expected parts for which `gradaudit rules` has a derivation. Register one with "
-                "gradaudit.rule, or pass allow_unjudged=True (--allow-unjudged) to record what has "
-                "no rule as unjudged."
+                + ". Expected parts that have a derived rule. Register one with gradaudit.rule, or "
+                "pass allow_unjudged=True (--allow-unjudged) to record the rest as unjudged."
             )
 
     def _write_run(self, verdict: str) -> None:

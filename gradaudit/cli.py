@@ -1,16 +1,19 @@
 """The command line. No maths; TensorFlow is imported by the command that needs it."""
 
+import importlib
 import json
 import os
 import sys
+import tempfile
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-import click
 import typer
+from rich import box
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from gradaudit.errors import DataError, GradauditError, UnknownNameError, UsageError
 
@@ -20,6 +23,7 @@ if TYPE_CHECKING:
 
 app = typer.Typer(
     add_completion=False,
+    pretty_exceptions_enable=False,
     no_args_is_help=True,
     help="Check the gradients that Keras really applied, weight by weight.",
     epilog="Exit codes: 0 all judged and passed, 1 an audit failed, 2 usage, 3 could not audit, "
@@ -93,11 +97,11 @@ def run(
     as_json: Annotated[bool, typer.Option("--json", help="Print run.json on stdout.")] = False,
 ) -> None:
     """Train a net with Keras, audit its steps, and write a report."""
-    if not learning_rate_valid(learning_rate):
+    if learning_rate is not None and not 0 < learning_rate < float("inf"):
         raise UsageError(f"--learning-rate is {learning_rate}. Expected a number above 0.")
     if jit and eager:
         raise UsageError("--jit compiles the step and --eager does not. Choose one of them.")
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    _import_tensorflow()
     from gradaudit.models import NETS
 
     names = list(NETS) if model == "all" else [model]
@@ -136,11 +140,11 @@ def models(as_json: Annotated[bool, typer.Option("--json")] = False) -> None:
         ]
         print(json.dumps(nets, indent=2, ensure_ascii=False))
         return
-    table = Table("model", "layers", "loss", "--data", title="Built-in nets", title_justify="left")
+    table = Table("model", "layers", "loss", "--data", box=box.SIMPLE_HEAD, pad_edge=False)
     for net in NETS.values():
         data = "\n".join(f"{name}: {words}" for name, words in net.about.items())
         table.add_row(net.name, net.layers, net.loss, data)
-    Console().print(table)
+    _console().print(table)
 
 
 @app.command()
@@ -152,9 +156,25 @@ def show(
     raise typer.Exit(_print_run(folder, as_json, allow_unjudged=False))
 
 
-def learning_rate_valid(rate: float | None) -> bool:
-    """Return whether a learning rate is left out, or a positive finite number."""
-    return rate is None or 0 < rate < float("inf")
+def _import_tensorflow() -> None:
+    """Import TensorFlow without the lines that its libraries print while they load.
+
+    They are written by C++ before any level can be set; they are shown where the import fails.
+    """
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    sys.stderr.flush()
+    stderr = os.dup(2)
+    with tempfile.TemporaryFile() as held:
+        os.dup2(held.fileno(), 2)
+        try:
+            importlib.import_module("tensorflow")
+        except BaseException:
+            held.seek(0)
+            os.write(stderr, held.read())
+            raise
+        finally:
+            os.dup2(stderr, 2)
+            os.close(stderr)
 
 
 def _folder(out: Path | None, model: str, several: bool) -> Path:
@@ -274,20 +294,21 @@ def _fit(model: Any, x: Any, y: Any, epochs: int, batch_size: int, audit: "Gradi
         TextColumn("steps  worst z {task.fields[z]:.2f}  {task.fields[verdict]}"),
         TimeElapsedColumn(),
     )
-    with Progress(*columns, console=Console(stderr=True)) as progress:
-        task = progress.add_task(model.name, total=steps, z=0.0, verdict="")
-        watcher = keras.callbacks.LambdaCallback(
-            on_train_batch_end=lambda batch, logs: progress.update(
-                task, advance=1, z=audit.tally.max_z, verdict=audit.verdict
-            )
-        )
-        try:
-            model.fit(
-                x, y, epochs=epochs, batch_size=batch_size, verbose=0, callbacks=[audit, watcher]
-            )
-        except KeyboardInterrupt:
-            audit.close("interrupted")
-            raise
+    progress = Progress(*columns, console=Console(stderr=True))
+    task = progress.add_task(model.name, total=steps, z=0.0, verdict="")
+    watcher = keras.callbacks.LambdaCallback(
+        on_train_begin=lambda logs: progress.start(),
+        on_train_batch_end=lambda batch, logs: progress.update(
+            task, advance=1, z=audit.tally.max_z, verdict=audit.verdict
+        ),
+    )
+    try:
+        model.fit(x, y, epochs=epochs, batch_size=batch_size, verbose=0, callbacks=[audit, watcher])
+    except KeyboardInterrupt:
+        audit.close("interrupted")
+        raise
+    finally:
+        progress.stop()
 
 
 def _print_run(folder: Path, as_json: bool, allow_unjudged: bool) -> int:
@@ -306,50 +327,53 @@ def _print_run(folder: Path, as_json: bool, allow_unjudged: bool) -> int:
     return _EXIT.get(found.verdict, 3)
 
 
+def _console() -> Console:
+    """Return a console on stdout that is wide enough for whole variable names in a pipe, too."""
+    return Console(width=max(Console().width, 160), soft_wrap=True)
+
+
 def _print_summary(found: "Run") -> None:
-    console = Console()
-    table = Table("stage", "variable", "weights", "max z", "detectable", "kinks", "verdict")
+    console = _console()
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    for name in ("stage", "variable", "weights", "max z", "detectable", "kinks", "verdicts"):
+        table.add_column(name)
     for (stage, path), rows in found.tensors.groupby(["stage", "path"], sort=False):
         verdicts = rows["verdict"].value_counts()
-        words = ", ".join(f"{count} {verdict}" for verdict, count in verdicts.items())
-        style = "red" if "fail" in verdicts else None
         table.add_row(
             stage,
-            path,
+            Text(path),
             str(rows["count"].iloc[0]),
             f"{rows['max_z'].max():.2f}",
             f"{rows['detectable_rel'].median():.1e}",
             str(rows["kinks"].sum()),
-            words,
-            style=style,
+            ", ".join(f"{count} {verdict}" for verdict, count in verdicts.items()),
+            style="red" if "fail" in verdicts else None,
         )
     console.print(table)
-    for failure in found.run.get("failures", [])[:5]:
-        console.print(f"FAIL {failure}", style="red", markup=False)
-    for left_out in found.run.get("left_out", []):
-        console.print(f"left out: {left_out}", markup=False)
-    coverage = found.run.get("coverage", {})
-    worst = (
-        f", worst z {found.run['max_z']:.2f} at {found.run['worst']}"
-        if found.run.get("worst")
-        else ""
-    )
-    console.print(
-        f"{found.verdict.upper()}  {coverage.get('steps_audited', len(found.steps))} steps audited"
-        f"{worst}  →  {found.path}",
-        style="bold",
-        markup=False,
-        highlight=False,
-    )
+    run = found.run
+    for failure in run.get("failures", [])[:5]:
+        console.print(Text(f"FAIL {failure}", style="red"))
+    if run.get("failing_tensors", 0) > 5:
+        console.print(f"... and {run['failing_tensors'] - 5} more tensors that fail")
+    for left_out in run.get("left_out", []):
+        console.print(Text(f"left out: {left_out}"))
+    worst = f", worst z {run['max_z']:.2f} at {run['worst']}" if run.get("worst") else ""
+    line = f"{found.verdict.upper()}: {len(found.steps)} steps audited{worst}. Report: {found.path}"
+    console.print(Text(line, style="bold"))
+
+
+_USAGE_ERROR = next(
+    kind for kind in typer.BadParameter.__mro__ if kind.__name__ == "ClickException"
+)
 
 
 def main() -> None:
     """Run the command line and exit with its code; errors are one line on stderr."""
     try:
         code = app(standalone_mode=False)
-    except (click.exceptions.Abort, KeyboardInterrupt):
+    except (typer.Abort, KeyboardInterrupt):
         _fail("interrupted", 130)
-    except click.ClickException as error:
+    except _USAGE_ERROR as error:
         _fail(error.format_message(), 2)
     except GradauditError as error:
         _fail(str(error), error.exit_code)
@@ -357,5 +381,6 @@ def main() -> None:
 
 
 def _fail(message: str, code: int) -> None:
-    print(f"gradaudit: {' '.join(message.split())}", file=sys.stderr)
+    if message:  # a command without arguments has printed its help
+        print(f"gradaudit: {' '.join(message.split())}", file=sys.stderr)
     sys.exit(code)

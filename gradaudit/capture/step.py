@@ -99,9 +99,11 @@ def _watched(model: keras.Model) -> Iterator[dict[str, Any]]:
         seen["loss"] = compute_loss(*args, **kwargs)
         return seen["loss"]
 
-    with _replaced(model.optimizer, "apply", watched_apply):
-        with _replaced(model, "compute_loss", watched_compute_loss):
-            yield seen
+    with (
+        _replaced(model.optimizer, "apply", watched_apply),
+        _replaced(model, "compute_loss", watched_compute_loss),
+    ):
+        yield seen
 
 
 @contextmanager

@@ -298,8 +298,8 @@ def _require_close(
         worst = float(np.max(np.abs(value - expected), initial=0.0))
         if not worst <= tolerance * size:
             raise CheckFailure(
-                f"{our_name} ({name}) differs by {worst:.3g} from {their_name}, whose largest value "
-                f"is {size:.3g}. Expected a difference of at most {tolerance * size:.3g}"
+                f"{our_name} ({name}) differs by {worst:.3g} from {their_name}, whose largest "
+                f"value is {size:.3g}. Expected a difference of at most {tolerance * size:.3g}"
             )
 
 

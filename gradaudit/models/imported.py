@@ -19,7 +19,7 @@ def import_build(name: str) -> Callable[[], Any]:
     module_name, _, function = name.partition(":")
     if not module_name or not function.isidentifier():
         raise UsageError(
-            f"the model {name!r} is no package.module:function, such as nets.mlp:build."
+            f"the model {name!r} is not of the form package.module:function, as nets:build is."
         )
     if os.getcwd() not in sys.path:
         sys.path.insert(0, os.getcwd())
@@ -27,7 +27,7 @@ def import_build(name: str) -> Callable[[], Any]:
         module = importlib.import_module(module_name)
     except ModuleNotFoundError as error:
         raise UsageError(
-            f"the module {error.name!r} was not found, on the way to the model {name!r}. Expected a "
+            f"the module {error.name!r} was not found on the way to {name!r}. Expected a "
             "module in the working folder or among the installed packages."
         ) from error
     build = getattr(module, function, None)

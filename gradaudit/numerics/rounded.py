@@ -7,7 +7,7 @@ rounding has the variance r(y) = h(y)²/3:
 
     y = a + b       σ² = σa² + σb² + r(y)
     y = a b         σ² = (b σa)² + (a σb)² + r(y)
-    y = f(a)        σ² = (f'(a) σa)² + c² r(y)           c: accuracy of f in units of h(y)
+    y = f(a)        σ² = (f'(a) σa)² + c² r(y)           c: the accuracy of f, |error| ≤ c h(y)
     y = Σᵢ aᵢ       σ² = Σ σᵢ² + u² (n y²/9 + n Σ aᵢ²/18) + r(y)
     y = A B         as a sum of products, each of which rounds once more
 
@@ -275,9 +275,8 @@ def _structural(function: Callable, *arrays: Rounded) -> Rounded:
 def _elementary(ufunc: np.ufunc, a: Rounded) -> Rounded:
     y = ufunc(a.value)
     slope = ELEMENTARY[ufunc].derivative(a.value, y) ** 2
-    return _rounded(
-        y, _times(a.variance, slope), _times(a.kink, slope), a.precision, ELEMENTARY[ufunc].ulps
-    )
+    ulps = ELEMENTARY[ufunc].ulps if a.precision.roundoff <= 2.0**-24 else 1.0
+    return _rounded(y, _times(a.variance, slope), _times(a.kink, slope), a.precision, ulps)
 
 
 def _add(x: Any, y: Any, sign: float = 1.0) -> Rounded:
@@ -385,7 +384,12 @@ def _sum(a: Rounded, axis: Any = None, keepdims: bool = False) -> Rounded:
     if n <= 1:
         return Rounded(value, variance, kink, a.precision)
     walk = n * (value**2 / 9 + total(a.value**2) / 18)
-    own = a.precision.variance(a.precision.sum_roundoff) * walk
+    u = a.precision.sum_roundoff
+    own = a.precision.variance(u) * walk
+    if n * u >= 1:
+        # A term below half a unit of the partial sum is lost: a sum stands still where all are.
+        lost = np.abs(value) * u > np.max(np.abs(a.value), axis=axis, keepdims=keepdims)
+        kink = _plus(np.where(lost, value**2, 0.0), kink)
     return _rounded(value, _plus(own, variance), kink, a.precision)
 
 

@@ -39,7 +39,7 @@ def updated(
     step = int(before[inner.iterations.path])
     after[inner.iterations.path] = arithmetic.array(step + 1, "float64")
     rule = find_rule(inner)
-    for index, variable in enumerate(variables):
+    for variable in variables:
         gradient = record.gradients.get(variable.path)
         weight = arithmetic.array(record.variables[variable.path], variable.dtype)
         slots = {
@@ -71,7 +71,7 @@ def _slots(optimizer: Any, rule: Any, variable: Any) -> list[tuple[str, Any]]:
 def _unchanged(
     optimizer: Any, variables: list[Any], record: StepRecord, arithmetic: Arithmetic
 ) -> dict[str, Array]:
-    """Return what a skipped step leaves: every weight and slot, and the count of steps, as it was."""
+    """Return what a skipped step leaves: weights, slots and the count of steps as they were."""
     held = {v.path: (record.variables[v.path], v.dtype) for v in variables}
     for variable in variables:
         for _, slot in _slots(optimizer, find_rule(optimizer), variable):

@@ -32,6 +32,7 @@ def unguarded(text: str) -> str:
 
 
 def index_text(index: tuple[int, ...]) -> str:
+    """Return an index as `i,j`; empty for a scalar."""
     return ",".join(map(str, index))
 
 

@@ -1,0 +1,101 @@
+"""Measures the constants of the rounding model against TensorFlow on this machine.
+
+    python benchmarks/calibrate_rounding.py
+
+Prints, for each function of numerics/elementary.py, its largest error in units of half a unit in
+the last place (the table's `ulps` must not be below it); and for sums and matrix products of
+growing length, the largest error in σ of the rounding model, in graph mode and under XLA.
+"""
+
+import os
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+import numpy as np
+import tensorflow as tf
+from scipy import special
+
+from gradaudit.numerics import PRECISIONS, Rounded
+from gradaudit.numerics.elementary import ELEMENTARY
+
+FUNCTIONS = {
+    np.exp: (tf.exp, (-80.0, 80.0)),
+    np.expm1: (tf.math.expm1, (-10.0, 10.0)),
+    np.log: (tf.math.log, (1e-7, 20.0)),
+    np.log1p: (tf.math.log1p, (0.0, 1.0)),
+    np.sqrt: (tf.sqrt, (1e-12, 100.0)),
+    np.square: (tf.square, (-10.0, 10.0)),
+    np.tanh: (tf.tanh, (-12.0, 12.0)),
+    special.erf: (tf.math.erf, (-5.0, 5.0)),
+    special.expit: (tf.sigmoid, (-30.0, 30.0)),
+}
+LENGTHS = (1, 4, 16, 64, 256, 1024, 10_000, 100_000)
+MODES = {"graph": False, "XLA": True}
+
+
+def elementary() -> None:
+    """Print the largest error of each function on a grid of its arguments."""
+    print("function    table   " + "  ".join(f"{mode:>6}" for mode in MODES))
+    for ufunc, (function, (low, high)) in FUNCTIONS.items():
+        wide = np.linspace(low, high, 200_001)
+        near = np.geomspace(1e-6, high, 200_001)
+        x = np.concatenate([wide, near, -near if low < 0 else near]).astype(np.float32)
+        right = ufunc(x.astype(np.float64))
+        half = 2.0**-24 * 2.0 ** np.floor(np.log2(np.maximum(np.abs(right), 1e-300)))
+        normal = (np.abs(right) > 2.0**-126) & (np.abs(right) < 2.0**127)
+        row = []
+        for jit in MODES.values():
+            y = np.asarray(tf.function(function, jit_compile=jit)(x), np.float64)
+            row.append(np.max(np.where(normal, np.abs(y - right) / half, 0)))
+        print(
+            f"{ufunc.__name__:<10}{ELEMENTARY[ufunc].ulps:7.1f}   "
+            + "  ".join(f"{worst:6.1f}" for worst in row)
+        )
+
+
+def _tf_rows(a: tf.Tensor, b: tf.Tensor) -> tf.Tensor:
+    return tf.reduce_sum(b, 0)
+
+
+def _tf_columns(a: tf.Tensor, b: tf.Tensor) -> tf.Tensor:
+    return tf.reduce_sum(a, 1)
+
+
+def accumulation() -> None:
+    """Print the largest error of sums and products in σ, over precisions, modes and lengths."""
+    operations = {
+        "A B": (tf.matmul, np.matmul),
+        "Σ rows": (_tf_rows, lambda a, b: np.sum(b, axis=0)),
+        "Σ columns": (_tf_columns, lambda a, b: np.sum(a, axis=1)),
+    }
+    rng = np.random.default_rng(0)
+    print("\nlargest error in σ       " + "".join(f"{n:>9}" for n in LENGTHS))
+    for name in ("float32", "float64", "float16", "bfloat16"):
+        precision = PRECISIONS[name]
+        for mode, jit in MODES.items():
+            for label, (theirs, ours) in operations.items():
+                compiled = tf.function(theirs, jit_compile=jit)
+                row = []
+                for n in LENGTHS:
+                    worst = 0.0
+                    for positive in (False, True):
+                        a, b = rng.standard_normal((8, n)), rng.standard_normal((n, 8))
+                        if positive:
+                            a, b = np.abs(a), np.abs(b)
+                        ta, tb = tf.cast(a, name), tf.cast(b, name)
+                        exact = [
+                            Rounded(np.asarray(t, np.float64), None, None, precision)
+                            for t in (ta, tb)
+                        ]
+                        y, right = np.asarray(compiled(ta, tb), np.float64), ours(*exact)
+                        error = np.abs(y - right.value)
+                        if right.kink is None:  # else it overflows, or stands still
+                            error /= np.maximum(right.sigma, 1e-300)
+                            worst = max(worst, float(np.max(error)))
+                    row.append(worst)
+                print(f"{name:>9} {mode:<6} {label:<9}" + "".join(f"{value:9.2f}" for value in row))
+
+
+if __name__ == "__main__":
+    elementary()
+    accumulation()
