@@ -123,7 +123,7 @@ def _reads(variables: list[Any]) -> dict[str, tf.Tensor]:
 
 
 def _values(variables: list[Any]) -> Arrays:
-    return {v.path: np.array(v.value) for v in variables}
+    return {v.path: np.array(v.value.numpy()) for v in variables}
 
 
 def _numpy(structure: Any) -> Any:

@@ -337,22 +337,22 @@ def _updates(
         slots = {name: held[0] for name, held in lists.items() if held}
         for _ in range(3):
             gradient = rng.standard_normal(case.shape).astype(dtype)
-            before = {name: np.array(slot.value) for name, slot in slots.items()}
+            before = {name: np.array(slot.value.numpy()) for name, slot in slots.items()}
             call = UpdateCall(
                 optimizer,
                 int(optimizer.iterations.value),
-                arithmetic.array(np.array(optimizer.learning_rate.value), dtype),
+                arithmetic.array(np.array(optimizer.learning_rate.value.numpy()), dtype),
                 dtype,
                 arithmetic,
             )
             new_weight, new_slots = rule.function(
                 call,
-                arithmetic.array(np.array(weight.value), dtype),
+                arithmetic.array(np.array(weight.value.numpy()), dtype),
                 arithmetic.array(gradient, dtype),
                 {name: arithmetic.array(value, dtype) for name, value in before.items()},
             )
             optimizer.apply([keras.ops.convert_to_tensor(gradient)], [weight])
-            after = {name: np.array(slot.value, np.float64) for name, slot in slots.items()}
-            after["weight"] = np.array(weight.value, np.float64)
+            after = {name: np.array(slot.value.numpy(), np.float64) for name, slot in slots.items()}
+            after["weight"] = np.array(weight.value.numpy(), np.float64)
             found.append(({"weight": new_weight, **new_slots}, after))
     return found

@@ -95,7 +95,7 @@ def _layer(rule: Rule, case: Case, dtype: str, rng: np.random.Generator) -> Subj
     for name, variable in variables.items():
         primals[name] = _random(rng, tuple(variable.shape), dtype)
     seed = getattr(layer, "seed_generator", None)
-    state = None if seed is None else np.array(seed.state.value)
+    state = None if seed is None else np.array(seed.state.value.numpy())
 
     def draw(layer: Any, name: str, shape: tuple[int, ...], **options: Any) -> np.ndarray:
         return _replay()(name, state, shape, dtype, **options)

@@ -1,0 +1,44 @@
+import dataclasses
+
+import keras
+import pytest
+
+from gradaudit.checks import CHECKS, PLANTED, check_rule
+from gradaudit.errors import CheckFailure, UnknownNameError
+from gradaudit.rules import all_rules
+
+RULES = {f"{rule.kind} {rule.name}": rule for rule in all_rules()}
+NO_WEIGHTS_BEHIND = "ignore:Gradients do not exist for variables:UserWarning"
+
+
+@pytest.mark.filterwarnings(NO_WEIGHTS_BEHIND)  # Dropout(1) lets nothing through, rightly
+@pytest.mark.parametrize("check", CHECKS)
+@pytest.mark.parametrize("rule", RULES)
+def test_every_rule_satisfies_every_check(rule, check):
+    check_rule(RULES[rule], {check: CHECKS[check]})
+
+
+@pytest.mark.parametrize(
+    ("planted", "check"),
+    [pytest.param(p, c, id=f"{p.name}-{c}") for p in PLANTED for c in p.refused_by],
+)
+def test_every_planted_rule_is_refused(planted, check):
+    with pytest.raises(CheckFailure) as caught:
+        check_rule(planted.rule, {check: CHECKS[check]})
+    assert f"check {check}:" in str(caught.value)
+
+
+def test_every_check_refuses_a_planted_rule():
+    assert {check for planted in PLANTED for check in planted.refused_by} == set(CHECKS)
+
+
+def test_a_check_names_the_case():
+    right = RULES["layer Dense"]
+    wrong = dataclasses.replace(PLANTED[0].rule, cases=right.cases[1:2])
+    with pytest.raises(CheckFailure, match="layer rule Dense, case 'tanh', check"):
+        check_rule(wrong, {"forward_equals_keras": CHECKS["forward_equals_keras"]})
+
+
+def test_a_target_without_a_rule_is_named():
+    with pytest.raises(UnknownNameError, match="Identity"):
+        check_rule(keras.layers.Identity)

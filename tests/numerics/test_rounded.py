@@ -1,0 +1,211 @@
+import warnings
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy import special
+
+from gradaudit.errors import UnsupportedFunctionError
+from gradaudit.numerics import PRECISIONS, Decision, Plain, Rounded, Rounding
+from gradaudit.numerics.elementary import ELEMENTARY
+
+FLOAT32, FLOAT16 = PRECISIONS["float32"], PRECISIONS["float16"]
+
+
+def exact(value, precision=FLOAT32):
+    return Rounded(np.asarray(value, np.float64), None, None, precision)
+
+
+def spread(rounded):
+    extra = 0.0 if rounded.kink is None else rounded.kink
+    return np.sqrt(rounded.sigma**2 + extra)
+
+
+EXPRESSIONS = {
+    "a + b": lambda a, b: a + b,
+    "a - b": lambda a, b: a - b,
+    "a b": lambda a, b: a * b,
+    "a / b": lambda a, b: a / (b + 5.0),
+    "0.1 a": lambda a, b: 0.1 * a - b * 0.3,
+    "a @ b": lambda a, b: a @ b.T,
+    "mean": lambda a, b: (a * b).mean(axis=0) + (a - b).sum(axis=1, keepdims=True),
+    "chain": lambda a, b: np.tanh(a @ b.T) @ special.expit(a - b),
+    "softmax": lambda a, b: (
+        np.exp(a - a.max(axis=-1, keepdims=True)) / np.exp(a - b).sum(axis=-1, keepdims=True)
+    ),
+    "relu": lambda a, b: np.where(a - b > 0, a * b, 0.0),
+    "clip": lambda a, b: np.clip(a * b, -0.5, 0.5),
+    "maximum": lambda a, b: np.maximum(a * b, a - b),
+    "powers": lambda a, b: np.power(np.abs(a) + 1.0, 3) + np.square(b) - np.sqrt(np.abs(a) + 1.0),
+    "logs": lambda a, b: np.log(np.abs(a) + 0.1) + np.log1p(np.abs(b)) + np.expm1(a),
+    "erf": lambda a, b: special.erf(a) * b,
+    "moves": lambda a, b: np.concatenate([a.reshape(-1), np.transpose(b).reshape(-1)]) * 3.3,
+    "cumsum": lambda a, b: np.cumsum(a * b, -1) - np.sort(a, -1),
+}
+
+
+@pytest.mark.parametrize("name", EXPRESSIONS)
+@settings(max_examples=30, deadline=None)
+@given(seed=st.integers(0, 2**32 - 1), scale=st.sampled_from([1e-3, 1.0, 30.0]))
+def test_float32_arithmetic_stays_within_4_sigma(name, seed, scale):
+    rng = np.random.default_rng(seed)
+    a, b = (rng.standard_normal((5, 5)).astype(np.float32) * np.float32(scale) for _ in range(2))
+    with np.errstate(all="ignore"), warnings.catch_warnings():
+        single = EXPRESSIONS[name](a, b)
+        ours = EXPRESSIONS[name](exact(a), exact(b))
+        double = EXPRESSIONS[name](a.astype(np.float64), b.astype(np.float64))
+    np.testing.assert_array_equal(ours.value, double)
+    assert single.dtype == np.float32
+    finite = np.isfinite(single) & np.isfinite(double)
+    error = np.abs(single - ours.value)[finite]
+    assert np.all(error <= 4 * spread(ours)[finite])
+
+
+@pytest.mark.parametrize("name", EXPRESSIONS)
+def test_sigma_is_not_far_above_the_errors(name):
+    rng = np.random.default_rng(1)
+    ratios = []
+    for _ in range(40):
+        a, b = (rng.standard_normal((5, 5)).astype(np.float32) for _ in range(2))
+        ours = EXPRESSIONS[name](exact(a), exact(b))
+        smooth = ours.sigma > 0 if ours.kink is None else (ours.sigma > 0) & (ours.kink == 0)
+        ratios.append(((EXPRESSIONS[name](a, b) - ours.value) / ours.sigma.clip(1e-300))[smooth])
+    # Rounding errors of correct code are at least a twentieth of σ, or σ would hide faults.
+    assert np.sqrt(np.mean(np.concatenate(ratios) ** 2)) > 0.05
+
+
+def test_one_rounding_has_the_variance_of_a_uniform_error():
+    half_unit = 2.0**-24
+    one = exact(1.0) + exact(0.5)
+    assert one.sigma == pytest.approx(half_unit / np.sqrt(3), rel=1e-12)
+    two = exact(3.0) + exact(1.5)  # 4.5: its binade begins at 4
+    assert two.sigma == pytest.approx(4 * half_unit / np.sqrt(3), rel=1e-12)
+
+
+def test_products_by_powers_of_two_are_exact():
+    assert (0.5 * exact(0.3)).variance is None
+    assert (exact(0.3) / 4).variance is None
+    assert (0.3 * exact(0.3)).variance is not None
+
+
+def test_a_constant_is_off_by_what_its_precision_loses():
+    held = Rounding().array(0.1, "float32")
+    assert held.sigma == abs(0.1 - float(np.float32(0.1)))
+    assert Rounding().array(0.5, "float32").variance is None
+    array = Rounding().array([0.5, 0.1], "float16")
+    np.testing.assert_allclose(array.sigma, [0, abs(0.1 - float(np.float16(0.1)))], rtol=1e-12)
+
+
+def test_casts_round_once_and_only_downwards():
+    a = exact([1.0, 3.0], FLOAT16)
+    assert a.cast(FLOAT32).variance is None
+    assert a.cast(FLOAT32).precision is FLOAT32
+    back = a.cast(FLOAT32).cast(FLOAT16)
+    np.testing.assert_allclose(back.sigma, np.array([1, 2]) * 2.0**-11 / np.sqrt(3), rtol=1e-6)
+
+
+def test_overflow_of_the_audited_precision_is_a_kink():
+    y = exact([300.0, 1.0], FLOAT16) * exact([300.0, 1.0], FLOAT16)
+    assert y.kink.tolist() == [np.inf, 0]
+
+
+def test_a_float16_sum_that_stands_still_is_a_kink():
+    n = 100_000
+    assert np.sum(exact(np.ones(n), FLOAT16)).kink > 0
+    assert np.sum(exact(np.ones(n), FLOAT32)).kink is None
+
+
+def test_a_doubtful_comparison_leaves_the_other_branch_as_a_kink():
+    z = Rounded([0.0, 1e-8, 1.0], np.full(3, 1e-14), None, FLOAT32)
+    decision = z > 0
+    assert decision.doubtful.tolist() == [True, True, False]
+    chosen = np.where(decision, exact([2.0, 2.0, 2.0]), exact([5.0, 5.0, 5.0]))
+    assert chosen.value.tolist() == [5, 2, 2]
+    assert chosen.kink.tolist() == [9, 9, 0]
+
+
+def test_an_exact_tie_is_not_doubtful():
+    decision = exact([0.0, -0.0]) > 0
+    assert not decision.doubtful.any()
+
+
+def test_doubt_does_not_matter_beside_a_sure_false():
+    doubtful = Decision(np.array([True, True]), np.array([True, True]), FLOAT32)
+    assert (doubtful & np.array([False, True])).doubtful.tolist() == [False, True]
+    assert (doubtful | np.array([False, True])).doubtful.tolist() == [True, False]
+
+
+TENSORFLOW = {
+    np.exp: tf.exp,
+    np.expm1: tf.math.expm1,
+    np.log: tf.math.log,
+    np.log1p: tf.math.log1p,
+    np.sqrt: tf.sqrt,
+    np.square: tf.square,
+    np.tanh: tf.tanh,
+    special.erf: tf.math.erf,
+    special.expit: tf.sigmoid,
+}
+
+
+@pytest.mark.parametrize("jit", [False, True])
+@pytest.mark.parametrize("ufunc", ELEMENTARY, ids=lambda ufunc: ufunc.__name__)
+def test_tensorflow_s_functions_are_as_accurate_as_the_table_says(ufunc, jit):
+    x = np.concatenate([np.geomspace(1e-6, 5, 20_001), np.linspace(0.5, 2, 20_001)])
+    x = x.astype(np.float32)
+    right = ufunc(x.astype(np.float64))
+    half_unit = 2.0**-24 * 2.0 ** np.floor(np.log2(np.abs(right) + (right == 0)))
+    theirs = np.asarray(tf.function(TENSORFLOW[ufunc], jit_compile=jit)(x), np.float64)
+    accuracy = ELEMENTARY[ufunc].ulps * (1 + 1e-6)
+    assert np.max(np.abs(theirs - right) / half_unit) <= accuracy
+
+
+@pytest.mark.parametrize("ufunc", ELEMENTARY, ids=lambda ufunc: ufunc.__name__)
+def test_derivatives_of_elementary_functions(ufunc):
+    x, h = np.linspace(0.2, 2, 7), 1e-6
+    slope = (ufunc(x + h) - ufunc(x - h)) / (2 * h)
+    np.testing.assert_allclose(ELEMENTARY[ufunc].derivative(x, ufunc(x)), slope, rtol=1e-8)
+
+
+REFUSED = {
+    "unknown function": lambda a: np.linalg.norm(a),
+    "unknown ufunc": lambda a: np.arctan(a),
+    "unknown reduction": lambda a: np.multiply.reduce(a),
+    "in place": lambda a: a.__iadd__(1.0),
+    "into an array": lambda a: np.add(np.ones(3), a, out=np.empty(3)),
+    "as an array": lambda a: np.asarray(a),
+    "as a float": lambda a: float(a[0]),
+    "as a truth value": lambda a: bool(a[0]),
+    "comparison as a truth value": lambda a: bool(a[0] > 0),
+    "comparison elsewhere": lambda a: np.sum(a > 0),
+    "two precisions": lambda a: a + exact([1.0, 1.0, 1.0], FLOAT16),
+}
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_what_has_no_rounding_rule_is_refused(case):
+    with pytest.raises((UnsupportedFunctionError, TypeError)) as caught:
+        REFUSED[case](exact([1.0, 2.0, 3.0]))
+    if case != "as a float":
+        assert isinstance(caught.value, UnsupportedFunctionError)
+        assert any(word in str(caught.value) for word in ("rite", "se", "hoose"))
+
+
+def test_plain_arithmetic_keeps_its_dtype():
+    assert Plain(np.float32).array([1.0], "float64").dtype == np.float32
+
+
+def test_kappa_s_arithmetic_is_float32_whatever_the_dtype():
+    rounding = Rounding(uniform=FLOAT32)
+    assert rounding.array(1.0, "float16").precision is FLOAT32
+    assert rounding.cast(exact(1.0), "float16").variance is None
+
+
+def test_tensorfloat32_rounds_the_factors_of_products():
+    a = np.full((2, 8), 1.1, np.float32)
+    plain = Rounding().array(a, "float32") @ Rounding().array(a.T, "float32")
+    tf32 = Rounding(tensorfloat32=True)
+    product = tf32.array(a, "float32") @ tf32.array(a.T, "float32")
+    assert np.all(product.sigma > 500 * plain.sigma)

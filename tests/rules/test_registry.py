@@ -1,0 +1,97 @@
+import functools
+
+import keras
+import pytest
+
+from gradaudit.errors import RuleDefinitionError
+from gradaudit.rules import Case, all_rules, find_rule, rule
+from gradaudit.rules.registry import registered
+
+CASES = [Case("default", lambda: keras.layers.Identity(), (2, 3))]
+
+
+def good(call, x):
+    """Apply y = x.
+
+    Shapes: x and y alike.
+    VJP: dx = dy.
+    Kinks: none.
+    """
+    return x, lambda dy: (dy, {})
+
+
+def without_sections(call, x):
+    """Apply y = x."""
+
+
+def wrong_arguments(call, inputs):
+    """Shapes: VJP: Kinks:"""
+
+
+@pytest.mark.parametrize(
+    ("target", "function", "cases", "words"),
+    [
+        (keras.layers.Identity, without_sections, CASES, "no section Shapes:, VJP:, Kinks:"),
+        (keras.layers.Identity, wrong_arguments, CASES, r"takes \(call, inputs\)"),
+        (keras.layers.Identity, good, [], "no cases"),
+        (keras.layers.Dense, good, CASES, "has a rule for it already"),
+    ],
+)
+def test_a_rule_of_another_shape_is_refused(target, function, cases, words):
+    find_rule(keras.layers.Dense)
+    with pytest.raises(RuleDefinitionError, match=words):
+        rule(target, cases=cases, source="here")(function)
+    assert find_rule(keras.layers.Identity) is None
+
+
+def test_every_activation_of_keras_has_a_rule():
+    functions = {
+        value
+        for name, value in vars(keras.activations).items()
+        if callable(value) and name not in ("get", "serialize", "deserialize")
+    }
+    assert len(functions) >= 30
+    assert [f.__name__ for f in functions if find_rule(f) is None] == []
+
+
+def test_the_rules_that_the_readme_names_are_there():
+    names = {(known.kind, known.name) for known in all_rules()}
+    for expected in [
+        *(("layer", name) for name in ("Dense", "Activation", "Flatten", "Dropout")),
+        ("loss", "mean_squared_error"),
+        ("loss", "HalfSquaredError"),
+        *(("loss", f"{name}_crossentropy") for name in ("categorical", "binary")),
+        ("loss", "sparse_categorical_crossentropy"),
+        ("optimizer", "SGD"),
+        ("optimizer", "Adam"),
+    ]:
+        assert expected in names
+
+
+def test_a_subclass_has_no_part_in_its_parent_s_rule():
+    class Mine(keras.layers.Dense):
+        pass
+
+    assert find_rule(keras.layers.Dense(2)) is not None
+    assert find_rule(Mine(2)) is None
+
+
+def test_options_bound_by_a_partial_find_the_function_s_rule():
+    bound = functools.partial(keras.activations.leaky_relu, negative_slope=0.3)
+    assert find_rule(bound) is find_rule(keras.activations.leaky_relu)
+
+
+def test_a_planted_rule_is_gone_afterwards():
+    right = find_rule(keras.layers.Dense)
+    with registered(right.__class__(**{**vars(right), "function": good})):
+        assert find_rule(keras.layers.Dense).function is good
+    assert find_rule(keras.layers.Dense) is right
+
+
+def test_rules_of_layers_and_losses_fit_on_a_screen():
+    import inspect
+
+    for known in all_rules():
+        if known.kind in ("layer", "loss", "optimizer"):
+            lines = len(inspect.getsource(known.function).splitlines())
+            assert lines <= 62, f"{known.name} has {lines} lines"
