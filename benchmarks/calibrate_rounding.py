@@ -34,23 +34,37 @@ MODES = {"graph": False, "XLA": True}
 
 
 def elementary() -> None:
-    """Print the largest error of each function on a grid of its arguments."""
-    print("function    table   " + "  ".join(f"{mode:>6}" for mode in MODES))
-    for ufunc, (function, (low, high)) in FUNCTIONS.items():
-        wide = np.linspace(low, high, 200_001)
-        near = np.geomspace(1e-6, high, 200_001)
-        x = np.concatenate([wide, near, -near if low < 0 else near]).astype(np.float32)
-        right = ufunc(x.astype(np.float64))
-        half = 2.0**-24 * 2.0 ** np.floor(np.log2(np.maximum(np.abs(right), 1e-300)))
-        normal = (np.abs(right) > 2.0**-126) & (np.abs(right) < 2.0**127)
-        row = []
-        for jit in MODES.values():
-            y = np.asarray(tf.function(function, jit_compile=jit)(x), np.float64)
-            row.append(np.max(np.where(normal, np.abs(y - right) / half, 0)))
-        print(
-            f"{ufunc.__name__:<10}{ELEMENTARY[ufunc].ulps:7.1f}   "
-            + "  ".join(f"{worst:6.1f}" for worst in row)
-        )
+    """Print the largest error of each function: a grid in float32, every number in the halves."""
+    for name, smallest in (("float32", 2.0**-126), ("float16", 2.0**-14), ("bfloat16", 2.0**-126)):
+        precision = PRECISIONS[name]
+        print(f"\n{name}\nfunction   table   " + "  ".join(f"{mode:>6}" for mode in MODES))
+        for ufunc, (function, (low, high)) in FUNCTIONS.items():
+            if name == "float32":
+                near = np.geomspace(1e-6, high, 200_001)
+                x = np.concatenate(
+                    [np.linspace(low, high, 200_001), near, -near if low < 0 else near]
+                )
+            else:
+                every = np.arange(2**16, dtype=np.uint16)
+                dtype = tf.dtypes.as_dtype(name).as_numpy_dtype
+                with np.errstate(invalid="ignore"):
+                    x = every.view(dtype).astype(np.float64)
+                x = x[(np.abs(x) > 1e-6) & (x >= low) & (x <= high)]
+            given = tf.cast(x, name)
+            x = np.asarray(given, np.float64)
+            right = ufunc(x)
+            half = precision.roundoff * 2.0 ** np.floor(
+                np.log2(np.maximum(np.abs(right), smallest))
+            )
+            normal = (np.abs(right) > smallest) & (np.abs(right) < precision.largest / 2)
+            known, row = ELEMENTARY[ufunc], []
+            if known.inside is not None:
+                normal &= known.inside(x) < precision.largest
+            for jit in MODES.values():
+                y = np.asarray(tf.function(function, jit_compile=jit)(given), np.float64)
+                row.append(np.max(np.where(normal, np.abs(y - right) / half, 0)))
+            table = known.ulps if name == "float32" else known.half_ulps
+            print(f"{ufunc.__name__:<10}{table:6.1f}   " + "  ".join(f"{e:6.2f}" for e in row))
 
 
 def _tf_rows(a: tf.Tensor, b: tf.Tensor) -> tf.Tensor:

@@ -275,8 +275,14 @@ def _structural(function: Callable, *arrays: Rounded) -> Rounded:
 def _elementary(ufunc: np.ufunc, a: Rounded) -> Rounded:
     y = ufunc(a.value)
     slope = ELEMENTARY[ufunc].derivative(a.value, y) ** 2
-    ulps = ELEMENTARY[ufunc].ulps if a.precision.roundoff <= 2.0**-24 else 1.0
-    return _rounded(y, _times(a.variance, slope), _times(a.kink, slope), a.precision, ulps)
+    known, precision = ELEMENTARY[ufunc], a.precision
+    ulps = known.ulps if precision.roundoff <= 2.0**-24 else known.half_ulps
+    kink = _times(a.kink, slope)
+    if known.inside is not None:
+        overflows = known.inside(a.value) > precision.largest
+        if overflows.any():
+            kink = _plus(np.where(overflows, y**2, 0.0), kink)
+    return _rounded(y, _times(a.variance, slope), kink, precision, ulps)
 
 
 def _add(x: Any, y: Any, sign: float = 1.0) -> Rounded:
@@ -379,18 +385,20 @@ def _sum(a: Rounded, axis: Any = None, keepdims: bool = False) -> Rounded:
 
     value = total(a.value)
     n = a.size // max(value.size, 1)
+    p = a.precision
     variance = None if a.variance is None else total(a.variance)
     kink = None if a.kink is None else total(a.kink)
     if n <= 1:
-        return Rounded(value, variance, kink, a.precision)
-    walk = n * (value**2 / 9 + total(a.value**2) / 18)
-    u = a.precision.sum_roundoff
-    own = a.precision.variance(u) * walk
-    if n * u >= 1:
+        return Rounded(value, variance, kink, p)
+    own = p.variance(p.sum_roundoff) * n * (value**2 / 9 + total(a.value**2) / 18)
+    if (largest := float(np.max(np.abs(a.value)))) * n > p.largest:
+        # A partial sum may overflow where the whole does not.
+        kink = _plus(np.where(total(np.abs(a.value)) > p.largest, np.inf, 0.0), kink)
+    if n * p.sum_roundoff >= 1:
         # A term below half a unit of the partial sum is lost: a sum stands still where all are.
-        lost = np.abs(value) * u > np.max(np.abs(a.value), axis=axis, keepdims=keepdims)
+        lost = np.abs(value) * p.sum_roundoff > largest
         kink = _plus(np.where(lost, value**2, 0.0), kink)
-    return _rounded(value, _plus(own, variance), kink, a.precision)
+    return _rounded(value, _plus(own, variance), kink, p)
 
 
 def _mean(a: Rounded, axis: Any = None, keepdims: bool = False) -> Rounded:

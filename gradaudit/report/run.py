@@ -58,7 +58,6 @@ def _read(path: Path, columns: list[str]) -> pd.DataFrame:
         dtype={name: str for name in columns if name in TEXT},
         keep_default_na=False,
         na_values={name: ["", "nan"] for name in numbers},
-        float_precision="round_trip",
     )
     if list(table.columns) != columns:
         raise ValueError(f"{path.name} has the columns {', '.join(table.columns)}")

@@ -1,0 +1,409 @@
+"""The callback in real fits: the three nets in every mode, and planted faults."""
+
+import json
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from keras import ops
+
+from gradaudit import GradientAudit, load
+from gradaudit.errors import FolderError, UnsupportedModelError, UsageError
+from gradaudit.models import NETS, Settings
+from gradaudit.models.catalogue import PRECISIONS, compiled
+
+MODES = {"graph": {}, "XLA": {"jit": True}, "eager": {"eager": True}}
+STEPS, ROWS, BATCH = 6, 40, 16  # two epochs of 16, 16 and 8 rows
+
+
+def trained(settings, net, callbacks):
+    """Return the final value of every variable after two epochs."""
+    model = compiled(net, settings)
+    x, y = next(iter(net.data.values()))()
+    model.fit(x[:ROWS], y[:ROWS], batch_size=BATCH, epochs=2, verbose=0, callbacks=callbacks)
+    return model, [v.numpy() for v in (*model.variables, *model.optimizer.variables)]
+
+
+@pytest.mark.parametrize("optimizer", ["momentum", "adam"])
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("precision", PRECISIONS)
+@pytest.mark.parametrize("net", NETS)
+def test_every_mode_passes_undisturbed_and_complete(tmp_path, net, precision, mode, optimizer):
+    net = NETS[net]
+    settings = Settings(optimizer, 0.01, precision, **MODES[mode])
+    _, alone = trained(settings, net, [])
+    audit = GradientAudit(tmp_path)
+    model, audited = trained(settings, net, [audit])
+
+    for mine, other in zip(audited, alone, strict=True):
+        np.testing.assert_array_equal(mine, other)
+    run = load(tmp_path)
+    assert run.verdict == audit.verdict == "pass"
+    assert set(run.weights["verdict"]) <= {"pass", "unresolved"}
+    assert run.weights["z"].max() < 4
+    assert list(run.steps["step"]) == list(range(STEPS))
+    assert list(run.steps["batch_size"]) == [16, 16, 8] * 2
+    for stage in ("gradient", "update"):
+        rows = run.weights[run.weights["stage"] == stage]
+        for variable in model.trainable_variables:
+            own = rows[rows["path"] == variable.path]
+            indices = {",".join(map(str, i)) for i in np.ndindex(tuple(variable.shape))}
+            for step in range(STEPS):
+                assert set(own[own["step"] == step]["index"]) == indices
+
+
+def nudged(factor, index):
+    """Return the identity whose gradient is wrong in one place, by a custom gradient."""
+
+    @tf.custom_gradient
+    def apply(kernel):
+        def gradient(dkernel):
+            return dkernel * tf.tensor_scatter_nd_update(
+                tf.ones_like(dkernel), [index], [tf.constant(factor, dkernel.dtype)]
+            )
+
+        return tf.identity(kernel), gradient
+
+    return apply
+
+
+def with_wrong_kernel(layer, factor, index):
+    """Let a Dense layer read its kernel through a wrong custom gradient."""
+    wrong = nudged(factor, index)
+
+    def call(inputs, training=None):
+        z = ops.matmul(inputs, wrong(ops.convert_to_tensor(layer.kernel)))
+        return layer.activation(z if layer.bias is None else z + layer.bias)
+
+    layer.call = call
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize(
+    ("net", "layer", "index"),
+    [
+        ("iris", "output", (1, 2)),
+        ("deep_tanh", "layer_2", (2, 0)),
+        ("sigmoid_mse", "hidden", (2, 3)),
+    ],
+)
+def test_an_error_of_1_in_10000_in_one_weight_is_found(tmp_path, net, layer, index, mode):
+    net = NETS[net]
+    model = compiled(net, Settings("sgd", 0.01, "float32", **MODES[mode]))
+    with_wrong_kernel(model.get_layer(layer), 1.0001, index)
+    x, y = next(iter(net.data.values()))()
+    model.fit(x, y, batch_size=32, epochs=1, verbose=0, callbacks=[GradientAudit(tmp_path)])
+    run = load(tmp_path)
+    failed = run.weights[run.weights["verdict"] == "fail"]
+    assert run.verdict == "fail"
+    assert set(failed["path"]) == {f"{net.name}/{layer}/kernel"}
+    assert set(failed["index"]) == {",".join(map(str, index))}
+    assert set(failed["stage"]) == {"gradient"}
+    assert f"gradient of {net.name}/{layer}/kernel: 1 of" in run.run["failures"][0]
+    assert f"{list(index)} by a relative 0.0001" in run.run["failures"][0]
+
+
+def test_a_wrong_optimizer_input_is_found(tmp_path, monkeypatch):
+    model = compiled(NETS["iris"], Settings("sgd", 0.1, "float32"))
+    right = model.optimizer.apply_gradients
+
+    def wrong(grads_and_vars):
+        (dkernel, kernel), *rest = grads_and_vars
+        mask = tf.tensor_scatter_nd_update(tf.ones_like(dkernel), [(3, 1)], [1.0001])
+        return right([(dkernel * mask, kernel), *rest])
+
+    monkeypatch.setitem(vars(model.optimizer), "apply_gradients", wrong)
+    x, y = NETS["iris"].data["iris"]()
+    model.fit(x, y, epochs=1, verbose=0, callbacks=[GradientAudit(tmp_path)])
+    failed = load(tmp_path).weights.query("verdict == 'fail'")
+    assert set(failed["index"]) == {"3,1"}
+    assert set(failed["path"]) == {"iris/output/kernel"}
+
+
+def test_a_wrong_update_is_found(tmp_path, monkeypatch):
+    model = compiled(NETS["iris"], Settings("adam", 0.1, "float32"))
+    monkeypatch.setattr(model.optimizer, "beta_2", 0.9989)
+    audit = GradientAudit(tmp_path)
+    right_derivation = audit._audit
+
+    def with_declared_beta(record):
+        model.optimizer.beta_2 = 0.999
+        right_derivation(record)
+
+    audit._audit = with_declared_beta
+    x, y = NETS["iris"].data["iris"]()
+    model.fit(x, y, epochs=1, verbose=0, callbacks=[audit])
+    failed = load(tmp_path).weights.query("verdict == 'fail'")
+    assert set(failed["stage"]) == {"update"}
+    assert {"adam/iris_output_kernel_velocity", "iris/output/kernel"} <= set(failed["path"])
+
+
+def test_dropout_shared_layers_nesting_and_two_inputs_of_one_layer(tmp_path):
+    shared = keras.layers.Dense(4, activation="relu", name="shared")
+    inner = keras.Sequential(
+        [keras.Input((4,)), keras.layers.Dropout(0.3, seed=1), shared], name="inner"
+    )
+    x = inputs = keras.Input((2, 2))
+    x = keras.layers.Flatten()(x)
+    x = shared(inner(shared(x)))
+    x = inner(x)  # the dropout layer draws a second time in each step
+    outputs = keras.layers.Dense(3, activation="softmax", name="output")(x)
+    model = keras.Model(inputs, outputs)
+    model.compile(keras.optimizers.SGD(0.05, momentum=0.9), "sparse_categorical_crossentropy")
+    rng = np.random.default_rng(0)
+    x, y = rng.standard_normal((30, 2, 2)), rng.integers(0, 3, 30)
+    weight = rng.uniform(0.5, 2, 30)
+    model.fit(x, y, 8, 3, verbose=0, sample_weight=weight, callbacks=[GradientAudit(tmp_path)])
+    run = load(tmp_path)
+    assert run.verdict == "pass"
+    assert len(run.steps) == 12
+    assert run.steps["loss_z"].max() < 4
+
+
+@pytest.mark.parametrize("jit", [False, True])
+def test_dropout_s_own_mask_is_used(tmp_path, jit):
+    layers = [keras.layers.Dense(64), keras.layers.Dropout(0.5), keras.layers.Dense(1)]
+    model = keras.Sequential([keras.Input((8,)), *layers])
+    model.compile("sgd", "mse", jit_compile=jit)
+    x = np.random.default_rng(0).standard_normal((32, 8))
+    model.fit(x, x[:, :1], 8, verbose=0, callbacks=[GradientAudit(tmp_path)])
+    assert load(tmp_path).verdict == "pass"
+
+
+def test_relu_at_its_kink_is_no_failure(tmp_path):
+    """Pre-activations within rounding of 0 may take either branch: verdict kink, not fail."""
+    model = keras.Sequential(
+        [
+            keras.Input((2,)),
+            keras.layers.Dense(8, activation="relu", kernel_initializer="ones", use_bias=False),
+            keras.layers.Dense(1),
+        ]
+    )
+    model.compile("sgd", "mse")
+    x = np.array([[0.1, -0.1 + 2.0**-30], [0.3, -0.3 + 2.0**-28], [1.0, 2.0]])
+    model.fit(x, np.ones(3), epochs=1, verbose=0, callbacks=[GradientAudit(tmp_path)])
+    run = load(tmp_path)
+    assert run.verdict == "pass"
+    assert run.tensors["kinks"].sum() > 0
+
+
+def test_a_gradient_that_is_only_rounding_error_is_unresolved(tmp_path):
+    """A bias before a softmax over one shared shift has the gradient 0: nothing can be said."""
+    shift = keras.layers.Dense(1, name="shift")
+    inputs = keras.Input((3,))
+    wide = keras.layers.Dense(4, use_bias=False, kernel_initializer="ones", trainable=False)
+    outputs = keras.layers.Activation("softmax")(wide(shift(inputs)))
+    model = keras.Model(inputs, outputs)
+    model.compile("sgd", keras.losses.MeanSquaredError())
+    rng = np.random.default_rng(0)
+    model.fit(
+        rng.standard_normal((8, 3)),
+        rng.standard_normal((8, 4)),
+        verbose=0,
+        callbacks=[GradientAudit(tmp_path)],
+    )
+    run = load(tmp_path)
+    gradient = run.tensors.query("stage == 'gradient'")
+    assert set(gradient["verdict"]) == {"unresolved"}
+    assert gradient["cause"].str.contains("rounding error is larger").all()
+    assert run.verdict == "pass"  # the updates were judged
+
+
+def test_a_step_whose_float16_gradients_overflow_is_skipped_in_both(tmp_path):
+    keras.config.set_dtype_policy("mixed_float16")
+    model = keras.Sequential([keras.Input((3,)), keras.layers.Dense(2)])
+    model.compile(keras.optimizers.SGD(1e-3), "mse")
+    x = 30 * np.ones((8, 3), np.float32)
+    y = 30 * np.ones((8, 2), np.float32)
+    model.fit(x, y, epochs=10, batch_size=8, verbose=0, callbacks=[GradientAudit(tmp_path)])
+    run = load(tmp_path)
+    scale = run.tensors.query("path.str.contains('dynamic_scale')")
+    assert run.verdict == "pass"
+    assert scale["tape_norm"].iloc[0] == 2.0**14
+    assert "may overflow" in run.tensors["cause"].iloc[0]
+    assert scale["tape_norm"].iloc[-1] == 0
+
+
+def test_what_has_no_rule_is_refused_before_step_0_all_at_once(tmp_path):
+    class Mine(keras.layers.Layer):
+        def call(self, x):
+            return x
+
+    layers = [
+        keras.layers.Dense(2, activation=lambda z: z, kernel_regularizer="l2", name="a"),
+        Mine(name="b"),
+        keras.layers.LayerNormalization(name="c"),
+        keras.layers.Dense(2, bias_constraint="non_neg", name="d"),
+    ]
+    model = keras.Sequential([keras.Input((3,)), *layers])
+    model.compile(keras.optimizers.Adam(clipnorm=1.0), loss=lambda a, b: (a - b) ** 2)
+    before = model.get_weights()
+    x, y = np.ones((4, 3)), np.ones((4, 2))
+    with pytest.raises(UnsupportedModelError) as caught:
+        model.fit(x, y, verbose=0, callbacks=[GradientAudit(tmp_path / "run")])
+    text = str(caught.value)
+    for words in (
+        "'a'",
+        "regularizer",
+        "'b' (Mine)",
+        "'c' (LayerNorm",
+        "loss",
+        "clipnorm",
+        "constr",
+    ):
+        assert words in text
+    np.testing.assert_equal(model.get_weights(), before)
+    assert not (tmp_path / "run").exists()
+
+
+def test_what_has_no_rule_is_unjudged_where_allowed(tmp_path):
+    model = keras.Sequential([keras.Input((3,)), keras.layers.LayerNormalization()])
+    model.compile("sgd", "mse")
+    audit = GradientAudit(tmp_path, allow_unjudged=True)
+    model.fit(np.ones((4, 3)), np.ones((4, 3)), verbose=0, callbacks=[audit])
+    run = load(tmp_path)
+    assert run.verdict == "unjudged"
+    gradient, update = (run.weights.query(f"stage == '{s}'") for s in ("gradient", "update"))
+    assert set(gradient["verdict"]) == {"unjudged"}
+    assert set(update["verdict"]) == {"pass"}
+    assert len(gradient) == 6
+    assert "LayerNormalization" in run.run["left_out"][0]
+
+
+def test_a_frozen_layer_is_passed_through(tmp_path):
+    model = compiled(NETS["deep_tanh"], Settings("sgd", 0.1, "float32"))
+    model.get_layer("layer_2").trainable = False
+    model.compile("sgd", "categorical_crossentropy")
+    x, y = NETS["deep_tanh"].data["iris"]()
+    model.fit(x, y, verbose=0, callbacks=[GradientAudit(tmp_path)])
+    run = load(tmp_path)
+    assert run.verdict == "pass"
+    assert not run.tensors["path"].str.contains("layer_2").any()
+
+
+def test_a_model_that_is_built_by_its_data_is_audited_from_step_0(tmp_path):
+    model = keras.Sequential([keras.layers.Dense(3, activation="tanh"), keras.layers.Dense(1)])
+    model.compile("adam", "mse")
+    x = np.random.default_rng(0).standard_normal((10, 4)).astype(np.float32)
+    model.fit(x, x[:, 0], batch_size=4, verbose=0, callbacks=[GradientAudit(tmp_path)])
+    run = load(tmp_path)
+    assert run.verdict == "pass"
+    assert list(run.steps["batch_size"]) == [4, 4, 2]
+
+
+def test_unaudited_steps_run_keras_s_own_function(tmp_path):
+    model = compiled(NETS["iris"], Settings("sgd", 0.1, "float32"))
+    x, y = NETS["iris"].data["iris"]()
+    called = []
+
+    class Spy(keras.callbacks.Callback):
+        def on_train_begin(self, logs=None):
+            right = self.model.train_function
+
+            def spied(iterator):
+                called.append(True)
+                return right(iterator)
+
+            self.model.train_function = spied
+
+    model.fit(x, y, 32, 2, verbose=0, callbacks=[Spy(), GradientAudit(tmp_path, every=4)])
+    run = load(tmp_path)
+    assert list(run.steps["step"]) == [0, 4, 8]
+    assert list(run.steps["epoch"]) == [0, 0, 1]
+    assert len(called) == 10 - 3
+    assert run.run["coverage"] == {"steps_trained": 10, "steps_audited": 3}
+    assert any("every=4" in words for words in run.run["left_out"])
+
+
+def test_nothing_stays_on_the_model(tmp_path):
+    model = compiled(NETS["iris"], Settings("adam", 0.1, "float32"))
+    x, y = NETS["iris"].data["iris"]()
+    own, optimizer = set(vars(model)), set(vars(model.optimizer))
+    fresh = compiled(NETS["iris"], Settings("adam", 0.1, "float32"))
+    fresh.fit(x, y, verbose=0)
+    model.fit(x, y, verbose=0, callbacks=[GradientAudit(tmp_path)])
+    assert set(vars(model)) - own <= set(vars(fresh))
+    assert set(vars(model.optimizer)) - optimizer <= set(vars(fresh.optimizer))
+    assert "GradientAudit" not in repr(model.train_function)
+    model.fit(x, y, verbose=0)
+
+
+class Stop(Exception):
+    pass
+
+
+@pytest.mark.parametrize("error", [Stop, KeyboardInterrupt])
+def test_an_exception_leaves_whole_rows_and_a_clean_model(tmp_path, error):
+    model = compiled(NETS["iris"], Settings("sgd", 0.1, "float32"))
+    x, y = NETS["iris"].data["iris"]()
+    audit = GradientAudit(tmp_path)
+    right = audit._audit
+
+    def failing(record):
+        if record.step == 3:
+            raise error
+        right(record)
+
+    audit._audit = failing
+    with pytest.raises(error):
+        model.fit(x, y, verbose=0, callbacks=[audit])
+    run = load(tmp_path)
+    assert run.verdict == ("interrupted" if error is KeyboardInterrupt else "aborted")
+    assert len(run.steps) == 3
+    assert "GradientAudit" not in repr(model.train_function)
+    assert "apply" not in vars(model.optimizer)
+    assert "compute_loss" not in vars(model)
+
+
+def test_a_second_fit_goes_on_in_the_same_report(tmp_path):
+    model = compiled(NETS["iris"], Settings("sgd", 0.1, "float32"))
+    x, y = NETS["iris"].data["iris"]()
+    audit = GradientAudit(tmp_path)
+    model.fit(x, y, 50, verbose=0, callbacks=[audit])
+    model.fit(x, y, 50, verbose=0, callbacks=[audit])
+    assert list(load(tmp_path).steps["step"]) == list(range(6))
+
+
+def test_a_run_is_not_overwritten(tmp_path):
+    x, y = NETS["iris"].data["iris"]()
+
+    def fit(**options):
+        model = compiled(NETS["iris"], Settings("sgd", 0.1, "float32"))
+        model.fit(x, y, 75, verbose=0, callbacks=[GradientAudit(tmp_path, **options)])
+
+    fit()
+    held = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    with pytest.raises(FolderError, match=r"holds a run already .* --overwrite"):
+        fit()
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == held
+    fit(overwrite=True)
+    assert len(load(tmp_path).steps) == 2
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{"every": 0}, {"threshold": 0.0}, {"threshold": float("nan")}, {"rows_per_tensor": 0}],
+)
+def test_arguments_out_of_range_are_refused(tmp_path, options):
+    with pytest.raises(UsageError, match="Expected"):
+        GradientAudit(tmp_path, **options)
+
+
+def test_run_json_says_what_the_run_was_made_with(tmp_path):
+    settings = Settings("adam", 0.02, "mixed_bfloat16", jit=True, seed=7)
+    model = compiled(NETS["iris"], settings)
+    x, y = NETS["iris"].data["iris"]()
+    model.fit(x, y, 75, verbose=0, callbacks=[GradientAudit(tmp_path, threshold=9.0)])
+    run = json.loads((tmp_path / "run.json").read_text())
+    assert run["schema_version"] == 1
+    assert run["seed"] == 7
+    assert run["jit"] is True
+    assert run["eager"] is False
+    assert run["threshold"] == 9.0
+    assert run["precision"]["policy"] == "mixed_bfloat16"
+    assert run["optimizer"]["class"] == "Adam"
+    assert run["versions"]["keras"] == keras.__version__
+    assert run["model"]["weights"] == 15
+    assert sum(run["counts"]["gradient"].values()) == 2 * 15
+    assert run["device"]["devices"]
