@@ -73,7 +73,7 @@ def with_wrong_kernel(layer, factor, index):
     wrong = nudged(factor, index)
 
     def call(inputs, training=None):
-        z = ops.matmul(inputs, wrong(ops.convert_to_tensor(layer.kernel)))
+        z = ops.matmul(inputs, wrong(tf.identity(layer.kernel.value)))
         return layer.activation(z if layer.bias is None else z + layer.bias)
 
     layer.call = call
@@ -136,7 +136,10 @@ def test_a_wrong_update_is_found(tmp_path, monkeypatch):
     model.fit(x, y, epochs=1, verbose=0, callbacks=[audit])
     failed = load(tmp_path).weights.query("verdict == 'fail'")
     assert set(failed["stage"]) == {"update"}
-    assert {"adam/iris_output_kernel_velocity", "iris/output/kernel"} <= set(failed["path"])
+    assert {path.rpartition("/")[2] for path in failed["path"]} >= {
+        "iris_output_kernel_velocity",
+        "kernel",
+    }
 
 
 def test_dropout_shared_layers_nesting_and_two_inputs_of_one_layer(tmp_path):
@@ -216,7 +219,7 @@ def test_a_step_whose_float16_gradients_overflow_is_skipped_in_both(tmp_path):
     model.compile(keras.optimizers.SGD(1e-3), "mse")
     x = 30 * np.ones((8, 3), np.float32)
     y = 30 * np.ones((8, 2), np.float32)
-    model.fit(x, y, epochs=10, batch_size=8, verbose=0, callbacks=[GradientAudit(tmp_path)])
+    model.fit(x, y, epochs=14, batch_size=8, verbose=0, callbacks=[GradientAudit(tmp_path)])
     run = load(tmp_path)
     scale = run.tensors.query("path.str.contains('dynamic_scale')")
     assert run.verdict == "pass"
@@ -261,7 +264,8 @@ def test_what_has_no_rule_is_unjudged_where_allowed(tmp_path):
     model = keras.Sequential([keras.Input((3,)), keras.layers.LayerNormalization()])
     model.compile("sgd", "mse")
     audit = GradientAudit(tmp_path, allow_unjudged=True)
-    model.fit(np.ones((4, 3)), np.ones((4, 3)), verbose=0, callbacks=[audit])
+    x = np.random.default_rng(0).standard_normal((4, 3))
+    model.fit(x, x, verbose=0, callbacks=[audit])
     run = load(tmp_path)
     assert run.verdict == "unjudged"
     gradient, update = (run.weights.query(f"stage == '{s}'") for s in ("gradient", "update"))

@@ -1,7 +1,8 @@
 """The precisions in which frameworks compute, described by what rounding in them does."""
 
-import math
 from dataclasses import dataclass, replace
+
+import numpy as np
 
 
 @dataclass(frozen=True)
@@ -24,12 +25,14 @@ class Precision:
     smallest: float
     largest: float
 
-    def nearest(self, number: float) -> float:
-        """Return the number of this precision that is nearest to `number`."""
-        if number == 0 or not math.isfinite(number):
-            return number
-        mantissa, exponent = math.frexp(number)
-        return math.ldexp(round(mantissa / self.roundoff) * self.roundoff, exponent)
+    def nearest(self, value: np.ndarray) -> np.ndarray:
+        """Return the numbers of this precision that are nearest to `value`, a float64 array.
+
+        Overflow is left to the caller.
+        """
+        unit = np.maximum(2 * self.roundoff * binade(value), 2 * self.smallest)
+        with np.errstate(all="ignore"):
+            return np.where(np.isfinite(value), np.rint(value / unit) * unit, value)
 
     def variance(self, roundoff: float) -> float:
         """Return the variance of one rounding relative to its result, for a unit roundoff.
@@ -37,6 +40,11 @@ class Precision:
         A float64 audit counts it twice: the float64 reference makes the same roundings again.
         """
         return roundoff**2 * (2.0 if self.name == "float64" else 1.0)
+
+
+def binade(value: np.ndarray) -> np.ndarray:
+    """Return 2^⌊log₂|value|⌋, and 0 at 0: the exponent bits of a float64 alone."""
+    return (np.asarray(value).view(np.uint64) & np.uint64(0x7FF0000000000000)).view(np.float64)
 
 
 def _precision(

@@ -31,7 +31,7 @@ from numpy.typing import ArrayLike
 
 from gradaudit.errors import UnsupportedFunctionError
 from gradaudit.numerics.elementary import ELEMENTARY
-from gradaudit.numerics.precision import Precision
+from gradaudit.numerics.precision import Precision, binade
 
 DOUBT = 8.0
 """A comparison is doubtful where the two sides differ by at most this many σ."""
@@ -77,19 +77,20 @@ class Rounded(NDArrayOperatorsMixin):
         Numbers that the precision can hold are exact; another number is off by what is lost.
         """
         value = np.asarray(value, np.float64)
-        if value.ndim == 0:
-            lost = (value - precision.nearest(float(value))) ** 2
-            return cls(value, lost if lost else None, None, precision)
-        mantissa, exponent = np.frexp(value)
-        held = np.ldexp(np.rint(mantissa / precision.roundoff) * precision.roundoff, exponent)
-        lost = (value - held) ** 2
+        lost = (value - precision.nearest(value)) ** 2
         return cls(value, lost if lost.any() else None, None, precision)
 
     def cast(self, precision: Precision) -> "Rounded":
-        """Return the array after a cast: exact to a wider precision, one rounding to a narrower."""
+        """Return the array after a cast: exact to a wider precision, one rounding to a narrower.
+
+        An exact array becomes what the narrower precision holds in its place, exactly: weights and
+        inputs are cast once for all rows of a batch, and that error does not average out.
+        """
         narrower = precision.roundoff > self.precision.roundoff
         if not narrower and precision.largest >= self.precision.largest:
             return Rounded(self.value, self.variance, self.kink, precision)
+        if self.variance is None and self.kink is None:
+            return _rounded(precision.nearest(self.value), None, None, precision, ulps=0.0)
         return _rounded(self.value, self.variance, self.kink, precision, ulps=float(narrower))
 
     @property
@@ -224,16 +225,11 @@ def _rounded(
     """Return a result that was rounded once to `precision`, with `ulps` u accuracy."""
     value = np.asarray(value)
     if ulps:
-        own = precision.variance(ulps * precision.roundoff) / 3 * _binade(value) ** 2
+        own = precision.variance(ulps * precision.roundoff) / 3 * binade(value) ** 2
         variance = _plus(own + precision.smallest**2 * (value != 0), variance)
     if value.size and np.max(np.abs(value)) > precision.largest:
         kink = _plus(np.where(np.abs(value) > precision.largest, np.inf, 0.0), kink)
     return Rounded(value, variance, kink, precision)
-
-
-def _binade(value: np.ndarray) -> np.ndarray:
-    """Return 2^⌊log₂|value|⌋, and 0 at 0: the exponent bits of a float64 alone."""
-    return (value.view(np.uint64) & np.uint64(0x7FF0000000000000)).view(np.float64)
 
 
 def _operands(*inputs: Any) -> list[Rounded]:

@@ -108,11 +108,13 @@ class Derivation:
         estimates = {}
         for path, reference in rounded.items():
             kappa = _kappa(np.asarray(twin[path], np.float64), single[path])
+            sigma = kappa * reference.sigma
+            if record.jit and not only_float32:
+                # XLA may leave out casts to a half precision and back (xla_allow_excess_precision).
+                sigma = np.hypot(sigma, reference.value - single[path].value)
             start = 0.0 if before is None else np.asarray(before[path], np.float64)
             kink = None if reference.kink is None else np.sqrt(reference.kink)
-            estimates[path] = Estimate(
-                reference.value - start, kappa * reference.sigma, kink, kappa, "derived"
-            )
+            estimates[path] = Estimate(reference.value - start, sigma, kink, kappa, "derived")
         return estimates
 
 

@@ -39,7 +39,7 @@ def loss_term(model: keras.Model) -> LossTerm | str:
         (loss,) = loss
     if loss is None:
         return "it was compiled without a loss"
-    if isinstance(loss, (dict, list, tuple)) or len(model.outputs) > 1:
+    if isinstance(loss, (dict, list, tuple)) or (model.built and len(model.outputs) > 1):
         return "it has several outputs or losses"
     if isinstance(loss, str):
         if loss in ("crossentropy", "ce"):

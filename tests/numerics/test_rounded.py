@@ -20,7 +20,8 @@ def exact(value, precision=FLOAT32):
 
 def spread(rounded):
     extra = 0.0 if rounded.kink is None else rounded.kink
-    return np.sqrt(rounded.sigma**2 + extra)
+    total = rounded.sigma**2 + extra
+    return np.sqrt(np.where(np.isnan(total), np.inf, total))  # 0 times an overflow: anything
 
 
 EXPRESSIONS = {
@@ -102,8 +103,15 @@ def test_casts_round_once_and_only_downwards():
     a = exact([1.0, 3.0], FLOAT16)
     assert a.cast(FLOAT32).variance is None
     assert a.cast(FLOAT32).precision is FLOAT32
-    back = a.cast(FLOAT32).cast(FLOAT16)
-    np.testing.assert_allclose(back.sigma, np.array([1, 2]) * 2.0**-11 / np.sqrt(3), rtol=1e-6)
+    computed = Rounded([1.0, 3.0], np.full(2, 1e-30), None, FLOAT32).cast(FLOAT16)
+    np.testing.assert_allclose(computed.sigma, np.array([1, 2]) * 2.0**-11 / np.sqrt(3), rtol=1e-6)
+
+
+def test_an_exact_array_becomes_what_the_narrower_precision_holds():
+    held = exact([0.1, 65000.0, 1e5]).cast(FLOAT16)
+    assert held.value[:2].tolist() == [float(np.float16(0.1)), float(np.float16(65000))]
+    assert held.variance is None
+    assert held.kink.tolist() == [0, 0, np.inf]
 
 
 def test_overflow_of_the_audited_precision_is_a_kink():

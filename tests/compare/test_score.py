@@ -1,0 +1,108 @@
+import numpy as np
+import pytest
+
+from gradaudit.compare import Tally, compare
+from gradaudit.records import Estimate, Reference, StepRecord
+
+
+def record(gradient, weight=None):
+    gradient = np.asarray(gradient, np.float32)
+    weight = np.zeros_like(gradient) if weight is None else weight
+    return StepRecord(
+        step=3, epoch=1, x=np.ones((5, 2)), y=None, sample_weight=None,
+        variables={"d/kernel": weight}, optimizer_variables={},
+        variables_after={"d/kernel": weight - 0.5}, optimizer_variables_after={},
+        gradients={"d/kernel": gradient}, loss=1.0, learning_rate=0.1, jit=False,
+        tensorfloat32=False, capture_ms=1.0,
+    )  # fmt: skip
+
+
+def compared(tape, value, sigma, kink=None, threshold=8.0):
+    value = np.asarray(value, np.float64)
+    sigma = np.broadcast_to(np.asarray(sigma, np.float64), value.shape)
+    kink = None if kink is None else np.asarray(kink, np.float64)
+    estimate = Estimate(value, sigma, kink, 1.0, "derived")
+    reference = Reference(None, {"d/kernel": estimate}, {}, {}, 2.0)
+    return compare(record(tape), reference, threshold)
+
+
+def test_z_is_the_difference_in_sigma():
+    found = compared([1.5, 2.0], [1.0, 2.0], 0.125)
+    assert found.tensors[0].z.tolist() == [4, 0]
+    assert found.max_z == 4
+    assert found.worst_path == "d/kernel"
+    assert found.worst_index == (0,)
+    assert found.verdict == "pass"
+
+
+@pytest.mark.parametrize(
+    ("tape", "value", "sigma", "kink", "verdicts"),
+    [
+        ([1.0, 2.0], [1.0, 2.5], 0.03, None, ["pass", "fail"]),
+        ([1.0, 2.0], [1.0, 2.5], 0.03, [0, 0.2], ["pass", "kink"]),
+        ([1.0, 2.0], [1.0, 5.5], 0.03, [0, 0.2], ["pass", "fail"]),
+        ([1.0, np.inf], [1.0, 2.5], 0.03, None, ["pass", "fail"]),
+        ([1.0, np.nan], [1.0, 2.5], 0.03, None, ["pass", "fail"]),
+        ([1.0, np.nan], [1.0, np.nan], 0.03, None, ["pass", "pass"]),
+        ([1.0, np.inf], [1.0, np.inf], 0.03, None, ["pass", "pass"]),
+        ([1.0, np.inf], [1.0, -np.inf], 0.03, None, ["pass", "fail"]),
+        ([1.0, 1.0], [1.0, np.nan], 0.03, None, ["pass", "fail"]),
+        ([1.0, np.inf], [1.0, 2.5], 0.03, [0, np.inf], ["pass", "unresolved"]),
+        ([1.0, 2.5], [1.0, 2.5], 0.03, [0, np.inf], ["pass", "pass"]),
+        ([1.0, 9.0], [1.0, 2.5], 0.03, [0, np.nan], ["pass", "unresolved"]),
+        ([0.0, 1.0], [0.0, 1.0], 0.0, None, ["pass", "pass"]),
+        ([1e-30, 1.0], [0.0, 1.0], 0.0, None, ["fail", "pass"]),
+        ([1.0, 1.0], [1.0, 1.0], 0.3, None, ["unresolved", "unresolved"]),
+        ([99.0, 1.0], [1.0, 1.0], 0.3, None, ["fail", "unresolved"]),
+    ],
+)
+def test_verdicts(tape, value, sigma, kink, verdicts):
+    assert compared(tape, value, sigma, kink).tensors[0].verdicts.tolist() == verdicts
+
+
+def test_detectable_rel_is_the_smallest_error_of_the_whole_that_fails():
+    tensor = compared([3.0, 4.0], [3.0, 4.0], 0.001).tensors[0]
+    assert tensor.detectable_rel == pytest.approx(8 * 0.001 * np.sqrt(2) / 5)
+    scaled = compared(np.array([3.0, 4.0]) * (1 + 1.01 * tensor.detectable_rel), [3, 4], 0.001)
+    assert scaled.verdict == "fail"
+
+
+def test_a_missing_gradient_counts_as_zero():
+    base = record([1.0])
+    estimate = Estimate(np.array([1.0]), np.array([1e-3]), None, 1.0, "derived")
+    reference = Reference(None, {"d/kernel": estimate}, {}, {}, 0.0)
+    without = StepRecord(**{**vars(base), "gradients": {"d/kernel": None}})
+    tensor = compare(without, reference, 8.0).tensors[0]
+    assert tensor.verdict == "fail"
+    assert tensor.cause == "the tape is zero: no gradient arrives"
+
+
+def test_what_has_no_reference_is_unjudged():
+    reference = Reference(None, {}, {}, {("gradient", "d/kernel"): "no rule"}, 0.0)
+    found = compare(record([1.0]), reference, 8.0)
+    assert found.verdict == "unjudged"
+    assert found.tensors[0].verdicts.tolist() == ["unjudged"]
+    assert found.tensors[0].cause == "no rule"
+    assert found.tensors[0].tape.tolist() == [1]
+
+
+def test_the_update_is_the_change_of_the_variable():
+    estimate = Estimate(np.array([-0.5]), np.array([1e-9]), None, 1.0, "derived")
+    reference = Reference(None, {}, {"d/kernel": estimate}, {}, 0.0)
+    tensor = compare(record([1.0], np.array([2.0], np.float32)), reference, 8.0).tensors[0]
+    assert (tensor.stage, tensor.verdict) == ("update", "pass")
+    assert tensor.tape.tolist() == [-0.5]
+    assert tensor.weight.tolist() == [2.0]
+
+
+def test_a_tally_counts_single_weights():
+    tally = Tally()
+    assert tally.verdict == "unjudged"
+    tally.add(compared([1.0, 2.0], [1.0, 2.0], 1e-3))
+    assert tally.verdict == "pass"
+    tally.add(compared([1.0, 2.0], [1.0, 2.5], 1e-3))
+    assert tally.verdict == "fail"
+    assert tally.counts["gradient"] == {"pass": 3, "fail": 1}
+    assert tally.worst == "d/kernel[1] in step 3"
+    assert tally.failures == ["step 3, gradient of d/kernel: 1 of 2 weights differ, [1] by a "
+                              "relative -0.2"]  # fmt: skip

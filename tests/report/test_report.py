@@ -1,0 +1,159 @@
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from gradaudit import load
+from gradaudit.errors import FolderError
+from gradaudit.records import Comparison, TensorComparison
+from gradaudit.report import FILES, RunFolder
+from gradaudit.report.tables import guarded, unguarded
+
+COLUMNS = {
+    "steps.csv": "step,epoch,batch_size,loss_tape,loss_reference,loss_z,max_z,worst_path,"
+    "worst_index,verdict,capture_ms,reference_ms,report_ms",
+    "tensors.csv": "step,stage,path,layer,shape,dtype,oracle,count,tape_norm,reference_norm,"
+    "max_abs_diff,rel_l2_diff,max_z,worst_index,detectable_rel,kinks,verdict,cause",
+    "weights.csv": "step,stage,path,index,weight,tape,reference,abs_diff,rel_diff,sigma,z,verdict",
+}
+
+
+def tensor(path="net/dense/kernel", shape=(2, 3), **changes):
+    rng = np.random.default_rng(0)
+    arrays = {
+        name: rng.standard_normal(shape) / 3 for name in ("tape", "reference", "weight", "sigma")
+    }
+    values = dict(
+        stage="gradient", path=path, layer=path.rpartition("/")[0], dtype="float32",
+        oracle="derived", z=np.abs(rng.standard_normal(shape)), verdicts=np.full(shape, "pass"),
+        kappa=1.0, detectable_rel=1e-6, kinks=0, verdict="pass", cause="", **arrays,
+    )  # fmt: skip
+    return TensorComparison(**{**values, **changes})
+
+
+def comparison(*tensors, step=0, **changes):
+    values = dict(
+        step=step, epoch=0, batch_size=5, loss_tape=1 / 3, loss_reference=1 / 3, loss_z=0.1,
+        tensors=tensors, max_z=1.5, worst_path=tensors[0].path if tensors else "",
+        worst_index=(1, 2), verdict="pass", capture_ms=1.0, reference_ms=2.0,
+    )  # fmt: skip
+    return Comparison(**{**values, **changes})
+
+
+def folder(path, overwrite=False, rows=100):
+    return RunFolder(path, overwrite, rows)
+
+
+def test_the_columns_are_those_of_the_schema(tmp_path):
+    folder(tmp_path).append(comparison(tensor()))
+    for name, columns in COLUMNS.items():
+        assert (tmp_path / name).read_text().splitlines()[0] == columns
+
+
+def test_what_is_loaded_is_what_was_written(tmp_path):
+    bias = tensor("net/dense/bias", (3,))
+    scalar = tensor("sgd/iteration", ())
+    written = folder(tmp_path)
+    written.append(comparison(tensor(), bias, scalar))
+    written.append(comparison(bias, step=1, worst_index=(2,)))
+    run = load(tmp_path)
+    assert list(run.steps["step"]) == [0, 1]
+    assert list(run.steps["worst_index"]) == ["1,2", "2"]
+    assert list(run.steps["loss_tape"]) == [1 / 3, 1 / 3]
+    assert list(run.tensors["shape"]) == ["2x3", "3", "", "3"]
+    kernel = run.weights[run.weights["path"] == "net/dense/kernel"]
+    assert list(kernel["index"]) == ["0,0", "0,1", "0,2", "1,0", "1,1", "1,2"]
+    for column in ("tape", "reference", "weight", "sigma", "z"):
+        np.testing.assert_array_equal(kernel[column], getattr(tensor(), column).ravel())
+    assert list(run.weights[run.weights["path"] == "net/dense/bias"]["index"])[:3] == [
+        "0",
+        "1",
+        "2",
+    ]
+    assert list(run.weights[run.weights["path"] == "sgd/iteration"]["index"]) == [""]
+    assert run.run["verdict"] == "running"
+
+
+def test_numbers_that_are_not_finite_come_back(tmp_path):
+    odd = tensor(shape=(3,), tape=np.array([np.inf, -np.inf, np.nan]), z=np.array([np.inf, 0, 1]))
+    folder(tmp_path).append(comparison(odd, max_z=np.nan))
+    run = load(tmp_path)
+    np.testing.assert_array_equal(run.weights["tape"], [np.inf, -np.inf, np.nan])
+    assert run.weights["z"][0] == np.inf
+    assert np.isnan(run.steps["max_z"][0])
+
+
+@pytest.mark.parametrize(
+    "name", ["=1+1/kernel", "+a/b", "-a/b", "@a/b", "'a/b", 'ä, "b"/c', "a\nb"]
+)
+def test_a_name_is_no_formula_and_comes_back(tmp_path, name):
+    folder(tmp_path).append(comparison(tensor(name)))
+    raw = pd.read_csv(tmp_path / "tensors.csv", dtype=str, keep_default_na=False)
+    assert raw["path"][0][0] not in "=+-@"
+    run = load(tmp_path)
+    assert {*run.tensors["path"], *run.weights["path"], *run.steps["worst_path"]} == {name}
+
+
+def test_guarding_is_undone():
+    for text in ("=a", "'a", "a", "", "''a", "\tb"):
+        assert unguarded(guarded(text)) == text
+
+
+def test_of_a_large_tensor_the_worst_weights_are_kept_and_the_rest_counted(tmp_path):
+    z = np.arange(12.0)[::-1].copy()
+    written = folder(tmp_path, rows=5)
+    written.append(comparison(tensor(shape=(12,), z=z)))
+    assert list(load(tmp_path).weights["index"]) == ["0", "1", "2", "3", "4"]
+    assert written.rows_left_out == 7
+
+
+def test_rows_reach_the_disk_as_they_are_made(tmp_path):
+    written = folder(tmp_path)
+    for step in range(3):
+        written.append(comparison(tensor(), step=step))
+        for name in FILES[:3]:
+            assert (tmp_path / name).read_bytes().endswith(b"\n")
+        assert len(load(tmp_path).steps) == step + 1
+
+
+def test_another_run_is_refused_and_left_alone(tmp_path):
+    folder(tmp_path).append(comparison(tensor()))
+    held = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    with pytest.raises(FolderError, match="holds a run already"):
+        folder(tmp_path)
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == held
+
+
+def test_overwriting_replaces_the_run_and_nothing_else(tmp_path):
+    (tmp_path / "notes.txt").write_text("mine")
+    folder(tmp_path).append(comparison(tensor()))
+    folder(tmp_path, overwrite=True)
+    assert len(load(tmp_path).steps) == 0
+    assert (tmp_path / "notes.txt").read_text() == "mine"
+
+
+def test_an_unwritable_folder_is_named(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(FolderError, match="cannot be written to"):
+        folder(tmp_path / "file" / "run")
+
+
+def test_a_folder_that_is_no_run_is_named(tmp_path):
+    with pytest.raises(FolderError, match=r"is not a run: it has no steps\.csv"):
+        load(tmp_path)
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_a_damaged_run_is_named(tmp_path, name):
+    folder(tmp_path).append(comparison(tensor()))
+    (tmp_path / name).write_text("{broken,\n1,2,3\n")
+    with pytest.raises(FolderError, match="is damaged"):
+        load(tmp_path)
+
+
+def test_run_json_is_replaced_as_a_whole(tmp_path):
+    written = folder(tmp_path)
+    written.write_run({"schema_version": 1, "verdict": "pass", "path": tmp_path})
+    assert json.loads((tmp_path / "run.json").read_text())["path"] == str(tmp_path)
+    assert not list(tmp_path.glob("*.new"))
