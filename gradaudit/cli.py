@@ -302,13 +302,17 @@ def _fit(model: Any, x: Any, y: Any, epochs: int, batch_size: int, audit: "Gradi
             task, advance=1, z=audit.tally.max_z, verdict=audit.verdict
         ),
     )
+    interrupted = False
     try:
         model.fit(x, y, epochs=epochs, batch_size=batch_size, verbose=0, callbacks=[audit, watcher])
     except KeyboardInterrupt:
+        interrupted = True
         audit.close("interrupted")
-        raise
     finally:
-        progress.stop()
+        if progress.live.is_started:
+            progress.stop()
+    if interrupted:
+        _fail(f"interrupted after {audit.tally.steps} audited steps; their rows are whole", 130)
 
 
 def _print_run(folder: Path, as_json: bool, allow_unjudged: bool) -> int:

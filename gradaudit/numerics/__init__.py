@@ -5,9 +5,10 @@ rounding error that the audited precision must make), so that a rule is written 
 Rejected: interval arithmetic, whose bounds at a depth of twelve layers are 1e15 times the gradient.
 """
 
-from gradaudit.numerics.arithmetic import Arithmetic, Plain, Rounding
+from gradaudit.numerics.arithmetic import Arithmetic, Plain, Rounding, Simulating
 from gradaudit.numerics.precision import PRECISIONS, Precision
 from gradaudit.numerics.rounded import DOUBT, Decision, Rounded
+from gradaudit.numerics.simulated import Simulated
 
 __all__ = [
     "DOUBT",
@@ -18,4 +19,6 @@ __all__ = [
     "Precision",
     "Rounded",
     "Rounding",
+    "Simulated",
+    "Simulating",
 ]

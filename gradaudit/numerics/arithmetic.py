@@ -8,8 +8,9 @@ from numpy.typing import ArrayLike, DTypeLike
 
 from gradaudit.numerics.precision import PRECISIONS, Precision
 from gradaudit.numerics.rounded import Rounded
+from gradaudit.numerics.simulated import Simulated
 
-Array = np.ndarray | Rounded
+Array = np.ndarray | Rounded | Simulated
 
 
 class Arithmetic(Protocol):
@@ -58,3 +59,14 @@ class Rounding:
 
     def cast(self, array: Rounded, dtype: str) -> Rounded:
         return array.cast(self._precision(dtype))
+
+
+@dataclass(frozen=True)
+class Simulating:
+    """float64 values rounded after every operation as the framework's own dtypes round."""
+
+    def array(self, value: ArrayLike, dtype: str) -> Simulated:
+        return Simulated(value, PRECISIONS[dtype])
+
+    def cast(self, array: Simulated, dtype: str) -> Simulated:
+        return Simulated(array.value, PRECISIONS[dtype])

@@ -8,7 +8,15 @@ from typing import Any
 import keras
 import numpy as np
 
-from gradaudit.numerics import PRECISIONS, Arithmetic, Plain, Rounded, Rounding
+from gradaudit.numerics import (
+    PRECISIONS,
+    Arithmetic,
+    Plain,
+    Rounded,
+    Rounding,
+    Simulated,
+    Simulating,
+)
 from gradaudit.numerics.arithmetic import Array
 from gradaudit.records import Estimate, Reference, StepRecord
 from gradaudit.reference.gaps import model_gaps, update_gaps
@@ -97,37 +105,46 @@ class Derivation:
         record: StepRecord,
         before: dict[str, np.ndarray] | None = None,
     ) -> dict[str, Estimate]:
-        """Run the rules with rounding errors and once in float32, and combine the runs.
+        """Run the rules with rounding errors and once as a twin, and combine the runs.
 
         before: where given, the estimates are of the changes since these values.
         """
-        only_float32 = self._dtypes == {"float32"} and not record.tensorfloat32
-        rounded = run(Rounding(tensorfloat32=record.tensorfloat32))
-        single = rounded if only_float32 else run(_FLOAT32)
-        twin = run(Plain(np.float32))
+        reference = run(Rounding(tensorfloat32=record.tensorfloat32))
+        measured, twin, excess = reference, None, None
+        if self._dtypes & {"float16", "bfloat16"}:
+            twin = run(Simulating())
+            # XLA may leave out casts to a half precision and back (xla_allow_excess_precision).
+            excess = run(_FLOAT32) if record.jit else None
+        else:
+            twin = run(Plain(np.float32))
+            if self._dtypes != {"float32"} or record.tensorfloat32:
+                measured = run(_FLOAT32)
         estimates = {}
-        for path, reference in rounded.items():
-            kappa = _kappa(np.asarray(twin[path], np.float64), single[path])
-            sigma = kappa * reference.sigma
-            if record.jit and not only_float32:
-                # XLA may leave out casts to a half precision and back (xla_allow_excess_precision).
-                sigma = np.hypot(sigma, reference.value - single[path].value)
+        for path, found in reference.items():
+            kappa = _kappa(twin[path], measured[path])
+            sigma = kappa * found.sigma
+            if excess is not None:
+                sigma = np.hypot(sigma, found.value - excess[path].value)
             start = 0.0 if before is None else np.asarray(before[path], np.float64)
-            kink = None if reference.kink is None else np.sqrt(reference.kink)
-            estimates[path] = Estimate(reference.value - start, sigma, kink, kappa, "derived")
+            kink = None if found.kink is None else np.sqrt(found.kink)
+            estimates[path] = Estimate(found.value - start, sigma, kink, kappa, "derived")
         return estimates
 
 
-def _kappa(twin: np.ndarray, reference: Rounded) -> float:
-    """Return κ = max(1, rms(|twin − reference| / σ)) over the elements that no kink touches."""
-    usable = reference.sigma > 0
+def _kappa(twin: np.ndarray | Simulated, reference: Rounded) -> float:
+    """Return κ = max(1, rms(|twin − reference| / σ)) over the elements that no kink touches.
+
+    The twin is the same rules run once more, in float32, or in simulated half precision. For
+    float64 both are float32: κ is a ratio.
+    """
+    value = np.asarray(getattr(twin, "value", twin), np.float64)
+    usable = (reference.sigma > 0) & np.isfinite(value) & np.isfinite(reference.value)
     if reference.kink is not None:
         usable = usable & (reference.kink == 0)
     if not usable.any():
         return 1.0
-    ratio = (twin - reference.value)[usable] / reference.sigma[usable]
-    kappa = float(np.sqrt(np.mean(ratio**2)))
-    return max(1.0, kappa) if np.isfinite(kappa) else 1.0
+    ratio = (value - reference.value)[usable] / reference.sigma[usable]
+    return max(1.0, float(np.sqrt(np.mean(ratio**2))))
 
 
 def _nothing(variable: Any) -> Estimate:

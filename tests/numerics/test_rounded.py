@@ -1,5 +1,6 @@
 import warnings
 
+import ml_dtypes
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -8,7 +9,7 @@ from hypothesis import strategies as st
 from scipy import special
 
 from gradaudit.errors import UnsupportedFunctionError
-from gradaudit.numerics import PRECISIONS, Decision, Plain, Rounded, Rounding
+from gradaudit.numerics import PRECISIONS, Decision, Plain, Rounded, Rounding, Simulating
 from gradaudit.numerics.elementary import ELEMENTARY
 
 FLOAT32, FLOAT16 = PRECISIONS["float32"], PRECISIONS["float16"]
@@ -217,3 +218,32 @@ def test_tensorfloat32_rounds_the_factors_of_products():
     tf32 = Rounding(tensorfloat32=True)
     product = tf32.array(a, "float32") @ tf32.array(a.T, "float32")
     assert np.all(product.sigma > 500 * plain.sigma)
+
+
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+def test_simulated_arithmetic_is_that_of_the_half_precision(dtype):
+    theirs = np.float16 if dtype == "float16" else ml_dtypes.bfloat16
+    rng = np.random.default_rng(0)
+    a, b = (rng.standard_normal(500).astype(theirs) for _ in range(2))
+    ours = [Simulating().array(value.astype(np.float64), dtype) for value in (a, b)]
+    for f in (
+        lambda a, b: a + b,
+        lambda a, b: a * b,
+        lambda a, b: a / b,
+        lambda a, b: np.sqrt(a * a),
+    ):
+        np.testing.assert_array_equal(f(*ours).value, f(a, b).astype(np.float64))
+    np.testing.assert_array_equal(
+        np.where(ours[0] > ours[1], ours[0], 0.0).value, np.where(a > b, a, 0)
+    )
+    single = Simulating().cast(ours[0], "float32")
+    assert single.precision is FLOAT32
+    with pytest.raises(UnsupportedFunctionError, match="met in one operation"):
+        single + ours[0]
+
+
+def test_simulated_float16_overflows():
+    assert (Simulating().array([300.0, -300.0], "float16") * 300.0).value.tolist() == [
+        np.inf,
+        -np.inf,
+    ]

@@ -1,0 +1,94 @@
+"""`Simulated`: an array that makes the roundings of a half precision, in float64.
+
+It is the twin run of a half precision: NumPy has no bfloat16, and its float16 has no fast product.
+Every result is computed in float64 and rounded once, so that rows that are alike round alike, as
+they do in the framework. Errors within a sum are not simulated; `Rounded` accounts for them.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.lib.mixins import NDArrayOperatorsMixin
+from numpy.typing import ArrayLike
+
+from gradaudit.errors import UnsupportedFunctionError
+from gradaudit.numerics.precision import Precision
+
+
+class Simulated(NDArrayOperatorsMixin):
+    """value: a float64 array of numbers that `precision` holds, or infinities."""
+
+    __slots__ = ("precision", "value")
+
+    def __init__(self, value: ArrayLike, precision: Precision) -> None:
+        value = np.asarray(value, np.float64)
+        held = precision.nearest(value)
+        self.value = np.where(np.abs(held) > precision.largest, np.copysign(np.inf, held), held)
+        self.precision = precision
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return self.value.shape
+
+    @property
+    def ndim(self) -> int:
+        return self.value.ndim
+
+    @property
+    def size(self) -> int:
+        return self.value.size
+
+    @property
+    def T(self) -> "Simulated":
+        return Simulated(self.value.T, self.precision)
+
+    def __len__(self) -> int:
+        return len(self.value)
+
+    def __getitem__(self, key: Any) -> "Simulated":
+        return Simulated(self.value[key], self.precision)
+
+    def reshape(self, *shape: int | Sequence[int]) -> "Simulated":
+        return Simulated(self.value.reshape(*shape), self.precision)
+
+    def sum(self, axis: Any = None, keepdims: bool = False) -> "Simulated":
+        return np.sum(self, axis=axis, keepdims=keepdims)
+
+    def mean(self, axis: Any = None, keepdims: bool = False) -> "Simulated":
+        return np.mean(self, axis=axis, keepdims=keepdims)
+
+    def max(self, axis: Any = None, keepdims: bool = False) -> "Simulated":
+        return np.max(self, axis=axis, keepdims=keepdims)
+
+    def __array_ufunc__(self, ufunc: np.ufunc, method: str, *inputs: Any, **kwargs: Any) -> Any:
+        if method != "__call__" or kwargs:
+            raise UnsupportedFunctionError(
+                f"numpy.{ufunc.__name__} was called on a Simulated array as .{method} or with "
+                "options. Rules are pure NumPy: write y = a + b, and np.sum for np.add.reduce."
+            )
+        return self._rounded(ufunc, inputs, {})
+
+    def __array_function__(self, function: Callable, types: Any, args: Any, kwargs: Any) -> Any:
+        return self._rounded(function, args, kwargs)
+
+    def _rounded(self, function: Callable, args: Any, kwargs: Any) -> Any:
+        result = function(*self._bare(args), **self._bare(kwargs))
+        kind = np.asarray(result).dtype.kind
+        return Simulated(result, self.precision) if kind == "f" else result
+
+    def _bare(self, part: Any) -> Any:
+        if isinstance(part, Simulated):
+            if part.precision is not self.precision:
+                raise UnsupportedFunctionError(
+                    f"arrays of {self.precision.name} and {part.precision.name} met in one "
+                    "operation. A framework would cast one of them: use the arithmetic's cast."
+                )
+            return part.value
+        if isinstance(part, float):
+            return float(self.precision.nearest(np.float64(part)))
+        if isinstance(part, (list, tuple)):
+            return type(part)(self._bare(each) for each in part)
+        if isinstance(part, dict):
+            return {key: self._bare(each) for key, each in part.items()}
+        return part
