@@ -121,10 +121,10 @@ def compiled(net: Net, settings: Settings) -> Any:
     set_precision(settings.precision)
     rate = settings.learning_rate
     optimizers = {
-        "sgd": lambda: keras.optimizers.SGD(rate),
-        "momentum": lambda: keras.optimizers.SGD(rate, momentum=0.9),
-        "nesterov": lambda: keras.optimizers.SGD(rate, momentum=0.9, nesterov=True),
-        "adam": lambda: keras.optimizers.Adam(rate),
+        "sgd": lambda: keras.optimizers.SGD(rate, name="sgd"),
+        "momentum": lambda: keras.optimizers.SGD(rate, momentum=0.9, name="sgd"),
+        "nesterov": lambda: keras.optimizers.SGD(rate, momentum=0.9, nesterov=True, name="sgd"),
+        "adam": lambda: keras.optimizers.Adam(rate, name="adam"),
     }
     model = net.build(bias=settings.bias)
     model.compile(

@@ -7,7 +7,7 @@ compute in float32 and round at the end. `benchmarks/calibrate_rounding.py` meas
 
 import math
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from scipy import special
@@ -20,12 +20,19 @@ class Elementary(NamedTuple):
     ulps: accuracy c in float32 and float64, |error| ≤ c h(y).
     half_ulps: accuracy in float16 and bfloat16.
     inside: an intermediate result that some kernels compute; where it overflows they return 0.
+    in_halves: the operations, each rounded, of kernels that do not compute it in float32.
     """
 
     derivative: Callable[[np.ndarray, np.ndarray], np.ndarray]
     ulps: float
     half_ulps: float
     inside: Callable[[np.ndarray], np.ndarray] | None = None
+    in_halves: Callable[[Any], Any] | None = None
+
+
+def _logistic(a: Any) -> Any:
+    e = np.exp(a)
+    return np.where(np.isinf(e), 1.0, e / (1.0 + e))
 
 
 ELEMENTARY: dict[np.ufunc, Elementary] = {
@@ -37,5 +44,7 @@ ELEMENTARY: dict[np.ufunc, Elementary] = {
     np.square: Elementary(lambda a, y: 2 * a, 1, 1),
     np.tanh: Elementary(lambda a, y: 1 - y * y, 10, 1),
     special.erf: Elementary(lambda a, y: 2 / math.sqrt(math.pi) * np.exp(-a * a), 12, 1),
-    special.expit: Elementary(lambda a, y: y * (1 - y), 12, 4, inside=lambda a: np.exp(-a)),
+    special.expit: Elementary(
+        lambda a, y: y * (1 - y), 12, 4, inside=lambda a: np.exp(-a), in_halves=_logistic
+    ),
 }

@@ -13,6 +13,7 @@ from numpy.lib.mixins import NDArrayOperatorsMixin
 from numpy.typing import ArrayLike
 
 from gradaudit.errors import UnsupportedFunctionError
+from gradaudit.numerics.elementary import ELEMENTARY
 from gradaudit.numerics.precision import Precision
 
 
@@ -67,6 +68,9 @@ class Simulated(NDArrayOperatorsMixin):
                 f"numpy.{ufunc.__name__} was called on a Simulated array as .{method} or with "
                 "options. Rules are pure NumPy: write y = a + b, and np.sum for np.add.reduce."
             )
+        known = ELEMENTARY.get(ufunc)
+        if known is not None and known.in_halves is not None:
+            return known.in_halves(*inputs)
         return self._rounded(ufunc, inputs, {})
 
     def __array_function__(self, function: Callable, types: Any, args: Any, kwargs: Any) -> Any:

@@ -247,3 +247,14 @@ def test_simulated_float16_overflows():
         np.inf,
         -np.inf,
     ]
+
+
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+def test_the_simulated_logistic_function_is_tensorflow_s(dtype):
+    theirs = np.float16 if dtype == "float16" else ml_dtypes.bfloat16
+    z = np.linspace(-8, 15, 4001).astype(theirs)
+    with np.errstate(all="ignore"):
+        ours = special.expit(Simulating().array(z.astype(np.float64), dtype)).value
+    kernel = np.asarray(tf.sigmoid(z), np.float64)
+    assert np.mean(ours == kernel) > 0.9
+    np.testing.assert_allclose(ours, kernel, rtol=2 * float(ml_dtypes.finfo(theirs).eps))

@@ -1,0 +1,103 @@
+"""Losses as Keras compiles them: options, reductions, sample weights and unwrapped logits."""
+
+import keras
+import numpy as np
+import pytest
+
+from gradaudit import GradientAudit, load
+from gradaudit.reference.losses import loss_term, takes_logits
+from gradaudit.rules.losses.half_squared_error import HalfSquaredError
+
+CE, SPARSE, BCE, MSE = (
+    keras.losses.CategoricalCrossentropy,
+    keras.losses.SparseCategoricalCrossentropy,
+    keras.losses.BinaryCrossentropy,
+    keras.losses.MeanSquaredError,
+)
+FITS = {
+    "ce string": ("softmax", 3, "categorical_crossentropy", "one_hot"),
+    "ce function": ("softmax", 3, keras.losses.categorical_crossentropy, "one_hot"),
+    "ce smoothed": ("softmax", 3, CE(label_smoothing=0.2), "one_hot"),
+    "ce logits": ("linear", 3, CE(from_logits=True), "one_hot"),
+    "ce of positive numbers": ("softplus", 3, CE(), "one_hot"),
+    "ce summed": ("softmax", 3, CE(reduction="sum"), "one_hot"),
+    "ce weighted mean": ("softmax", 3, CE(reduction="mean_with_sample_weight"), "one_hot"),
+    "sparse": ("softmax", 3, "sparse_categorical_crossentropy", "integer"),
+    "sparse logits": ("linear", 3, SPARSE(from_logits=True), "integer"),
+    "sparse of numbers": ("hard_sigmoid", 3, SPARSE(), "integer"),
+    "bce": ("sigmoid", 1, "binary_crossentropy", "binary"),
+    "bce smoothed": ("sigmoid", 1, BCE(label_smoothing=0.1), "binary"),
+    "bce logits": ("linear", 1, BCE(from_logits=True), "binary"),
+    "bce of numbers": ("hard_sigmoid", 1, BCE(), "binary"),
+    "bce of softmax": ("softmax", 3, "binary_crossentropy", "one_hot"),
+    "mse": ("tanh", 2, "mse", "real"),
+    "mse rows": ("linear", 1, "mse", "row"),
+    "half squared error": ("linear", 2, HalfSquaredError(), "real"),
+}
+
+
+def targets(kind, width, rng, rows=24):
+    if kind == "real":
+        return rng.standard_normal((rows, width))
+    if kind == "row":
+        return rng.standard_normal(rows)
+    if kind == "binary":
+        return rng.integers(0, 2, (rows, 1)).astype("float32")
+    classes = rng.integers(0, width, rows)
+    return classes if kind == "integer" else np.eye(width)[classes]
+
+
+@pytest.mark.parametrize("weighted", [False, True])
+@pytest.mark.parametrize("case", FITS)
+def test_a_fit_with_the_loss_passes(tmp_path, case, weighted):
+    activation, width, loss, kind = FITS[case]
+    rng = np.random.default_rng(0)
+    layers = [keras.layers.Dense(5, "tanh"), keras.layers.Dense(width, activation)]
+    model = keras.Sequential([keras.Input((4,)), *layers])
+    model.compile(keras.optimizers.SGD(0.05), loss)
+    x, y = rng.standard_normal((24, 4)), targets(kind, width, rng)
+    weight = rng.uniform(0.2, 3, 24) if weighted else None
+    audit = GradientAudit(tmp_path)
+    model.fit(x, y, 10, 2, verbose=0, sample_weight=weight, callbacks=[audit])
+    run = load(tmp_path)
+    assert run.verdict == "pass"
+    assert run.weights["z"].max() < 4
+    assert run.steps["loss_z"].max() < 4
+
+
+def test_class_weights_are_sample_weights(tmp_path):
+    model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(3, "softmax")])
+    model.compile("sgd", "sparse_categorical_crossentropy")
+    x, y = np.random.default_rng(0).standard_normal((12, 4)), np.arange(12) % 3
+    weights = {0: 0.2, 1: 1.0, 2: 5.0}
+    model.fit(x, y, verbose=0, class_weight=weights, callbacks=[GradientAudit(tmp_path)])
+    assert load(tmp_path).verdict == "pass"
+
+
+def test_targets_that_do_not_sum_to_1_show_tensorflow_s_wrong_gradient(tmp_path):
+    """TensorFlow's fused kernel gives p − t where p Σt − t is the derivative of its own loss."""
+    model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(3, "softmax")])
+    model.compile("sgd", "categorical_crossentropy")
+    x, y = np.random.default_rng(0).standard_normal((12, 4)), np.full((12, 3), 0.5)
+    model.fit(x, y, verbose=0, callbacks=[GradientAudit(tmp_path)])
+    run = load(tmp_path)
+    assert run.verdict == "fail"
+    assert run.steps["loss_z"].max() < 4
+
+
+@pytest.mark.parametrize(
+    ("activation", "dtype", "loss", "expected"),
+    [
+        ("softmax", "float32", "categorical_crossentropy", True),
+        ("sigmoid", "float32", "binary_crossentropy", True),
+        ("softmax", "mixed_float16", "categorical_crossentropy", False),
+        ("softmax", "float64", "categorical_crossentropy", False),
+        ("softplus", "float32", "categorical_crossentropy", False),
+        ("softmax", "float32", "mse", False),
+    ],
+)
+def test_logits_are_taken_where_keras_takes_them(activation, dtype, loss, expected):
+    last = keras.layers.Dense(3, activation, dtype=dtype)
+    model = keras.Sequential([keras.Input((4,)), last])
+    model.compile("sgd", loss)
+    assert takes_logits(loss_term(model), last) is expected
