@@ -12,7 +12,7 @@ from rich.console import Console
 from gradaudit import cli, load
 
 os.chdir(Path(__file__).parents[1])
-console = Console(record=True, width=100, file=io.StringIO(), soft_wrap=True)
+console = Console(record=True, width=104, file=io.StringIO(), soft_wrap=True)
 cli._console = lambda: console
 run = load("reports/deep_tanh")
 console.print("[bold]$ gradaudit show reports/deep_tanh[/bold]", highlight=False)
