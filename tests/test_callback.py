@@ -237,27 +237,53 @@ def test_what_has_no_rule_is_refused_before_step_0_all_at_once(tmp_path):
         keras.layers.Dense(2, activation=lambda z: z, kernel_regularizer="l2", name="a"),
         Mine(name="b"),
         keras.layers.LayerNormalization(name="c"),
-        keras.layers.Dense(2, bias_constraint="non_neg", name="d"),
+        keras.layers.Dense(2, bias_constraint="non_neg", autocast=False, name="d"),
     ]
-    model = keras.Sequential([keras.Input((3,)), *layers])
-    model.compile(keras.optimizers.Adam(clipnorm=1.0), loss=lambda a, b: (a - b) ** 2)
+    model = keras.Sequential([keras.Input((3,)), *layers], name="sequential")
+    model.compile(
+        keras.optimizers.Adam(clipnorm=1.0, name="adam"),
+        loss=lambda a, b: (a - b) ** 2,
+        loss_weights=[0.5],
+    )
     before = model.get_weights()
     x, y = np.ones((4, 3)), np.ones((4, 2))
     with pytest.raises(UnsupportedModelError) as caught:
         model.fit(x, y, verbose=0, callbacks=[GradientAudit(tmp_path / "run")])
     text = str(caught.value)
     for words in (
-        "'a'",
-        "regularizer",
-        "'b' (Mine)",
-        "'c' (LayerNorm",
-        "loss",
-        "clipnorm",
-        "constr",
+        "layer 'a' (Dense) has the activation",
+        "'sequential/a/kernel' has a regularizer",
+        "layer 'b' (Mine) has no derived rule",
+        "layer 'c' (LayerNormalization) has no",
+        "layer 'd' (Dense) does not cast",
+        "'sequential/d/bias' has a constraint",
+        "loss_weights",
+        "the loss '<lambda>'",
+        "'adam' (Adam) has clipnorm",
     ):
         assert words in text
     np.testing.assert_equal(model.get_weights(), before)
     assert not (tmp_path / "run").exists()
+
+
+def test_an_operator_in_the_graph_is_refused(tmp_path):
+    inputs = keras.Input((3,))
+    x = keras.layers.Dense(2)(inputs)
+    model = keras.Model(inputs, x + x)
+    model.compile("sgd", "mse")
+    with pytest.raises(UnsupportedModelError, match=r"the operation '\w+' \(Add\)"):
+        model.fit(np.ones((4, 3)), np.ones((4, 2)), callbacks=[GradientAudit(tmp_path)])
+
+
+def test_dicts_of_inputs_and_targets(tmp_path):
+    inputs = keras.Input((3,), name="columns")
+    outputs = keras.layers.Dense(1, name="price")(inputs)
+    model = keras.Model({"features": inputs}, {"price": outputs})
+    model.compile("sgd", {"price": "mse"})
+    x = np.random.default_rng(0).standard_normal((8, 3))
+    data = {"features": x}, {"price": x[:, :1]}
+    model.fit(*data, verbose=0, callbacks=[GradientAudit(tmp_path)])
+    assert load(tmp_path).verdict == "pass"
 
 
 def test_what_has_no_rule_is_unjudged_where_allowed(tmp_path):

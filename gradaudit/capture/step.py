@@ -47,7 +47,7 @@ class Capture:
                 v.path: _numpy(seen["gradients"].get(v.path))
                 for v in self._model.trainable_variables
             },
-            loss=float(seen["loss"]),
+            loss=float(seen.get("loss", np.nan)),
             learning_rate=float(seen["learning_rate"]),
             jit=bool(self._model.jit_compile) and not self._model.run_eagerly,
             tensorfloat32=_tensorfloat32(),

@@ -7,6 +7,7 @@ from typing import Any
 
 import keras
 import numpy as np
+from keras import tree
 
 from gradaudit.numerics import (
     PRECISIONS,
@@ -84,9 +85,11 @@ class Derivation:
 
         options = dict(term.options) | ({"from_logits": True} if self._to_logits else {})
         call = LossCall(term.loss, options, term.dtype, arithmetic, keras.config.epsilon())
-        y_true, ranked = same_rank(np.asarray(record.y), arithmetic.cast(y_pred, term.dtype))
+        (true,) = tree.flatten(record.y)
+        y_true, ranked = same_rank(true, arithmetic.cast(y_pred, term.dtype))
+        weight = next(iter(tree.flatten(record.sample_weight)), None)
         losses, loss_vjp = term.rule.function(call, y_true, ranked)
-        loss, reduce_vjp = reduce_losses(call, losses, record.sample_weight, term.reduction)
+        loss, reduce_vjp = reduce_losses(call, losses, weight, term.reduction)
 
         scale = call.array(self._loss_scale(record))
         dy = loss_vjp(reduce_vjp(scale)).reshape(y_pred.shape)

@@ -1,6 +1,7 @@
 """What of a model or an optimizer no rule covers: all of it at once, before the first step."""
 
 import functools
+from typing import Any
 
 import keras
 from keras.src.models.functional import Functional  # not exported; models are instances of it
@@ -29,6 +30,8 @@ def model_gaps(model: keras.Model) -> list[str]:
     term = loss_term(model)
     if isinstance(term, str):
         return [*gaps, f"the model cannot be judged: {term}"]
+    if model._compile_loss._user_loss_weights is not None:
+        gaps.append("the model was compiled with loss_weights")
     return gaps + _loss_gaps(term)
 
 
@@ -38,12 +41,20 @@ def _is_graph(layer: keras.Layer) -> bool:
     return isinstance(layer, Functional) and type(layer).call is Functional.call
 
 
-def _layer_gaps(layer: keras.Layer) -> list[str]:
+def _operations(model: keras.Model) -> list[Any]:
+    """Return the layers of a model and, where its graph is known, what else it computes with."""
+    graph = model._functional if isinstance(model, keras.Sequential) else model
+    return model.layers if graph is None else graph.operations
+
+
+def _layer_gaps(layer: Any) -> list[str]:
     where = f"the layer {layer.name!r} ({type(layer).__name__})"
     if isinstance(layer, keras.Model):
         if not _is_graph(layer):
             return [f"the model {layer.name!r} is neither Sequential nor functional"]
-        return [gap for inner in layer.layers for gap in _layer_gaps(inner)]
+        return [gap for inner in _operations(layer) for gap in _layer_gaps(inner)]
+    if not isinstance(layer, keras.Layer):
+        return [f"the operation {layer.name!r} ({type(layer).__name__}) has no derived rule"]
     if isinstance(layer, keras.layers.InputLayer):
         return []
     known = find_rule(layer)
@@ -53,6 +64,8 @@ def _layer_gaps(layer: keras.Layer) -> list[str]:
     unknown = {v.name for v in layer.weights} - set(known.weights) - {"seed_generator_state"}
     if unknown:
         gaps.append(f"{where} owns {', '.join(sorted(unknown))}, which its rule does not know")
+    if not layer.autocast:
+        gaps.append(f"{where} does not cast its inputs to its dtype (autocast=False)")
     if layer.activity_regularizer is not None:
         gaps.append(f"{where} has an activity regularizer")
     gaps += [f"the weight {v.path!r} has a regularizer" for v in layer.weights if v.regularizer]

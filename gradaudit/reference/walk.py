@@ -152,6 +152,7 @@ def output_layer(model: keras.Model) -> Any:
 
 def model_inputs(model: keras.Model, x: Any) -> list[np.ndarray]:
     """Return a batch's inputs in the order of the model's own."""
-    if isinstance(x, dict):
+    graph = model._functional if isinstance(model, keras.Sequential) else model
+    if isinstance(x, dict) and not isinstance(graph._inputs_struct, dict):
         return [np.asarray(x[tensor.name]) for tensor in model.inputs]
     return [np.asarray(part) for part in tree.flatten(x)]
