@@ -276,7 +276,7 @@ def test_an_operator_in_the_graph_is_refused(tmp_path):
 
 
 def test_dicts_of_inputs_and_targets(tmp_path):
-    inputs = keras.Input((3,), name="columns")
+    inputs = keras.Input((3,), name="features")
     outputs = keras.layers.Dense(1, name="price")(inputs)
     model = keras.Model({"features": inputs}, {"price": outputs})
     model.compile("sgd", {"price": "mse"})

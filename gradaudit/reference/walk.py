@@ -152,7 +152,6 @@ def output_layer(model: keras.Model) -> Any:
 
 def model_inputs(model: keras.Model, x: Any) -> list[np.ndarray]:
     """Return a batch's inputs in the order of the model's own."""
-    graph = model._functional if isinstance(model, keras.Sequential) else model
-    if isinstance(x, dict) and not isinstance(graph._inputs_struct, dict):
+    if isinstance(x, dict):  # Keras asks for the names of the inputs as keys
         return [np.asarray(x[tensor.name]) for tensor in model.inputs]
     return [np.asarray(part) for part in tree.flatten(x)]
