@@ -8,10 +8,11 @@ import keras
 import numpy as np
 
 from gradaudit.callback import GradientAudit
-from gradaudit.checks.subject import Primals, Subject, floats, subject, targets
+from gradaudit.checks.subject import Subject, floats, subject, targets
+from gradaudit.checks.updates import updates
 from gradaudit.errors import CheckFailure, UnknownNameError
 from gradaudit.numerics import PRECISIONS, Plain, Rounded, Rounding
-from gradaudit.rules import Case, Rule, UpdateCall, find_rule
+from gradaudit.rules import Case, Rule, find_rule
 from gradaudit.rules.registry import registered
 
 RELATIVE = 1e-12
@@ -53,7 +54,7 @@ def check_rule(target: Any, checks: Mapping[str, Callable] | None = None) -> Non
 def forward_equals_keras(rule: Rule, case: Case) -> None:
     """The output is Keras's, in float64."""
     if rule.kind == "optimizer":
-        for ours, theirs in _updates(rule, case, "float64", _DOUBLE):
+        for ours, theirs in updates(rule, case, "float64", _DOUBLE):
             _require_close(ours, theirs, "the rule's update", "Keras's")
         return
     with floats("float64"):
@@ -118,7 +119,7 @@ def vjp_is_linear(rule: Rule, case: Case) -> None:
 def rule_is_pure(rule: Rule, case: Case) -> None:
     """Inputs stay as they were, and a second call of the VJP gives the same."""
     if rule.kind == "optimizer":
-        first, second = (_updates(rule, case, "float64", _DOUBLE) for _ in range(2))
+        first, second = (updates(rule, case, "float64", _DOUBLE) for _ in range(2))
         for (ours, _), (again, _) in zip(first, second, strict=True):
             _require_close(again, ours, "a second update", "the first", tolerance=0.0)
         return
@@ -172,7 +173,7 @@ def stays_float32(rule: Rule, case: Case) -> None:
     single = Plain(np.float32)
     if rule.kind == "optimizer":
         arrays = {
-            k: v for ours, _ in _updates(rule, case, "float32", single) for k, v in ours.items()
+            k: v for ours, _ in updates(rule, case, "float32", single) for k, v in ours.items()
         }
     else:
         with floats("float32"):
@@ -309,7 +310,7 @@ def _float32_runs(rule: Rule, case: Case, seed: int) -> list[tuple[str, np.ndarr
     if rule.kind == "optimizer":
         return [
             (name, theirs[name], value)
-            for ours, theirs in _updates(rule, case, "float32", rounding, seed)
+            for ours, theirs in updates(rule, case, "float32", rounding, seed)
             for name, value in ours.items()
         ]
     with floats("float32"):
@@ -321,38 +322,3 @@ def _float32_runs(rule: Rule, case: Case, seed: int) -> list[tuple[str, np.ndarr
         runs = [("y", theirs, y)]
         exact = Rounded(dy, None, None, PRECISIONS["float32"])
         return runs + [(f"d{name}", tape[name], value) for name, value in vjp(exact).items()]
-
-
-def _updates(
-    rule: Rule, case: Case, dtype: str, arithmetic: Any, seed: int = 4
-) -> list[tuple[dict[str, Any], Primals]]:
-    """Return three updates by Keras's optimizer, each beside the rule's from the same state."""
-    rng = np.random.default_rng(seed)
-    found = []
-    with floats(dtype):
-        weight = keras.Variable(rng.standard_normal(case.shape), dtype=dtype, name="weight")
-        optimizer = case.build()
-        optimizer.build([weight])
-        lists = {name: getattr(optimizer, attribute, None) for name, attribute in rule.slots}
-        slots = {name: held[0] for name, held in lists.items() if held}
-        for _ in range(3):
-            gradient = rng.standard_normal(case.shape).astype(dtype)
-            before = {name: np.array(slot.value.numpy()) for name, slot in slots.items()}
-            call = UpdateCall(
-                optimizer,
-                int(optimizer.iterations.value),
-                arithmetic.array(np.array(optimizer.learning_rate.value.numpy()), dtype),
-                dtype,
-                arithmetic,
-            )
-            new_weight, new_slots = rule.function(
-                call,
-                arithmetic.array(np.array(weight.value.numpy()), dtype),
-                arithmetic.array(gradient, dtype),
-                {name: arithmetic.array(value, dtype) for name, value in before.items()},
-            )
-            optimizer.apply([keras.ops.convert_to_tensor(gradient)], [weight])
-            after = {name: np.array(slot.value.numpy(), np.float64) for name, slot in slots.items()}
-            after["weight"] = np.array(weight.value.numpy(), np.float64)
-            found.append(({"weight": new_weight, **new_slots}, after))
-    return found

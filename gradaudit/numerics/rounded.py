@@ -22,14 +22,14 @@ overflow of the audited precision is a kink whose difference is infinite.
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-from numpy.lib.mixins import NDArrayOperatorsMixin
 from numpy.typing import ArrayLike
 
 from gradaudit.errors import UnsupportedFunctionError
+from gradaudit.numerics.carrier import Carrier
 from gradaudit.numerics.elementary import ELEMENTARY
 from gradaudit.numerics.precision import Precision, binade
 
@@ -53,7 +53,7 @@ def _power_of_two(number: Any) -> bool:
     return isinstance(number, (int, float)) and abs(math.frexp(number)[0]) == 0.5
 
 
-class Rounded(NDArrayOperatorsMixin):
+class Rounded(Carrier):
     """A float64 array with the variance of its rounding error.
 
     value: float64 array.
@@ -62,7 +62,7 @@ class Rounded(NDArrayOperatorsMixin):
     precision: the framework's precision that the value is held in.
     """
 
-    __slots__ = ("kink", "precision", "value", "variance")
+    __slots__ = ("kink", "precision", "variance")
 
     def __init__(self, value: ArrayLike, variance: Part, kink: Part, precision: Precision) -> None:
         self.value = np.asarray(value, np.float64)
@@ -106,25 +106,6 @@ class Rounded(NDArrayOperatorsMixin):
             return np.zeros(self.shape)
         return DOUBT * np.sqrt(np.where(np.isnan(spread), np.inf, spread))
 
-    @property
-    def shape(self) -> tuple[int, ...]:
-        return self.value.shape
-
-    @property
-    def ndim(self) -> int:
-        return self.value.ndim
-
-    @property
-    def size(self) -> int:
-        return self.value.size
-
-    @property
-    def T(self) -> "Rounded":
-        return _structural(np.transpose, self)
-
-    def __len__(self) -> int:
-        return len(self.value)
-
     def __repr__(self) -> str:
         return f"Rounded({self.value!r}, sigma={self.sigma!r}, precision={self.precision.name})"
 
@@ -142,18 +123,6 @@ class Rounded(NDArrayOperatorsMixin):
 
     def __getitem__(self, key: Any) -> "Rounded":
         return _structural(lambda part: part[key], self)
-
-    def reshape(self, *shape: int | Sequence[int]) -> "Rounded":
-        return _structural(lambda part: part.reshape(*shape), self)
-
-    def sum(self, axis: Any = None, keepdims: bool = False) -> "Rounded":
-        return np.sum(self, axis=axis, keepdims=keepdims)
-
-    def mean(self, axis: Any = None, keepdims: bool = False) -> "Rounded":
-        return np.mean(self, axis=axis, keepdims=keepdims)
-
-    def max(self, axis: Any = None, keepdims: bool = False) -> "Rounded":
-        return np.max(self, axis=axis, keepdims=keepdims)
 
     def __array_ufunc__(self, ufunc: np.ufunc, method: str, *inputs: Any, **kwargs: Any) -> Any:
         if method != "__call__" or kwargs:

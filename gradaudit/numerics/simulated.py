@@ -5,22 +5,22 @@ Every result is computed in float64 and rounded once, so that rows that are alik
 they do in the framework. Errors within a sum are not simulated; `Rounded` accounts for them.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-from numpy.lib.mixins import NDArrayOperatorsMixin
 from numpy.typing import ArrayLike
 
 from gradaudit.errors import UnsupportedFunctionError
+from gradaudit.numerics.carrier import Carrier
 from gradaudit.numerics.elementary import ELEMENTARY
 from gradaudit.numerics.precision import Precision
 
 
-class Simulated(NDArrayOperatorsMixin):
+class Simulated(Carrier):
     """value: a float64 array of numbers that `precision` holds, or infinities."""
 
-    __slots__ = ("precision", "value")
+    __slots__ = ("precision",)
 
     def __init__(self, value: ArrayLike, precision: Precision) -> None:
         value = np.asarray(value, np.float64)
@@ -28,39 +28,8 @@ class Simulated(NDArrayOperatorsMixin):
         self.value = np.where(np.abs(held) > precision.largest, np.copysign(np.inf, held), held)
         self.precision = precision
 
-    @property
-    def shape(self) -> tuple[int, ...]:
-        return self.value.shape
-
-    @property
-    def ndim(self) -> int:
-        return self.value.ndim
-
-    @property
-    def size(self) -> int:
-        return self.value.size
-
-    @property
-    def T(self) -> "Simulated":
-        return Simulated(self.value.T, self.precision)
-
-    def __len__(self) -> int:
-        return len(self.value)
-
     def __getitem__(self, key: Any) -> "Simulated":
         return Simulated(self.value[key], self.precision)
-
-    def reshape(self, *shape: int | Sequence[int]) -> "Simulated":
-        return Simulated(self.value.reshape(*shape), self.precision)
-
-    def sum(self, axis: Any = None, keepdims: bool = False) -> "Simulated":
-        return np.sum(self, axis=axis, keepdims=keepdims)
-
-    def mean(self, axis: Any = None, keepdims: bool = False) -> "Simulated":
-        return np.mean(self, axis=axis, keepdims=keepdims)
-
-    def max(self, axis: Any = None, keepdims: bool = False) -> "Simulated":
-        return np.max(self, axis=axis, keepdims=keepdims)
 
     def __array_ufunc__(self, ufunc: np.ufunc, method: str, *inputs: Any, **kwargs: Any) -> Any:
         if method != "__call__" or kwargs:
