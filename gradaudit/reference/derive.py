@@ -135,7 +135,7 @@ class Derivation:
 
 
 def _kappa(twin: np.ndarray | Simulated, reference: Rounded) -> float:
-    """Return κ = max(1, rms(|twin − reference| / σ)) over the elements that no kink touches.
+    """Return κ = max(1, rms(|twin − reference| / σ)) over the elements that no kink dominates.
 
     The twin is the same rules run once more, in float32, or in simulated half precision. For
     float64 both are float32: κ is a ratio.
@@ -143,7 +143,7 @@ def _kappa(twin: np.ndarray | Simulated, reference: Rounded) -> float:
     value = np.asarray(getattr(twin, "value", twin), np.float64)
     usable = (reference.sigma > 0) & np.isfinite(value) & np.isfinite(reference.value)
     if reference.kink is not None:
-        usable = usable & (reference.kink == 0)
+        usable = usable & (reference.kink <= reference.sigma**2)
     if not usable.any():
         return 1.0
     ratio = (value - reference.value)[usable] / reference.sigma[usable]
