@@ -12,7 +12,7 @@ from gradaudit.capture import Capture, Replay, environment
 from gradaudit.compare import Tally, compare
 from gradaudit.errors import UnsupportedModelError, UsageError
 from gradaudit.reference import Derivation, model_gaps, update_gaps
-from gradaudit.report import RunFolder
+from gradaudit.report import RunFolder, uninterrupted
 
 
 class GradientAudit(keras.callbacks.Callback):
@@ -58,9 +58,9 @@ class GradientAudit(keras.callbacks.Callback):
     ) -> None:
         super().__init__()
         for name, value in (("every", every), ("rows_per_tensor", rows_per_tensor)):
-            if value < 1:
+            if not isinstance(value, int) or value < 1:
                 raise UsageError(f"{name} is {value}. Expected a whole number from 1 on.")
-        if not threshold > 0:
+        if not 0 < threshold < float("inf"):
             raise UsageError(f"threshold is {threshold}. Expected a number above 0, such as 8.")
         self.tally = Tally()
         self._path = folder
@@ -71,6 +71,7 @@ class GradientAudit(keras.callbacks.Callback):
         self._rows_per_tensor = rows_per_tensor
         self._folder: RunFolder | None = None
         self._derivation: Derivation | None = None
+        self._audited: keras.Model | None = None
         self._epoch = self._epoch_start = self._epoch_steps = self._step = 0
         self._capture_s = self._audit_s = self._training_s = 0.0
 
@@ -80,6 +81,13 @@ class GradientAudit(keras.callbacks.Callback):
         return self.tally.verdict
 
     def on_train_begin(self, logs: Any = None) -> None:
+        if self._audited not in (None, self.model):
+            raise UsageError(
+                "this GradientAudit has audited another model. Expected one for each model: make "
+                "another one, with another folder."
+            )
+        self._audited = self.model
+        self._derivation = None
         self._refuse_what_cannot_be_audited()
         if self._folder is None:
             self._folder = RunFolder(self._path, self._overwrite, self._rows_per_tensor)
@@ -128,10 +136,12 @@ class GradientAudit(keras.callbacks.Callback):
     def _audit(self, record: Any) -> None:
         start = time.perf_counter()
         if self._derivation is None:
+            self._refuse_what_cannot_be_audited()  # once more: fit may have built the model
             self._derivation = Derivation(self.model, Replay(record.jit))
         comparison = compare(record, self._derivation(record), self._threshold)
-        self._folder.append(comparison)
-        self.tally.add(comparison)
+        with uninterrupted():
+            self._folder.append(comparison)
+            self.tally.add(comparison, self._threshold)
         self._capture_s += record.capture_ms / 1e3
         self._audit_s += time.perf_counter() - start
 
@@ -169,7 +179,7 @@ class GradientAudit(keras.callbacks.Callback):
                 "max_z": self.tally.max_z,
                 "worst": self.tally.worst,
                 "threshold": self._threshold,
-                "failing_tensors": self.tally.failing_tensors,
+                "failed": self.tally.failed,
                 "failures": self.tally.failures,
                 "coverage": {"steps_trained": steps, "steps_audited": self.tally.steps},
                 "overhead": {

@@ -5,6 +5,7 @@ import json
 import os
 import sys
 import tempfile
+from collections import Counter
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -15,7 +16,13 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from gradaudit.errors import DataError, GradauditError, UnknownNameError, UsageError
+from gradaudit.errors import (
+    DataError,
+    GradauditError,
+    TrainingError,
+    UnknownNameError,
+    UsageError,
+)
 
 if TYPE_CHECKING:
     from gradaudit.callback import GradientAudit
@@ -75,7 +82,9 @@ def run(
     learning_rate: Annotated[
         float | None, typer.Option(help="Built-in nets only.  [default: the net's]")
     ] = None,
-    seed: Annotated[int, typer.Option(min=0, help="Seed of weights and shuffling.")] = 0,
+    seed: Annotated[
+        int, typer.Option(min=0, max=2**32 - 1, help="Seed of weights and shuffling.")
+    ] = 0,
     every: Annotated[int, typer.Option(min=1, help="Audit each n-th step.")] = 1,
     threshold: Annotated[
         float, typer.Option(help="Largest |tape - reference| in standard deviations that passes.")
@@ -225,6 +234,8 @@ def _prepare(
         seed=seed,
     )
     if data is None or data in net.data:
+        if target is not None:
+            raise UsageError("--target names a column of a CSV file. Give that with --data.")
         x, y = net.data[data or next(iter(net.data))]()
         return compiled(net, settings), x, y
     if target is None:
@@ -259,7 +270,11 @@ def _prepare_own(
     keras.utils.set_random_seed(seed)
     if precision is not None:
         set_precision(str(precision))
-    model = import_build(name)()
+    build = import_build(name)
+    try:
+        model = build()
+    except Exception as error:
+        raise UsageError(f"{name} raised {type(error).__name__}: {error}") from error
     if not isinstance(model, keras.Model) or not model.compiled:
         raise UsageError(f"{name} returned {model!r}. Expected a compiled Keras model.")
     if jit:
@@ -305,6 +320,11 @@ def _fit(model: Any, x: Any, y: Any, epochs: int, batch_size: int, audit: "Gradi
     interrupted = False
     try:
         model.fit(x, y, epochs=epochs, batch_size=batch_size, verbose=0, callbacks=[audit, watcher])
+    except GradauditError:
+        raise
+    except Exception as error:
+        words = f"the training failed with {type(error).__name__}: {error}"
+        raise TrainingError(words) from error
     except KeyboardInterrupt:
         interrupted = True
         audit.close("interrupted")
@@ -357,12 +377,17 @@ def _print_summary(found: "Run") -> None:
     run = found.run
     for failure in run.get("failures", [])[:5]:
         console.print(Text(f"FAIL {failure}", style="red"))
-    if run.get("failing_tensors", 0) > 5:
-        console.print(f"... and {run['failing_tensors'] - 5} more tensors that fail")
+    if run.get("failed", 0) > 5:
+        console.print(f"... and {run['failed'] - 5} more that fail")
     for left_out in run.get("left_out", []):
         console.print(Text(f"left out: {left_out}"))
     worst = f", worst z {run['max_z']:.2f} at {run['worst']}" if run.get("worst") else ""
-    line = f"{found.verdict.upper()}: {len(found.steps)} steps audited{worst}. Report: {found.path}"
+    counts = [Counter(stage) for stage in run.get("counts", {}).values()]
+    counted = ", ".join(f"{n} {verdict}" for verdict, n in sum(counts, Counter()).most_common())
+    line = (
+        f"{found.verdict.upper()}: {len(found.steps)} steps audited ({counted}){worst}. "
+        f"Report: {found.path}"
+    )
     console.print(Text(line, style="bold"))
 
 

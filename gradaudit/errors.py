@@ -46,5 +46,11 @@ class UnsupportedModelError(GradauditError):
     exit_code = 3
 
 
+class TrainingError(GradauditError):
+    """Keras could not train the model on the data."""
+
+    exit_code = 3
+
+
 class CheckFailure(AssertionError):
     """A rule does not satisfy one of the checks that every rule must satisfy."""

@@ -49,7 +49,7 @@ class Estimate:
     """What a variable's gradient or change must be, and how far rounding may move it.
 
     value: float64. sigma: standard deviation of the rounding error, κ included.
-    kink: standard deviation of what other branches at kinks would change; None for nothing.
+    kink: what other branches at kinks could change, in size; None for nothing.
     kappa: the factor that the twin run measured. oracle: how the value was derived.
     """
 
@@ -80,7 +80,8 @@ class TensorComparison:
     """One tensor of one stage ("gradient" or "update") of one step, compared.
 
     tape, reference, weight, sigma, z: float64 arrays of the tensor's shape; weight is its value
-        before the step. verdicts: array of str of that shape.
+        before the step, and z that of the difference which no kink explains.
+    verdicts: array of str of that shape.
     detectable_rel: smallest relative error of the whole tensor that would fail.
     kinks: number of elements that depend on a choice at a kink.
     cause: what a failure looks like, or why the tensor was not judged.

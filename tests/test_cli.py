@@ -37,7 +37,9 @@ def gradaudit(monkeypatch, capfd):
 def test_a_net_is_trained_audited_and_reported(gradaudit, model):
     code, out, err = gradaudit("run", "--model", model, "--epochs", 1)
     assert code == 0
-    assert f"PASS: {len(load(f'runs/{model}').steps)} steps audited, worst z" in out
+    run = load(f"runs/{model}")
+    counted = f"{len(run.steps)} steps audited ({len(run.weights)} pass), worst z"
+    assert f"PASS: {counted}" in out
     assert f"Report: runs/{model}" in out
     assert "steps  worst z" in err
     assert load(f"runs/{model}").verdict == "pass"

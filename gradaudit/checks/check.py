@@ -190,17 +190,17 @@ def rounding_is_calibrated(rule: Rule, case: Case) -> None:
     scores: dict[str, list[np.ndarray]] = {}
     for seed in range(12):
         for name, theirs, ours in _float32_runs(rule, case, seed):
+            kink = 0.0 if ours.kink is None else ours.kink
             with np.errstate(all="ignore"):
-                smooth = ours.sigma if ours.kink is None else np.sqrt(ours.sigma**2 + ours.kink)
-                z = np.abs(theirs - ours.value) / smooth
-            z = np.where(theirs == ours.value, 0.0, z)
+                beyond = np.maximum(np.abs(theirs - ours.value) - kink, 0.0)
+                z = np.where(beyond == 0, 0.0, beyond / ours.sigma)
             if z.size and np.max(z) > HALF_THRESHOLD:
                 raise CheckFailure(
                     f"{name} is off by {np.max(z):.2f} σ in correct code. Expected at most "
                     f"{HALF_THRESHOLD}: the rule is better conditioned than Keras's computation"
                 )
             if (ours.sigma > 0).any():
-                scores.setdefault(name, []).append(z[smooth > 0].ravel())
+                scores.setdefault(name, []).append(z[ours.sigma > 0].ravel())
     for name, found in scores.items():
         z = np.concatenate(found)
         rms = float(np.sqrt(np.mean(z**2)))

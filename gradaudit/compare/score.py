@@ -1,5 +1,7 @@
 """z-scores and verdicts."""
 
+from collections.abc import Iterable, Mapping
+
 import numpy as np
 from keras import tree
 
@@ -49,18 +51,33 @@ def compare(record: StepRecord, reference: Reference, threshold: float) -> Compa
         max_z=np.nan if worst is None else float(np.max(worst.z)),
         worst_path="" if worst is None else worst.path,
         worst_index=() if worst is None else worst_index(worst.z),
-        verdict=overall({tensor.verdict for tensor in tensors}),
+        verdict="fail" if loss_z > threshold else overall(tensors),
         capture_ms=record.capture_ms,
         reference_ms=reference.reference_ms,
     )
 
 
-def overall(verdicts: set[str]) -> str:
-    """Return the verdict on a whole from those on its parts."""
+def overall(tensors: Iterable[TensorComparison]) -> str:
+    """Return the verdict on a whole from those on its tensors.
+
+    A whole is unresolved where one of its stages is: where nothing of it could be said, counters
+    of the optimizer aside.
+    """
+    stages: dict[str, set[str]] = {}
+    for tensor in tensors:
+        stages.setdefault(tensor.stage, set())
+        if tensor.tape.ndim or tensor.verdict != "pass":
+            stages[tensor.stage].update(tensor.verdicts.ravel().tolist())
+    return of_stages(stages)
+
+
+def of_stages(stages: Mapping[str, set[str]]) -> str:
+    """Return the verdict on a whole from the verdicts on the weights of its stages."""
+    present = set().union(*stages.values())
     for verdict in ("fail", "unjudged"):
-        if verdict in verdicts:
+        if verdict in present:
             return verdict
-    return "unresolved" if verdicts == {"unresolved"} else "pass"
+    return "unresolved" if {"unresolved"} in stages.values() else "pass"
 
 
 def worst_index(z: np.ndarray) -> tuple[int, ...]:
@@ -68,18 +85,23 @@ def worst_index(z: np.ndarray) -> tuple[int, ...]:
     return tuple(int(i) for i in np.unravel_index(int(np.argmax(z)), z.shape))
 
 
-def _scores(tape: np.ndarray, estimate: Estimate) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return z, the spread that it is measured in, and |tape − reference|."""
+def _scores(tape: np.ndarray, estimate: Estimate) -> tuple[np.ndarray, np.ndarray]:
+    """Return z, and where nothing can be said because the reference may overflow or not.
+
+    z is the difference that no kink explains, in σ. Not a number against a number is infinitely
+    far off, unless the reference is a number that a correct computation may lose by an overflow.
+    """
+    value, kink = estimate.value, 0.0 if estimate.kink is None else estimate.kink
+    either = np.isfinite(value) & ~np.isfinite(np.broadcast_to(kink, value.shape))
     with np.errstate(all="ignore"):
-        difference = np.abs(tape - estimate.value)
-        spread = estimate.sigma
-        if estimate.kink is not None:
-            spread = np.hypot(spread, estimate.kink)
-        spread = np.where(np.isnan(spread), np.inf, spread)
-        alike = (tape == estimate.value) | (np.isnan(tape) & np.isnan(estimate.value))
-        z = np.where(np.isnan(difference), np.inf, difference) / spread
-        z = np.where(alike | np.isinf(spread), 0.0, z)
-    return z, spread, difference
+        difference = np.abs(tape - value)
+        beyond = np.maximum(difference - np.where(either, 0.0, kink), 0.0)
+        z = np.where(beyond == 0, 0.0, beyond / estimate.sigma)
+        numbers = np.isfinite(tape) & np.isfinite(value)
+        alike = (tape == value) | (np.isnan(tape) & ~np.isfinite(value))
+        alike |= np.isnan(value) & ~np.isfinite(tape)
+        z = np.where(alike, 0.0, np.where(numbers, z, np.inf))
+    return z, either
 
 
 def _tensor(
@@ -92,17 +114,26 @@ def _tensor(
     batch_size: int,
 ) -> TensorComparison:
     tape = np.asarray(tape, np.float64)
-    z, spread, difference = _scores(tape, estimate)
-    smooth = difference <= threshold * estimate.sigma
+    value, sigma = estimate.value, estimate.sigma
+    z, either = _scores(tape, estimate)
+    kink = np.zeros(value.shape) if estimate.kink is None else estimate.kink
     verdicts = np.where(z > threshold, "fail", "pass").astype("<U10")
-    if estimate.kink is not None:
-        verdicts[(z <= threshold) & ~smooth & (spread > estimate.sigma)] = "kink"
-        verdicts[np.isinf(spread) & ~smooth] = "unresolved"
-    norm = np.linalg.norm(estimate.value)
-    noise = np.linalg.norm(np.where(np.isfinite(estimate.sigma), estimate.sigma, 0.0))
-    if noise > UNRESOLVED * norm:
+    verdicts[either & (z > threshold)] = "unresolved"
+    z = np.where(either & (z > threshold), 0.0, z)
+    with np.errstate(all="ignore"):
+        excused = (z <= threshold) & (np.abs(tape - value) > threshold * sigma) & (kink > 0)
+        excused &= np.isfinite(tape) & ~either
+        # A choice that outweighs the value leaves not even its sign to be judged.
+        verdicts[excused] = np.where(kink <= np.abs(value), "kink", "unresolved")[excused]
+        norm = np.linalg.norm(value)
+        finite = np.isfinite(sigma) & np.isfinite(kink)
+        noise = np.linalg.norm(sigma[finite])
+        doubt = np.linalg.norm(kink[finite])
+        tolerance = float(np.linalg.norm(threshold * sigma + kink))
+        detectable = tolerance / float(norm) if tolerance and norm else np.inf if tolerance else 0.0
+        detectable = np.inf if np.isnan(detectable) else detectable
+    if noise > UNRESOLVED * norm or doubt > norm:
         verdicts[verdicts == "pass"] = "unresolved"
-    tolerance = threshold * np.linalg.norm(spread)
     present = set(verdicts.ravel().tolist())
     verdict = next((v for v in ("fail", "unresolved", "kink") if v in present), "pass")
     return TensorComparison(
@@ -112,14 +143,14 @@ def _tensor(
         dtype=str(weight.dtype),
         oracle=estimate.oracle,
         tape=tape,
-        reference=estimate.value,
+        reference=value,
         weight=np.asarray(weight, np.float64),
-        sigma=spread,
+        sigma=sigma,
         z=z,
         verdicts=verdicts,
         kappa=estimate.kappa,
-        detectable_rel=0.0 if tolerance == 0 else float(tolerance / norm) if norm else np.inf,
-        kinks=0 if estimate.kink is None else int(np.count_nonzero(estimate.kink)),
+        detectable_rel=detectable,
+        kinks=int(np.count_nonzero(kink)),
         verdict=verdict,
         cause=_cause(verdict, tape, estimate, verdicts, batch_size),
     )
@@ -137,7 +168,7 @@ def _cause(
     ):
         return "a correct computation may overflow here in the precision of the audited step"
     if verdict == "unresolved":
-        return "the rounding error is larger than a tenth of the values themselves"
+        return "rounding errors or choices at kinks are too large a part of the values"
     if not np.isfinite(tape).all():
         return "not finite, and rightly so"
     return ""

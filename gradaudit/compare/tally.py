@@ -2,7 +2,7 @@
 
 from collections import Counter
 
-from gradaudit.compare.score import overall
+from gradaudit.compare.score import of_stages
 from gradaudit.records import Comparison
 
 _MOST_FAILURES = 20
@@ -12,7 +12,8 @@ class Tally:
     """Counts verdicts over the steps of a run, and keeps its worst weight.
 
     steps: audited steps. counts: single weights by stage and verdict. max_z, worst: the largest
-    score and where it was. failures: the first failing tensors, in words. unjudged: reasons by
+    score and where it was. failed: how many losses and tensors failed; failures: the first of them,
+    in words. unjudged: reasons by
     stage and path.
     """
 
@@ -22,29 +23,41 @@ class Tally:
         self.max_z = 0.0
         self.worst = ""
         self.failures: list[str] = []
-        self.failing_tensors = 0
+        self.failed = 0
+        self._stages: dict[str, set[str]] = {"gradient": set(), "update": set()}
         self.unjudged: dict[str, str] = {}
 
-    def add(self, comparison: Comparison) -> None:
+    def add(self, comparison: Comparison, threshold: float) -> None:
         self.steps += 1
         if comparison.max_z > self.max_z:
             self.max_z = comparison.max_z
             self.worst = (
                 f"{comparison.worst_path}{list(comparison.worst_index)} in step {comparison.step}"
             )
+        if comparison.loss_z > threshold:
+            self._fail(
+                f"step {comparison.step}: the loss is {comparison.loss_tape!r} and should be "
+                f"{comparison.loss_reference!r}, z = {comparison.loss_z:.3g}"
+            )
         for tensor in comparison.tensors:
+            if tensor.tape.ndim or tensor.verdict != "pass":
+                self._stages[tensor.stage].update(tensor.verdicts.ravel().tolist())
             self.counts[tensor.stage].update(tensor.verdicts.ravel().tolist())
             if tensor.verdict == "fail":
-                self.failing_tensors += 1
-                if len(self.failures) < _MOST_FAILURES:
-                    self.failures.append(
-                        f"step {comparison.step}, {tensor.stage} of {tensor.path}: {tensor.cause}"
-                    )
+                self._fail(
+                    f"step {comparison.step}, {tensor.stage} of {tensor.path}: {tensor.cause}"
+                )
             if tensor.verdict == "unjudged":
                 self.unjudged[f"{tensor.stage} of {tensor.path}"] = tensor.cause
+
+    def _fail(self, words: str) -> None:
+        self.failed += 1
+        if len(self.failures) < _MOST_FAILURES:
+            self.failures.append(words)
 
     @property
     def verdict(self) -> str:
         """Verdict of all steps so far; "unjudged" where there are none."""
-        present = {v for counter in self.counts.values() for v in counter}
-        return overall(present) if present else "unjudged"
+        if self.failed:
+            return "fail"
+        return of_stages(self._stages) if self.steps else "unjudged"

@@ -30,7 +30,7 @@ class Table:
             names = sorted(set(self.target))
             return np.array([names.index(cell) for cell in self.target])
         for row, number in enumerate(numbers):
-            if not number.is_integer():
+            if not (number.is_integer() and abs(number) < 2**31):
                 raise DataError(
                     f"{self.name}, row {row + 1}: the target {self.target_name!r} is "
                     f"{self.target[row]}. Expected a class: a whole number from 0 on, or a name."
@@ -92,10 +92,10 @@ def _number(cell: str, name: str, row: int, column: str) -> float:
         number = float(cell)
     except ValueError:
         number = math.nan
-    if not math.isfinite(number):
+    if not abs(number) < 3.4e38:  # what float32 holds; false for NaN, too
         raise DataError(
-            f"{name}, row {row + 1}: the column {column!r} is {cell.strip()!r}. "
-            "Expected a finite number. Mend the cell or leave out the row or the column."
+            f"{name}, row {row + 1}: the column {column!r} is {cell.strip()!r}. Expected a finite "
+            "number that float32 holds. Mend the cell, or leave out the row or the column."
         )
     return number
 

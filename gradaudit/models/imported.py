@@ -30,6 +30,10 @@ def import_build(name: str) -> Callable[[], Any]:
             f"the module {error.name!r} was not found on the way to {name!r}. Expected a "
             "module in the working folder or among the installed packages."
         ) from error
+    except Exception as error:
+        raise UsageError(
+            f"the module {module_name!r} cannot be imported: {type(error).__name__}: {error}."
+        ) from error
     build = getattr(module, function, None)
     if not callable(build):
         known = [key for key, value in vars(module).items() if callable(value) and key[0] != "_"]

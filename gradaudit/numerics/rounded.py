@@ -16,9 +16,12 @@ do with the terms' sizes: a rounding of the partial sum sₖ has variance u² s�
 sₖ² over orders is (k/n)² y² + k (n − k)/n² Σ aᵢ², that of a random walk from 0 to y (a Brownian
 bridge). Summed over k this gives the two terms. Pairwise and blocked summation stay below it.
 
-At a kink the framework may take either branch. An element that depends on such a choice has a
-second variance, `kink`: the square of the difference that the other branch would make. An
-overflow of the audited precision is a kink whose difference is infinite.
+In half precisions r(y) = h(y)²: with 8 or 11 bits, rows that are alike round alike, and constants
+and kernels are off in the same way for all rows.
+
+At a kink the framework may take either branch. An element that depends on such choices carries in
+`kink` the sum of the differences, in size, that the other branches would make. An overflow of the
+audited precision is a kink whose difference is infinite.
 """
 
 import math
@@ -58,7 +61,7 @@ class Rounded(Carrier):
 
     value: float64 array.
     variance: variance of the rounding error, of value's shape, or None for exact.
-    kink: variance that the other branches of doubtful comparisons would add, or None.
+    kink: what the other branches of doubtful comparisons could change, or None.
     precision: the framework's precision that the value is held in.
     """
 
@@ -101,10 +104,8 @@ class Rounded(Carrier):
     @property
     def doubt(self) -> np.ndarray:
         """Half-width of the interval in which the framework's value must be expected."""
-        spread = _plus(self.variance, self.kink)
-        if spread is None:
-            return np.zeros(self.shape)
-        return DOUBT * np.sqrt(np.where(np.isnan(spread), np.inf, spread))
+        doubt = DOUBT * self.sigma + (0.0 if self.kink is None else self.kink)
+        return np.where(np.isnan(doubt), np.inf, doubt)
 
     def __repr__(self) -> str:
         return f"Rounded({self.value!r}, sigma={self.sigma!r}, precision={self.precision.name})"
@@ -194,10 +195,12 @@ def _rounded(
     """Return a result that was rounded once to `precision`, with `ulps` u accuracy."""
     value = np.asarray(value)
     if ulps:
-        own = precision.variance(ulps * precision.roundoff) / 3 * binade(value) ** 2
+        one = precision.variance(ulps * precision.roundoff) * binade(value) ** 2
+        own = one / 3 if precision.roundoff <= 2.0**-24 else one
         variance = _plus(own + precision.smallest**2 * (value != 0), variance)
-    if value.size and np.max(np.abs(value)) > precision.largest:
-        kink = _plus(np.where(np.abs(value) > precision.largest, np.inf, 0.0), kink)
+    if value.size and 2 * np.max(np.abs(value)) > precision.largest:
+        margin = 0.0 if variance is None else DOUBT * np.sqrt(variance)
+        kink = _plus(np.where(np.abs(value) + margin > precision.largest, np.inf, 0.0), kink)
     return Rounded(value, variance, kink, precision)
 
 
@@ -239,15 +242,15 @@ def _structural(function: Callable, *arrays: Rounded) -> Rounded:
 
 def _elementary(ufunc: np.ufunc, a: Rounded) -> Rounded:
     y = ufunc(a.value)
-    slope = ELEMENTARY[ufunc].derivative(a.value, y) ** 2
+    slope = ELEMENTARY[ufunc].derivative(a.value, y)
     known, precision = ELEMENTARY[ufunc], a.precision
     ulps = known.ulps if precision.roundoff <= 2.0**-24 else known.half_ulps
-    kink = _times(a.kink, slope)
+    kink = _times(a.kink, np.abs(slope))
     if known.inside is not None:
         overflows = known.inside(a.value) > precision.largest
         if overflows.any():
-            kink = _plus(np.where(overflows, y**2, 0.0), kink)
-    return _rounded(y, _times(a.variance, slope), kink, precision, ulps)
+            kink = _plus(np.where(overflows, np.abs(y), 0.0), kink)
+    return _rounded(y, _times(a.variance, slope**2), kink, precision, ulps)
 
 
 def _add(x: Any, y: Any, sign: float = 1.0) -> Rounded:
@@ -259,11 +262,10 @@ def _add(x: Any, y: Any, sign: float = 1.0) -> Rounded:
 
 def _multiply(x: Any, y: Any) -> Rounded:
     a, b = _operands(x, y)
-    aa, bb = a.value**2, b.value**2
     return _rounded(
         a.value * b.value,
-        _plus(_times(a.variance, bb), _times(b.variance, aa)),
-        _plus(_times(a.kink, bb), _times(b.kink, aa)),
+        _plus(_times(a.variance, b.value**2), _times(b.variance, a.value**2)),
+        _plus(_times(a.kink, np.abs(b.value)), _times(b.kink, np.abs(a.value))),
         a.precision,
         ulps=float(not (_power_of_two(x) or _power_of_two(y))),
     )
@@ -272,10 +274,10 @@ def _multiply(x: Any, y: Any) -> Rounded:
 def _divide(x: Any, y: Any) -> Rounded:
     a, b = _operands(x, y)
     quotient = a.value / b.value
-    by_a, by_b = 1 / b.value**2, (quotient / b.value) ** 2
+    by_a, by_b = np.abs(1 / b.value), np.abs(quotient / b.value)
     return _rounded(
         quotient,
-        _plus(_times(a.variance, by_a), _times(b.variance, by_b)),
+        _plus(_times(a.variance, by_a**2), _times(b.variance, by_b**2)),
         _plus(_times(a.kink, by_a), _times(b.kink, by_b)),
         a.precision,
         ulps=float(not _power_of_two(y)),
@@ -285,11 +287,11 @@ def _divide(x: Any, y: Any) -> Rounded:
 def _raise(x: Any, y: Any) -> Rounded:
     a, b = _operands(x, y)
     power = a.value**b.value
-    by_a = (b.value * a.value ** (b.value - 1)) ** 2
+    by_a = np.abs(b.value * a.value ** (b.value - 1))
     by_b = None if b.variance is None else (power * np.log(a.value)) ** 2
     return _rounded(
         power,
-        _plus(_times(a.variance, by_a), None if by_b is None else _times(b.variance, by_b)),
+        _plus(_times(a.variance, by_a**2), None if by_b is None else _times(b.variance, by_b)),
         _times(a.kink, by_a),
         a.precision,
         ulps=2.0,
@@ -324,7 +326,7 @@ def _compare(ufunc: np.ufunc) -> Callable[[Any, Any], Decision]:
 
 def _sign(a: Rounded) -> Rounded:
     decision = _compare(np.greater)(a, 0.0)
-    kink = np.where(decision.doubtful, 4.0, 0.0) if decision.doubtful.any() else None
+    kink = np.where(decision.doubtful, 2.0, 0.0) if decision.doubtful.any() else None
     return Rounded(np.sign(a.value), None, kink, a.precision)
 
 
@@ -340,7 +342,10 @@ def _matmul(x: Any, y: Any) -> Rounded:
     if n > 1:
         own = own + n / 9 * p.variance(p.matmul_roundoff) * value**2
     variance = _plus(own, None if a.variance is None else a.variance @ bb)
-    kink = _plus(None if a.kink is None else a.kink @ bb, None if b.kink is None else aa @ b.kink)
+    kink = _plus(
+        None if a.kink is None else a.kink @ np.abs(b.value),
+        None if b.kink is None else np.abs(a.value) @ b.kink,
+    )
     return _rounded(value, variance, kink, p)
 
 
@@ -362,7 +367,7 @@ def _sum(a: Rounded, axis: Any = None, keepdims: bool = False) -> Rounded:
     if n * p.sum_roundoff >= 1:
         # A term below half a unit of the partial sum is lost: a sum stands still where all are.
         lost = np.abs(value) * p.sum_roundoff > largest
-        kink = _plus(np.where(lost, value**2, 0.0), kink)
+        kink = _plus(np.where(lost, np.abs(value), 0.0), kink)
     return _rounded(value, _plus(own, variance), kink, p)
 
 
@@ -389,13 +394,17 @@ def _sort(a: Rounded, axis: int = -1) -> Rounded:
 
 
 def _where(condition: Decision | np.ndarray, x: Any, y: Any) -> Rounded:
-    if not isinstance(condition, Decision):
-        a, b = _operands(x, y)
-        return _structural(lambda p, q: np.where(condition, p, q), a, b)
-    a, b = _operands(condition, x, y)
-    chosen = _structural(lambda p, q: np.where(condition.value, p, q), a, b)
-    if condition.doubtful.any():
-        other = np.where(condition.doubtful, (a.value - b.value) ** 2, 0.0)
+    doubted = isinstance(condition, Decision)
+    a, b = _operands(condition, x, y) if doubted else _operands(x, y)
+    outcome = condition.value if doubted else condition
+    chosen = _structural(lambda p, q: np.where(outcome, p, q), a, b)
+    for branch in (a, b):
+        # Some kernels multiply by 0 or 1 instead, and 0 times an overflow is not a number.
+        if branch.kink is not None and not np.isfinite(branch.kink).all():
+            lost = np.where(np.isfinite(branch.kink), 0.0, np.inf)
+            chosen.kink = np.broadcast_to(_plus(lost, chosen.kink), chosen.shape)
+    if doubted and condition.doubtful.any():
+        other = np.where(condition.doubtful, np.abs(a.value - b.value), 0.0)
         chosen.kink = np.broadcast_to(_plus(other, chosen.kink), chosen.shape)
     return chosen
 

@@ -9,6 +9,7 @@ import keras
 import numpy as np
 from keras import tree
 
+from gradaudit.errors import UnsupportedModelError
 from gradaudit.numerics import (
     PRECISIONS,
     Arithmetic,
@@ -81,18 +82,27 @@ class Derivation:
         raw = model_inputs(model, record.x)
         dtypes = [str(x.dtype) if x.dtype.kind == "f" else keras.config.floatx() for x in raw]
         inputs = [arithmetic.array(x, dtype) for x, dtype in zip(raw, dtypes, strict=True)]
-        (y_pred,), (dtype,), backward = walk.model(model, inputs, dtypes, self._to_logits)
-
-        options = dict(term.options) | ({"from_logits": True} if self._to_logits else {})
-        call = LossCall(term.loss, options, term.dtype, arithmetic, keras.config.epsilon())
         (true,) = tree.flatten(record.y)
+        # A last axis that the loss squeezes away takes the logits with it.
+        squeezed = true.ndim > 1 and true.ndim == len(model.output_shape) - 1
+        to_logits = self._to_logits and not (squeezed and model.output_shape[-1] == 1)
+        (y_pred,), (dtype,), backward = walk.model(model, inputs, dtypes, to_logits)
+
+        options = dict(term.options) | ({"from_logits": True} if to_logits else {})
+        call = LossCall(term.loss, options, term.dtype, arithmetic, keras.config.epsilon())
         y_true, ranked = same_rank(true, arithmetic.cast(y_pred, term.dtype))
         weight = next(iter(tree.flatten(record.sample_weight)), None)
         losses, loss_vjp = term.rule.function(call, y_true, ranked)
         loss, reduce_vjp = reduce_losses(call, losses, weight, term.reduction)
 
         scale = call.array(self._loss_scale(record))
-        dy = loss_vjp(reduce_vjp(scale)).reshape(y_pred.shape)
+        dy = loss_vjp(reduce_vjp(scale))
+        if dy.size != y_pred.size:
+            raise UnsupportedModelError(
+                f"the targets {true.shape} are broadcast against the predictions {y_pred.shape} by "
+                f"the loss {term.name!r}, which its rule does not do. Expected one target each."
+            )
+        dy = dy.reshape(y_pred.shape)
         backward([arithmetic.cast(dy, dtype)])
         return {"": loss, **walk.cotangents}
 
@@ -129,8 +139,7 @@ class Derivation:
             if excess is not None:
                 sigma = np.hypot(sigma, found.value - excess[path].value)
             start = 0.0 if before is None else np.asarray(before[path], np.float64)
-            kink = None if found.kink is None else np.sqrt(found.kink)
-            estimates[path] = Estimate(found.value - start, sigma, kink, kappa, "derived")
+            estimates[path] = Estimate(found.value - start, sigma, found.kink, kappa, "derived")
         return estimates
 
 
@@ -143,7 +152,7 @@ def _kappa(twin: np.ndarray | Simulated, reference: Rounded) -> float:
     value = np.asarray(getattr(twin, "value", twin), np.float64)
     usable = (reference.sigma > 0) & np.isfinite(value) & np.isfinite(reference.value)
     if reference.kink is not None:
-        usable = usable & (reference.kink <= reference.sigma**2)
+        usable = usable & (reference.kink <= reference.sigma)
     if not usable.any():
         return 1.0
     ratio = (value - reference.value)[usable] / reference.sigma[usable]

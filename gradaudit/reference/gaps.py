@@ -1,6 +1,7 @@
 """What of a model or an optimizer no rule covers: all of it at once, before the first step."""
 
 import functools
+from collections import Counter
 from typing import Any
 
 import keras
@@ -24,8 +25,15 @@ def model_gaps(model: keras.Model) -> list[str]:
     """Return, for each part of the model whose gradient cannot be derived, what and why."""
     gaps = []
     for method in ("train_step", "compute_loss"):
-        if getattr(type(model), method) is not getattr(keras.Model, method):
+        own = getattr(type(model), method) is not getattr(keras.Model, method)
+        if own or method in vars(model):
             gaps.append(f"the model overrides {method}")
+    if "apply" in vars(model.optimizer):
+        gaps.append("the optimizer's apply was replaced on the instance")
+    paths = [v.path for v in model.variables]
+    gaps += [f"several variables are called {path!r}" for path in _repeated(paths)]
+    if model.built and not model.trainable_variables:
+        gaps.append("the model has no trainable weights")
     gaps += _layer_gaps(model)
     term = loss_term(model)
     if isinstance(term, str):
@@ -66,9 +74,7 @@ def _layer_gaps(layer: Any) -> list[str]:
         gaps.append(f"{where} owns {', '.join(sorted(unknown))}, which its rule does not know")
     if not layer.autocast:
         gaps.append(f"{where} does not cast its inputs to its dtype (autocast=False)")
-    if layer.activity_regularizer is not None:
-        gaps.append(f"{where} has an activity regularizer")
-    gaps += [f"the weight {v.path!r} has a regularizer" for v in layer.weights if v.regularizer]
+    gaps += [f"{where} has a {name}" for name in _set(layer, "_regularizer")]
     activation = getattr(layer, "activation", None)
     if activation is not None:
         rule = find_rule(activation)
@@ -105,8 +111,19 @@ def update_gaps(model: keras.Model) -> list[str]:
     gaps = [] if known is not None else [f"{where} has no derived rule"]
     gaps += [f"{where} has {option}" for option in _OPTIMIZER_OPTIONS if getattr(optimizer, option)]
     gaps += [
-        f"the weight {v.path!r} has a constraint"
-        for v in model.trainable_variables
-        if v.constraint is not None
+        f"the layer {layer.name!r} has a {name}"
+        for layer in model._flatten_layers(include_self=False)
+        for name in _set(layer, "_constraint")
     ]
+    paths = [v.path for v in model.optimizer.variables]
+    gaps += [f"several optimizer variables are called {path!r}" for path in _repeated(paths)]
     return gaps
+
+
+def _set(layer: Any, ending: str) -> list[str]:
+    """Return the options of a layer with a name of this ending that are not None."""
+    return [name for name, value in vars(layer).items() if name.endswith(ending) and value]
+
+
+def _repeated(names: list[str]) -> list[str]:
+    return [name for name, count in Counter(names).items() if count > 1]

@@ -1,5 +1,6 @@
 """Which loss a model was compiled with, and whether it takes logits behind its predictions."""
 
+import functools
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -72,9 +73,12 @@ def takes_logits(term: LossTerm, last_layer: Any) -> bool:
 
     A cast between the two, as in mixed precision, hides the logits from the loss.
     """
+    activation = getattr(last_layer, "activation", None)
+    if isinstance(activation, functools.partial):
+        activation = activation.func
     return (
         term.rule is not None
         and term.rule.target in _UNWRAPPING
-        and getattr(last_layer, "activation", None) in _LEAVING_LOGITS
+        and activation in _LEAVING_LOGITS
         and last_layer.compute_dtype == term.dtype
     )

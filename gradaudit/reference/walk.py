@@ -84,8 +84,9 @@ class Walk:
         for tensor, x in zip(graph.inputs, inputs, strict=True):
             # The model casts to its own compute dtype, then each Input to the one it declares.
             x = self.arithmetic.cast(x, model.compute_dtype)
-            values[id(tensor)] = self.arithmetic.cast(x, tensor.dtype)
-            kinds[id(tensor)] = tensor.dtype
+            kind = tensor.dtype if "float" in tensor.dtype else keras.config.floatx()
+            values[id(tensor)] = self.arithmetic.cast(x, kind)
+            kinds[id(tensor)] = kind
         last = {id(tensor) for tensor in graph.outputs} if to_logits else set()
         tape: list[tuple[list[int], list[int], Callable]] = []
         for node in nodes(graph):
@@ -152,6 +153,6 @@ def output_layer(model: keras.Model) -> Any:
 
 def model_inputs(model: keras.Model, x: Any) -> list[np.ndarray]:
     """Return a batch's inputs in the order of the model's own."""
-    if isinstance(x, dict):  # Keras asks for the names of the inputs as keys
+    if isinstance(x, dict) and all(tensor.name in x for tensor in model.inputs):
         return [np.asarray(x[tensor.name]) for tensor in model.inputs]
     return [np.asarray(part) for part in tree.flatten(x)]

@@ -4,7 +4,7 @@ One job: Comparison to files that a reviewer can sign. Rejected: one file at the
 which a killed run never writes.
 """
 
-from gradaudit.report.folder import FILES, RunFolder
+from gradaudit.report.folder import FILES, RunFolder, uninterrupted
 from gradaudit.report.run import Run, load
 
-__all__ = ["FILES", "Run", "RunFolder", "load"]
+__all__ = ["FILES", "Run", "RunFolder", "load", "uninterrupted"]

@@ -2,8 +2,12 @@
 
 import json
 import os
+import signal
+import tempfile
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -33,9 +37,7 @@ class RunFolder:
         self.path = Path(path)
         self._rows_per_tensor = rows_per_tensor
         self.rows_left_out = 0
-        self._open(overwrite)
-
-    def _open(self, overwrite: bool) -> None:
+        self._begun = False
         present = [name for name in FILES if (self.path / name).exists()]
         if present and not overwrite:
             raise FolderError(
@@ -44,18 +46,26 @@ class RunFolder:
             )
         try:
             self.path.mkdir(parents=True, exist_ok=True)
-            self.write_run({"schema_version": SCHEMA_VERSION, "verdict": "running"})
-            for name, columns in zip(FILES, (STEPS, TENSORS, WEIGHTS), strict=False):
-                (self.path / name).write_text(",".join(columns) + "\n")
+            with tempfile.TemporaryFile(dir=self.path):
+                pass
         except OSError as error:
             raise FolderError(
                 f"{self.path} cannot be written to ({error.strerror or error}). Expected a folder "
                 "that can be made or written to. Name another one."
             ) from error
 
+    def _begin(self) -> None:
+        """Replace what lies there by empty tables, now that there is something to write."""
+        self._begun = True
+        self.write_run({"schema_version": SCHEMA_VERSION, "verdict": "running"})
+        for name, columns in zip(FILES, (STEPS, TENSORS, WEIGHTS), strict=False):
+            (self.path / name).write_text(",".join(columns) + "\n")
+
     def append(self, comparison: Comparison) -> None:
         """Add the rows of one audited step. The row of steps.csv comes last: it seals the step."""
         start = time.perf_counter()
+        if not self._begun:
+            self._begin()
         weights = weight_rows(comparison, self._rows_per_tensor)
         total = sum(tensor.tape.size for tensor in comparison.tensors)
         self.rows_left_out += total - len(weights)
@@ -71,7 +81,25 @@ class RunFolder:
 
     def write_run(self, run: dict[str, Any]) -> None:
         """Replace run.json as a whole."""
+        if not self._begun:
+            self._begin()
         _replace(self.path / "run.json", lambda file: json.dump(run, file, indent=2, default=str))
+
+
+@contextmanager
+def uninterrupted() -> Iterator[None]:
+    """Hold back a Ctrl-C until the rows of a step are whole, in every table."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    held: list[int] = []
+    usual = signal.signal(signal.SIGINT, lambda number, frame: held.append(number))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, usual)
+    if held:
+        signal.raise_signal(signal.SIGINT)
 
 
 def _replace(path: Path, write: Callable[[Any], None]) -> None:

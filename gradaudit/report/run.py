@@ -44,6 +44,8 @@ def load(folder: str | os.PathLike) -> Run:
         )
     try:
         run = json.loads((path / "run.json").read_text())
+        if not isinstance(run, dict) or "verdict" not in run:
+            raise ValueError("run.json has no verdict")
         columns = (STEPS, TENSORS, WEIGHTS)
         tables = [_read(path / name, own) for name, own in zip(FILES, columns, strict=False)]
     except ValueError as error:

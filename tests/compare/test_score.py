@@ -39,8 +39,12 @@ def test_z_is_the_difference_in_sigma():
     ("tape", "value", "sigma", "kink", "verdicts"),
     [
         ([1.0, 2.0], [1.0, 2.5], 0.03, None, ["pass", "fail"]),
-        ([1.0, 2.0], [1.0, 2.5], 0.03, [0, 0.2], ["pass", "kink"]),
-        ([1.0, 2.0], [1.0, 5.5], 0.03, [0, 0.2], ["pass", "fail"]),
+        ([1.0, 2.0], [1.0, 2.5], 0.03, [0, 0.3], ["pass", "kink"]),
+        ([1.0, 2.0], [1.0, 2.5], 0.03, [0, 0.2], ["pass", "fail"]),
+        ([1.0, -2.0], [1.0, 2.5], 0.03, [0, 5.0], ["unresolved", "unresolved"]),
+        ([1.0, 7.0], [1.0, np.nan], np.inf, None, ["pass", "fail"]),
+        ([1.0, 7.0], [1.0, np.inf], 0.03, [0, np.inf], ["pass", "fail"]),
+        ([1.0, np.nan], [1.0, np.inf], 0.03, [0, np.inf], ["pass", "pass"]),
         ([1.0, np.inf], [1.0, 2.5], 0.03, None, ["pass", "fail"]),
         ([1.0, np.nan], [1.0, 2.5], 0.03, None, ["pass", "fail"]),
         ([1.0, np.nan], [1.0, np.nan], 0.03, None, ["pass", "pass"]),
@@ -49,7 +53,7 @@ def test_z_is_the_difference_in_sigma():
         ([1.0, 1.0], [1.0, np.nan], 0.03, None, ["pass", "fail"]),
         ([1.0, np.inf], [1.0, 2.5], 0.03, [0, np.inf], ["pass", "unresolved"]),
         ([1.0, 2.5], [1.0, 2.5], 0.03, [0, np.inf], ["pass", "pass"]),
-        ([1.0, 9.0], [1.0, 2.5], 0.03, [0, np.nan], ["pass", "unresolved"]),
+        ([1.0, 2.0], [1.0, 2.5], 0.03, [0, np.nan], ["pass", "unresolved"]),
         ([0.0, 1.0], [0.0, 1.0], 0.0, None, ["pass", "pass"]),
         ([1e-30, 1.0], [0.0, 1.0], 0.0, None, ["fail", "pass"]),
         ([1.0, 1.0], [1.0, 1.0], 0.3, None, ["unresolved", "unresolved"]),
@@ -98,9 +102,9 @@ def test_the_update_is_the_change_of_the_variable():
 def test_a_tally_counts_single_weights():
     tally = Tally()
     assert tally.verdict == "unjudged"
-    tally.add(compared([1.0, 2.0], [1.0, 2.0], 1e-3))
+    tally.add(compared([1.0, 2.0], [1.0, 2.0], 1e-3), 8.0)
     assert tally.verdict == "pass"
-    tally.add(compared([1.0, 2.0], [1.0, 2.5], 1e-3))
+    tally.add(compared([1.0, 2.0], [1.0, 2.5], 1e-3), 8.0)
     assert tally.verdict == "fail"
     assert tally.counts["gradient"] == {"pass": 3, "fail": 1}
     assert tally.worst == "d/kernel[1] in step 3"

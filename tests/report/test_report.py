@@ -128,7 +128,9 @@ def test_another_run_is_refused_and_left_alone(tmp_path):
 def test_overwriting_replaces_the_run_and_nothing_else(tmp_path):
     (tmp_path / "notes.txt").write_text("mine")
     folder(tmp_path).append(comparison(tensor()))
-    folder(tmp_path, overwrite=True)
+    again = folder(tmp_path, overwrite=True)
+    assert len(load(tmp_path).steps) == 1  # until there is something to write
+    again.write_run({"verdict": "aborted"})
     assert len(load(tmp_path).steps) == 0
     assert (tmp_path / "notes.txt").read_text() == "mine"
 
