@@ -39,7 +39,8 @@ def compare(record: StepRecord, reference: Reference, threshold: float) -> Compa
     loss_reference, loss_z = np.nan, np.nan
     if reference.loss is not None:
         loss_reference = float(reference.loss.value)
-        loss_z = float(_scores(np.asarray(record.loss), reference.loss)[0])
+        z, either = _scores(np.asarray(record.loss), reference.loss)
+        loss_z = 0.0 if either else float(z)
     return Comparison(
         step=record.step,
         epoch=record.epoch,
@@ -100,7 +101,7 @@ def _scores(tape: np.ndarray, estimate: Estimate) -> tuple[np.ndarray, np.ndarra
         numbers = np.isfinite(tape) & np.isfinite(value)
         alike = (tape == value) | (np.isnan(tape) & ~np.isfinite(value))
         alike |= np.isnan(value) & ~np.isfinite(tape)
-        z = np.where(alike, 0.0, np.where(numbers, z, np.inf))
+        z = np.where(alike | np.isnan(z) & numbers, 0.0, np.where(numbers, z, np.inf))
     return z, either
 
 
@@ -120,6 +121,7 @@ def _tensor(
     verdicts = np.where(z > threshold, "fail", "pass").astype("<U10")
     verdicts[either & (z > threshold)] = "unresolved"
     z = np.where(either & (z > threshold), 0.0, z)
+    verdicts[np.isfinite(value) & ~np.isfinite(sigma) & (tape != value)] = "unresolved"
     with np.errstate(all="ignore"):
         excused = (z <= threshold) & (np.abs(tape - value) > threshold * sigma) & (kink > 0)
         excused &= np.isfinite(tape) & ~either

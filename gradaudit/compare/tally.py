@@ -13,8 +13,7 @@ class Tally:
 
     steps: audited steps. counts: single weights by stage and verdict. max_z, worst: the largest
     score and where it was. failed: how many losses and tensors failed; failures: the first of them,
-    in words. unjudged: reasons by
-    stage and path.
+    in words. unjudged: reasons by stage and path.
     """
 
     def __init__(self) -> None:

@@ -55,6 +55,8 @@ def test_z_is_the_difference_in_sigma():
         ([1.0, 2.5], [1.0, 2.5], 0.03, [0, np.inf], ["pass", "pass"]),
         ([1.0, 2.0], [1.0, 2.5], 0.03, [0, np.nan], ["pass", "unresolved"]),
         ([0.0, 1.0], [0.0, 1.0], 0.0, None, ["pass", "pass"]),
+        ([1.0, 7.0], [1.0, 2.0], [0.01, np.inf], None, ["pass", "unresolved"]),
+        ([1.0, 7.0], [1.0, 2.0], [0.01, np.nan], None, ["pass", "unresolved"]),
         ([1e-30, 1.0], [0.0, 1.0], 0.0, None, ["fail", "pass"]),
         ([1.0, 1.0], [1.0, 1.0], 0.3, None, ["unresolved", "unresolved"]),
         ([99.0, 1.0], [1.0, 1.0], 0.3, None, ["fail", "unresolved"]),
@@ -110,3 +112,21 @@ def test_a_tally_counts_single_weights():
     assert tally.worst == "d/kernel[1] in step 3"
     assert tally.failures == ["step 3, gradient of d/kernel: 1 of 2 weights differ, [1] by a "
                               "relative -0.2"]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("tape", "kink", "verdict"), [(1.5, None, "fail"), (np.inf, np.inf, "pass")]
+)
+def test_a_wrong_loss_fails_the_step(tape, kink, verdict):
+    right = Estimate(np.array([1.0]), np.array([1e-3]), None, 1.0, "derived")
+    kink = None if kink is None else np.asarray(kink)
+    loss = Estimate(np.asarray(1.0), np.asarray(1e-6), kink, 1.0, "derived")
+    found = compare(
+        StepRecord(**{**vars(record([1.0])), "loss": tape}),
+        Reference(loss, {"d/kernel": right}, {}, {}, 0.0),
+        8.0,
+    )
+    tally = Tally()
+    tally.add(found, 8.0)
+    assert found.verdict == tally.verdict == verdict
+    assert len(tally.failures) == (verdict == "fail")
