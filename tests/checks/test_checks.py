@@ -1,21 +1,24 @@
 import dataclasses
+import re
+from pathlib import Path
 
 import keras
 import pytest
 
 from gradaudit.checks import CHECKS, PLANTED, check_rule
 from gradaudit.errors import CheckFailure, UnknownNameError
-from gradaudit.rules import all_rules
+from gradaudit.rules import Case, all_rules, find_rule, rule
+from gradaudit.rules.registry import _RULES
 
-RULES = {f"{rule.kind} {rule.name}": rule for rule in all_rules()}
+RULES = {f"{known.kind} {known.name}": known for known in all_rules()}
 NO_WEIGHTS_BEHIND = "ignore:Gradients do not exist for variables:UserWarning"
 
 
 @pytest.mark.filterwarnings(NO_WEIGHTS_BEHIND)  # Dropout(1) lets nothing through, rightly
 @pytest.mark.parametrize("check", CHECKS)
-@pytest.mark.parametrize("rule", RULES)
-def test_every_rule_satisfies_every_check(rule, check):
-    check_rule(RULES[rule], {check: CHECKS[check]})
+@pytest.mark.parametrize("name", RULES)
+def test_every_rule_satisfies_every_check(name, check):
+    check_rule(RULES[name], {check: CHECKS[check]})
 
 
 @pytest.mark.parametrize(
@@ -42,3 +45,15 @@ def test_a_check_names_the_case():
 def test_a_target_without_a_rule_is_named():
     with pytest.raises(UnknownNameError, match="Identity"):
         check_rule(keras.layers.Identity)
+
+
+def test_the_example_in_contributing_is_a_rule():
+    text = (Path(__file__).parents[2] / "CONTRIBUTING.md").read_text()
+    (code,) = re.findall(r"```python\n(.*?)```", text, re.S)
+    scope = {"layers": keras.layers, "rule": rule, "Case": Case}
+    exec(code, scope)
+    known = find_rule(keras.layers.Rescaling)
+    try:
+        check_rule(known)
+    finally:
+        del _RULES[keras.layers.Rescaling]
