@@ -173,7 +173,6 @@ class GradientAudit(keras.callbacks.Callback):
             left_out.append(f"steps that are not multiples of {self._every}: every={self._every}")
         self._folder.write_run(
             {
-                "schema_version": 1,
                 "verdict": verdict,
                 "counts": {stage: dict(c) for stage, c in self.tally.counts.items()},
                 "max_z": self.tally.max_z,

@@ -52,28 +52,27 @@ def compare(record: StepRecord, reference: Reference, threshold: float) -> Compa
         max_z=np.nan if worst is None else float(np.max(worst.z)),
         worst_path="" if worst is None else worst.path,
         worst_index=() if worst is None else worst_index(worst.z),
-        verdict="fail" if loss_z > threshold else overall(tensors),
+        verdict="fail" if loss_z > threshold else of_stages(stage_verdicts(tensors)),
         capture_ms=record.capture_ms,
         reference_ms=reference.reference_ms,
     )
 
 
-def overall(tensors: Iterable[TensorComparison]) -> str:
-    """Return the verdict on a whole from those on its tensors.
-
-    A whole is unresolved where one of its stages is: where nothing of it could be said, counters
-    of the optimizer aside.
-    """
+def stage_verdicts(tensors: Iterable[TensorComparison]) -> dict[str, set[str]]:
+    """Return the verdicts on the weights of each stage, counters that pass aside."""
     stages: dict[str, set[str]] = {}
     for tensor in tensors:
-        stages.setdefault(tensor.stage, set())
+        present = stages.setdefault(tensor.stage, set())
         if tensor.tape.ndim or tensor.verdict != "pass":
-            stages[tensor.stage].update(tensor.verdicts.ravel().tolist())
-    return of_stages(stages)
+            present.update(tensor.verdicts.ravel().tolist())
+    return stages
 
 
 def of_stages(stages: Mapping[str, set[str]]) -> str:
-    """Return the verdict on a whole from the verdicts on the weights of its stages."""
+    """Return the verdict on a whole from those on the weights of its stages.
+
+    A whole is unresolved where one of its stages is: where nothing of it could be said.
+    """
     present = set().union(*stages.values())
     for verdict in ("fail", "unjudged"):
         if verdict in present:

@@ -2,7 +2,7 @@
 
 from collections import Counter
 
-from gradaudit.compare.score import of_stages
+from gradaudit.compare.score import of_stages, stage_verdicts
 from gradaudit.records import Comparison
 
 _MOST_FAILURES = 20
@@ -38,9 +38,9 @@ class Tally:
                 f"step {comparison.step}: the loss is {comparison.loss_tape!r} and should be "
                 f"{comparison.loss_reference!r}, z = {comparison.loss_z:.3g}"
             )
+        for stage, verdicts in stage_verdicts(comparison.tensors).items():
+            self._stages[stage].update(verdicts)
         for tensor in comparison.tensors:
-            if tensor.tape.ndim or tensor.verdict != "pass":
-                self._stages[tensor.stage].update(tensor.verdicts.ravel().tolist())
             self.counts[tensor.stage].update(tensor.verdicts.ravel().tolist())
             if tensor.verdict == "fail":
                 self._fail(

@@ -8,6 +8,7 @@ import keras
 from keras.src.models.functional import Functional  # not exported; models are instances of it
 
 from gradaudit.reference.losses import LossTerm, loss_term
+from gradaudit.reference.walk import graph_of
 from gradaudit.rules import find_rule
 from gradaudit.rules.losses.reduction import REDUCTIONS
 
@@ -51,7 +52,7 @@ def _is_graph(layer: keras.Layer) -> bool:
 
 def _operations(model: keras.Model) -> list[Any]:
     """Return the layers of a model and, where its graph is known, what else it computes with."""
-    graph = model._functional if isinstance(model, keras.Sequential) else model
+    graph = graph_of(model)
     return model.layers if graph is None else graph.operations
 
 

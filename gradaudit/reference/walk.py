@@ -78,7 +78,7 @@ class Walk:
 
         to_logits: leave out the activation of the layer that makes the output.
         """
-        graph = model._functional if isinstance(model, keras.Sequential) else model
+        graph = graph_of(model)
         values: dict[int, Array] = {}
         kinds: dict[int, str] = {}
         for tensor, x in zip(graph.inputs, inputs, strict=True):
@@ -132,6 +132,11 @@ class Walk:
         return outputs, [kinds[id(tensor)] for tensor in graph.outputs], vjp
 
 
+def graph_of(model: keras.Model) -> Any:
+    """Return the functional graph of a model; None for a Sequential one that is not built."""
+    return model._functional if isinstance(model, keras.Sequential) else model
+
+
 def nodes(graph: Any) -> list[Any]:
     """Return the calls of a functional model in an order in which inputs come before outputs."""
     return [
@@ -144,10 +149,9 @@ def nodes(graph: Any) -> list[Any]:
 
 def output_layer(model: keras.Model) -> Any:
     """Return the layer whose output is the output of a model with one."""
-    layer = model._functional if isinstance(model, keras.Sequential) else model
+    layer = model
     while isinstance(layer, keras.Model):
-        layer = layer._functional if isinstance(layer, keras.Sequential) else layer
-        layer = layer.outputs[0]._keras_history.operation
+        layer = graph_of(layer).outputs[0]._keras_history.operation
     return layer
 
 

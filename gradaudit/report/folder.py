@@ -57,7 +57,7 @@ class RunFolder:
     def _begin(self) -> None:
         """Replace what lies there by empty tables, now that there is something to write."""
         self._begun = True
-        self.write_run({"schema_version": SCHEMA_VERSION, "verdict": "running"})
+        self.write_run({"verdict": "running"})
         for name, columns in zip(FILES, (STEPS, TENSORS, WEIGHTS), strict=False):
             (self.path / name).write_text(",".join(columns) + "\n")
 
@@ -83,6 +83,7 @@ class RunFolder:
         """Replace run.json as a whole."""
         if not self._begun:
             self._begin()
+        run = {"schema_version": SCHEMA_VERSION, **run}
         _replace(self.path / "run.json", lambda file: json.dump(run, file, indent=2, default=str))
 
 
