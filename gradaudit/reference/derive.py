@@ -37,10 +37,14 @@ class Derivation:
     Args:
         model: a built, compiled Keras model.
         replay: repeats a random draw, as `gradaudit.capture.replay` does.
+        wanted: whether a weight is asked for, by its path.
     """
 
-    def __init__(self, model: keras.Model, replay: Replay) -> None:
+    def __init__(
+        self, model: keras.Model, replay: Replay, wanted: Callable[[str], bool] = lambda path: True
+    ) -> None:
         self._model = model
+        self._wanted = wanted
         self._replay = replay
         self._gradient_gaps = model_gaps(model)
         self._update_gaps = update_gaps(model)
@@ -54,7 +58,7 @@ class Derivation:
     def __call__(self, record: StepRecord) -> Reference:
         """Return the reference of one step."""
         start = time.perf_counter()
-        variables = self._model.trainable_variables
+        variables = [v for v in self._model.trainable_variables if self._wanted(v.path)]
         loss, gradients, updates = None, {}, {}
         unjudged: dict[tuple[str, str], str] = {}
         with np.errstate(all="ignore"):  # what is not finite here is compared like the rest
