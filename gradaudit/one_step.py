@@ -4,10 +4,9 @@ from collections.abc import Sequence
 from typing import Any
 
 import keras
-import numpy as np
 import tensorflow as tf
 
-from gradaudit.capture import Capture, environment, gradient_record
+from gradaudit.capture import Capture, environment
 from gradaudit.errors import UsageError
 from gradaudit.judge import Judge
 from gradaudit.records import StepRecord

@@ -12,6 +12,7 @@ import tensorflow as tf
 from keras import tree
 from keras.src.backend.tensorflow.trainer import reduce_per_replica  # not exported
 
+from gradaudit.capture.workers import worker
 from gradaudit.records import Arrays, StepRecord
 
 
@@ -27,6 +28,7 @@ class Capture:
     def __init__(self, model: keras.Model) -> None:
         self._model = model
         self._strategy = model.distribute_strategy
+        _, self._workers = worker(self._strategy)
         self._built = all(layer.built for layer in model._flatten_layers()) and getattr(
             model.optimizer, "built", True
         )
@@ -69,17 +71,14 @@ class Capture:
 
     def records(self, seen: dict[str, Any], step: int, epoch: int) -> list[StepRecord]:
         """Return the record of the step that has just run, one for each local replica."""
-        model = self._model
-        found = []
-        for number, replica in enumerate(seen["replicas"]):
-            start = time.perf_counter()
-            gathered = {path: _numpy(g) for path, g in replica["gathered"].items()}
-            gradients = {v.path: _numpy(replica["gradients"].get(v.path)) for v in _weights(model)}
-            each = [
-                {path: None if g is None else gathered[path][i] for path, g in gradients.items()}
-                for i in range(len(next(iter(gathered.values()), ())))
-            ]
-            record = StepRecord(
+        model, replicas = self._model, seen["replicas"]
+        start = time.perf_counter()
+        paths = [v.path for v in model.trainable_variables]
+        local = [_numpy({path: each["gradients"].get(path) for path in paths}) for each in replicas]
+        everywhere = local if self._workers == 1 else _of_each(replicas[0]["gathered"], paths)
+        milliseconds = seen["capture_ms"] + (time.perf_counter() - start) * 1e3
+        return [
+            StepRecord(
                 step=step,
                 epoch=epoch,
                 **{key: _numpy(replica["batch"][key]) for key in ("x", "y", "sample_weight")},
@@ -87,19 +86,19 @@ class Capture:
                 optimizer_variables=_numpy(replica["optimizer_variables"]),
                 variables_after=self._values(_state(model), number),
                 optimizer_variables_after=self._values(_slots(model), number),
-                gradients=gradients,
-                replica_gradients=tuple(each) or (gradients,),
+                gradients=local[number],
+                replica_gradients=tuple(everywhere),
                 applications=int(replica["applications"]),
                 loss=_number(replica.get("loss")),
                 learning_rate=float(replica["learning_rate"]),
                 jit=bool(model.jit_compile) and not model.run_eagerly,
                 tensorfloat32=_tensorfloat32(),
-                capture_ms=seen["capture_ms"] + (time.perf_counter() - start) * 1e3,
+                capture_ms=milliseconds,
                 replica=int(replica["replica"]),
                 replicas=self._strategy.num_replicas_in_sync,
             )
-            found.append(record)
-        return found
+            for number, replica in enumerate(replicas)
+        ]
 
     def uncaptured(self, step: int, epoch: int) -> StepRecord:
         """Return a record of a step of which nothing is known but the weights."""
@@ -176,7 +175,7 @@ class Capture:
         }
         logs = model.train_step(data)
         seen["gathered"] = {}
-        if context.num_replicas_in_sync > 1:
+        if self._workers > 1:
             seen["gathered"] = {
                 path: context.all_gather(gradient[tf.newaxis], axis=0)
                 for path, gradient in seen["gradients"].items()
@@ -277,6 +276,15 @@ def _numpy(structure: Any) -> Any:
     return tree.map_structure(
         lambda part: np.array(part) if isinstance(part, tf.Tensor) else part, structure
     )
+
+
+def _of_each(gathered: dict[str, tf.Tensor], paths: list[str]) -> list[dict[str, Any]]:
+    """Return the gradients of each replica, from those of all replicas along the first axis."""
+    arrays = {path: _numpy(gathered[path]) for path in paths if path in gathered}
+    count = len(next(iter(arrays.values()), ()))
+    return [
+        {path: arrays[path][i] if path in arrays else None for path in paths} for i in range(count)
+    ]
 
 
 def _number(loss: tf.Tensor | None) -> float:

@@ -6,6 +6,6 @@ which a killed run never writes.
 
 from gradaudit.report.folder import FILES, RunFolder, uninterrupted
 from gradaudit.report.merge import merge
-from gradaudit.report.run import Run, load
+from gradaudit.report.run import Run, collected, load
 
-__all__ = ["FILES", "Run", "RunFolder", "load", "merge", "uninterrupted"]
+__all__ = ["FILES", "Run", "RunFolder", "collected", "load", "merge", "uninterrupted"]

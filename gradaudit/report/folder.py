@@ -83,8 +83,7 @@ class RunFolder:
         self._append("steps.csv", steps)
 
     def _append(self, name: str, rows: pd.DataFrame) -> None:
-        for column in rows.columns.intersection(TEXT):
-            rows[column] = rows[column].map(guarded)
+        rows = rows.assign(**{name: rows[name].map(guarded) for name in rows if name in TEXT})
         # One unbuffered write: a process killed in between leaves no half row.
         text = rows.to_csv(header=False, index=False, lineterminator="\n")
         with open(self.path / name, "ab", buffering=0) as file:
