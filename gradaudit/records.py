@@ -21,9 +21,10 @@ class StepRecord:
     variables, optimizer_variables: before the step; *_after: after it.
     gradients: as `optimizer.apply` received them, still scaled under loss scaling; None where the
         framework has none.
-    loss: as the tape differentiated it, before loss scaling.
+    loss: as `compute_loss` returned it and the tape differentiated it, before loss scaling.
     learning_rate: of this step. jit: compiled by XLA. tensorfloat32: float32 products use TF32.
     capture_ms: time of the step with its capture.
+    replicas: number of replicas of the step, by which Keras divides the loss of each.
     """
 
     step: int
@@ -42,6 +43,7 @@ class StepRecord:
     tensorfloat32: bool
     capture_ms: float
     replica: int = 0
+    replicas: int = 1
 
 
 @dataclass(frozen=True)
