@@ -51,7 +51,7 @@ def _layer_gaps(layer: Any) -> list[str]:
         return [f"the operation {layer.name!r} ({type(layer).__name__}) has no derived rule"]
     what = "model" if isinstance(layer, keras.Model) else "layer"
     where = f"the {what} {layer.name!r} ({type(layer).__name__})"
-    gaps = [f"{where} has a call of its own"] if "call" in vars(layer) else []
+    gaps = []
     if layer.activity_regularizer is not None:
         gaps += _regularizer_gaps(where, "activity regularizer", layer.activity_regularizer)
     elif layer._losses:

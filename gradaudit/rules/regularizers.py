@@ -5,11 +5,18 @@ the weight's dtype, and a tensor of its own in L1 and OrthogonalRegularizer.
 """
 
 import numpy as np
-from keras import regularizers
+from keras import config, ops, regularizers
 
 from gradaudit.rules.registry import Case, rule
 
 _SOURCE = "keras/src/regularizers/regularizers.py"
+
+
+def _orthogonal(factor, mode):
+    regularizer = regularizers.OrthogonalRegularizer(factor, mode)
+    # Keras makes it float32 whatever the weight is, and its product with a float64 weight fails.
+    regularizer.factor = ops.cast(regularizer.factor, config.floatx())
+    return regularizer
 
 
 @rule(
@@ -78,9 +85,9 @@ def l1_l2(call, w):
 @rule(
     regularizers.OrthogonalRegularizer,
     cases=[
-        Case("rows", lambda: regularizers.OrthogonalRegularizer(0.5), (4, 5)),
-        Case("columns", lambda: regularizers.OrthogonalRegularizer(0.5, "columns"), (4, 5)),
-        Case("two rows", lambda: regularizers.OrthogonalRegularizer(), (2, 3)),
+        Case("rows", lambda: _orthogonal(0.5, "rows"), (4, 5)),
+        Case("columns", lambda: _orthogonal(0.5, "columns"), (4, 5)),
+        Case("two rows", lambda: _orthogonal(0.01, "rows"), (2, 3)),
     ],
     source=_SOURCE,
 )
