@@ -18,16 +18,17 @@ Arrays = dict[str, np.ndarray]
 class StepRecord:
     """One training step as it happened.
 
-    step, epoch: counted from 0. replica, replicas: its number, and how many are in sync.
+    step, epoch: counted from 0.
     x, y, sample_weight: the batch, in the structure that the model was given.
     variables, optimizer_variables: before the step; *_after: after it.
     gradients: as `optimizer.apply` received them, still scaled under loss scaling; None where the
         framework has none.
     replica_gradients: those of all replicas in sync, this one's among them.
     applications: how many times `optimizer.apply` ran in the step.
-    loss: as the tape differentiated it, before loss scaling.
+    loss: as `compute_loss` returned it and the tape differentiated it, before loss scaling.
     learning_rate: of this step. jit: compiled by XLA. tensorfloat32: float32 products use TF32.
     capture_ms: time of the step with its capture.
+    replica, replicas: its number, and how many are in sync: Keras divides the loss of each by it.
     """
 
     step: int

@@ -257,6 +257,9 @@ def _net(
         layers += [target, keras.layers.Dense(2)]
     elif rule.kind == "activation":
         layers.append(keras.layers.Activation(target))
+    elif rule.kind == "regularizer":
+        first.kernel_regularizer = target
+        layers.append(keras.layers.Dense(2))
     elif rule.kind == "loss":
         loss = target
         if case.inputs == "probability":  # softmax and sigmoid would pass their logits on

@@ -45,6 +45,16 @@ def _relu_with_slope_at_0() -> Rule:
     return dataclasses.replace(right, function=wrong, cases=right.cases[:1])
 
 
+def _l1(change: Callable) -> Rule:
+    """Return the rule of L1 with its (penalty, vjp) replaced by change(w, penalty, vjp)."""
+    right = find_rule(keras.regularizers.L1)
+
+    def wrong(call, w):  # noqa: ANN001, ANN202
+        return change(w, *right.function(call, w))
+
+    return dataclasses.replace(right, function=wrong, cases=right.cases[:1])
+
+
 def _half_epsilon_adam() -> Rule:
     right = find_rule(keras.optimizers.Adam)
 
@@ -127,6 +137,21 @@ PLANTED: tuple[Planted, ...] = (
         ("rounding_is_calibrated",),
     ),
     Planted("slope 1 at the kink of relu", _relu_with_slope_at_0(), ("kinks_as_keras",)),
+    Planted(
+        "penalty of L1 off by 1e-4",
+        _l1(lambda w, penalty, vjp: (penalty * 1.0001, vjp)),
+        ("forward_equals_keras", "rounding_is_calibrated", "audit_passes"),
+    ),
+    Planted(
+        "gradient of L1 off by 1e-4",
+        _l1(lambda w, penalty, vjp: (penalty, lambda dp: vjp(dp) * 1.0001)),
+        _NUMERIC,
+    ),
+    Planted(
+        "slope 1 at the kink of L1",
+        _l1(lambda w, penalty, vjp: (penalty, lambda dp: vjp(dp) + np.where(w == 0, 0.01, 0.0))),
+        ("kinks_as_keras",),
+    ),
     Planted(
         "velocity of Adam off by 1e-4",
         _half_epsilon_adam(),

@@ -13,7 +13,7 @@ import tensorflow as tf
 from gradaudit.capture import Replay
 from gradaudit.numerics import Arithmetic
 from gradaudit.numerics.arithmetic import Array
-from gradaudit.rules import ActivationCall, Case, LayerCall, LossCall, Rule
+from gradaudit.rules import ActivationCall, Case, LayerCall, LossCall, RegularizerCall, Rule
 from gradaudit.rules.losses.reduction import reduce_losses, same_rank
 
 Primals = dict[str, np.ndarray]
@@ -66,9 +66,14 @@ class Subject:
 
 
 def subject(rule: Rule, case: Case, dtype: str, rng: np.random.Generator) -> Subject:
-    """Return a case of a layer, activation or loss rule; call it, and use it, under `floats`."""
-    made = {"layer": _layer, "activation": _activation, "loss": _loss}[rule.kind]
-    return made(rule, case, dtype, rng)
+    """Return a case of any rule but an optimizer's; call it, and use it, under `floats`."""
+    made = {
+        "layer": _layer,
+        "activation": _activation,
+        "loss": _loss,
+        "regularizer": _regularizer,
+    }
+    return made[rule.kind](rule, case, dtype, rng)
 
 
 def _random(
@@ -154,6 +159,18 @@ def _loss(rule: Rule, case: Case, dtype: str, rng: np.random.Generator) -> Subje
 
     primals = {"y_pred": _random(rng, case.shape, dtype, case.inputs)}
     return Subject(primals, (), apply, framework)
+
+
+def _regularizer(rule: Rule, case: Case, dtype: str, rng: np.random.Generator) -> Subject:
+    regularizer = case.build()
+
+    def apply(arithmetic: Arithmetic, given: Mapping[str, np.ndarray]) -> tuple[Array, Vjp]:
+        call = RegularizerCall(regularizer, dtype, arithmetic, keras.config.epsilon())
+        penalty, vjp = rule.function(call, arithmetic.array(given["w"], dtype))
+        return penalty, lambda d: {"w": vjp(d)}
+
+    primals = {"w": _random(rng, case.shape, dtype, case.inputs)}
+    return Subject(primals, (), apply, lambda given: regularizer(given["w"]))
 
 
 def targets(case: Case, rng: np.random.Generator) -> np.ndarray:

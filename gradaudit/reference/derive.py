@@ -7,7 +7,6 @@ from typing import Any
 
 import keras
 import numpy as np
-from keras import tree
 
 from gradaudit.errors import UnsupportedModelError
 from gradaudit.numerics import (
@@ -22,9 +21,15 @@ from gradaudit.numerics import (
 from gradaudit.numerics.arithmetic import Array
 from gradaudit.records import Estimate, Reference, StepRecord
 from gradaudit.reference.gaps import model_gaps, update_gaps
-from gradaudit.reference.losses import loss_term, takes_logits
+from gradaudit.reference.losses import (
+    Given,
+    LossTerm,
+    given_to_losses,
+    loss_terms,
+    takes_logits,
+)
 from gradaudit.reference.update import updated
-from gradaudit.reference.walk import Replay, Walk, model_inputs, output_layer
+from gradaudit.reference.walk import Replay, Tensor, Walk, in_order, packed
 from gradaudit.rules import LossCall
 from gradaudit.rules.losses.reduction import reduce_losses, same_rank
 
@@ -50,10 +55,8 @@ class Derivation:
         self._update_gaps = update_gaps(model)
         self._dtypes = {layer.compute_dtype for layer in model._flatten_layers()}
         self._dtypes |= {v.dtype for v in model.trainable_variables}
-        if not self._gradient_gaps:
-            self._term = loss_term(model)
-            self._dtypes.add(self._term.dtype)
-            self._to_logits = takes_logits(self._term, output_layer(model))
+        self._terms = loss_terms(model)
+        self._dtypes |= {term.dtype for term in self._terms}
 
     def __call__(self, record: StepRecord) -> Reference:
         """Return the reference of one step."""
@@ -81,34 +84,53 @@ class Derivation:
 
     def _gradients(self, record: StepRecord, arithmetic: Arithmetic) -> dict[str, Array]:
         """Return the gradient of each variable by path, and the loss under the empty path."""
-        model, term = self._model, self._term
+        model = self._model
         walk = Walk(record.variables, arithmetic, self._replay)
-        raw = model_inputs(model, record.x)
-        dtypes = [str(x.dtype) if x.dtype.kind == "f" else keras.config.floatx() for x in raw]
-        inputs = [arithmetic.array(x, dtype) for x, dtype in zip(raw, dtypes, strict=True)]
-        (true,) = tree.flatten(record.y)
+        y_pred = packed(model, walk.model(model, _inputs(model, record.x, arithmetic)))
+        given = given_to_losses(model, record.y, y_pred, record.sample_weight)
+        losses = [
+            self._loss(walk, term, part, record.replicas)
+            for term, part in zip(self._terms, given, strict=False)
+        ]
+        walk.penalize_weights(model.trainable_variables)
+        penalties = walk.penalties
+        if record.replicas > 1:
+            penalties = [walk.scale(penalty, 1.0 / record.replicas) for penalty in penalties]
+        if losses:
+            losses = [walk.total(losses)]
+        loss = walk.total([*losses, *penalties])
+        loss.add(arithmetic.array(self._loss_scale(record), loss.dtype))
+        walk.backward()
+        return {"": loss.value, **walk.cotangents}
+
+    def _loss(self, walk: Walk, term: LossTerm, given: Given, replicas: int) -> Tensor:
+        """Return one loss with its weight."""
+        y_true, y = np.asarray(given.y_true), given.y_pred
+        options = term.options
         # A last axis that the loss squeezes away takes the logits with it.
-        squeezed = true.ndim > 1 and true.ndim == len(model.output_shape) - 1
-        to_logits = self._to_logits and not (squeezed and model.output_shape[-1] == 1)
-        (y_pred,), (dtype,), backward = walk.model(model, inputs, dtypes, to_logits)
+        squeezed = 1 < y_true.ndim == y.value.ndim - 1 and y.value.shape[-1] == 1
+        if takes_logits(term) and y.logits is not None and y.dtype == term.dtype and not squeezed:
+            y, options = y.logits, {**options, "from_logits": True}
+        y = walk.cast(y, term.dtype)
+        call = LossCall(term.loss, options, term.dtype, walk.arithmetic, keras.config.epsilon())
+        true, ranked = same_rank(y_true, y.value)
+        losses, loss_vjp = term.rule.function(call, true, ranked)
+        loss, reduce_vjp = reduce_losses(
+            call, losses, given.sample_weight, term.reduction, replicas
+        )
 
-        options = dict(term.options) | ({"from_logits": True} if to_logits else {})
-        call = LossCall(term.loss, options, term.dtype, arithmetic, keras.config.epsilon())
-        y_true, ranked = same_rank(true, arithmetic.cast(y_pred, term.dtype))
-        weight = next(iter(tree.flatten(record.sample_weight)), None)
-        losses, loss_vjp = term.rule.function(call, y_true, ranked)
-        loss, reduce_vjp = reduce_losses(call, losses, weight, term.reduction)
+        def vjp(dloss: Array) -> Array:
+            dy = loss_vjp(reduce_vjp(dloss))
+            if dy.size != y.value.size:
+                raise UnsupportedModelError(
+                    f"the targets {y_true.shape} are broadcast against the predictions "
+                    f"{y.value.shape} by the loss {term.name!r}, which its rule does not do. "
+                    "Expected one target each."
+                )
+            return dy.reshape(y.value.shape)
 
-        scale = call.array(self._loss_scale(record))
-        dy = loss_vjp(reduce_vjp(scale))
-        if dy.size != y_pred.size:
-            raise UnsupportedModelError(
-                f"the targets {true.shape} are broadcast against the predictions {y_pred.shape} by "
-                f"the loss {term.name!r}, which its rule does not do. Expected one target each."
-            )
-        dy = dy.reshape(y_pred.shape)
-        backward([arithmetic.cast(dy, dtype)])
-        return {"": loss, **walk.cotangents}
+        total = walk.cast(walk.apply(y, (loss, vjp), term.dtype), self._model._compile_loss.dtype)
+        return total if term.weight is None else walk.scale(total, term.weight)
 
     def _loss_scale(self, record: StepRecord) -> Any:
         optimizer = self._model.optimizer
@@ -145,6 +167,20 @@ class Derivation:
             start = 0.0 if before is None else np.asarray(before[path], np.float64)
             estimates[path] = Estimate(found.value - start, sigma, found.kink, kappa, "derived")
         return estimates
+
+
+def _inputs(model: keras.Model, x: Any, arithmetic: Arithmetic) -> list[Tensor]:
+    """Return a batch's inputs in the order of the model's own; integers become floats."""
+    inputs = []
+    for part in map(np.asarray, in_order(model, x)):
+        if part.dtype.kind not in "fiub":
+            raise UnsupportedModelError(
+                f"an input of the model is an array of {part.dtype}. Expected dense numbers. "
+                "Convert it before fit."
+            )
+        dtype = str(part.dtype) if part.dtype.kind == "f" else keras.config.floatx()
+        inputs.append(Tensor(arithmetic.array(part, dtype), dtype))
+    return inputs
 
 
 def _kappa(twin: np.ndarray | Simulated, reference: Rounded) -> float:

@@ -1,14 +1,17 @@
-"""What of a model or an optimizer no rule covers: all of it at once, before the first step."""
+"""What of a model or an optimizer no rule covers: all of it at once."""
 
 import functools
+import operator
 from collections import Counter
 from typing import Any
 
 import keras
+import numpy as np
+from keras import tree
 from keras.src.models.functional import Functional  # not exported; models are instances of it
 
-from gradaudit.reference.losses import LossTerm, loss_term
-from gradaudit.reference.walk import graph_of
+from gradaudit.reference.losses import loss_terms
+from gradaudit.reference.walk import graph_of, nodes
 from gradaudit.rules import find_rule
 from gradaudit.rules.losses.reduction import REDUCTIONS
 
@@ -23,59 +26,46 @@ _OPTIMIZER_OPTIONS = (
 
 
 def model_gaps(model: keras.Model) -> list[str]:
-    """Return, for each part of the model whose gradient cannot be derived, what and why."""
+    """Return, for each part of the model whose gradient cannot be derived, what and why.
+
+    Complete once Keras has trained on a batch: it builds models and losses then.
+    """
     gaps = []
-    for method in ("train_step", "compute_loss"):
+    for method in ("train_step", "compute_loss", "losses"):
         own = getattr(type(model), method) is not getattr(keras.Model, method)
         if own or method in vars(model):
             gaps.append(f"the model overrides {method}")
-    if "apply" in vars(model.optimizer):
+    if model.optimizer is not None and "apply" in vars(model.optimizer):
         gaps.append("the optimizer's apply was replaced on the instance")
     paths = [v.path for v in model.variables]
     gaps += [f"several variables are called {path!r}" for path in _repeated(paths)]
     if model.built and not model.trainable_variables:
         gaps.append("the model has no trainable weights")
-    gaps += _layer_gaps(model)
-    term = loss_term(model)
-    if isinstance(term, str):
-        return [*gaps, f"the model cannot be judged: {term}"]
-    if model._compile_loss._user_loss_weights is not None:
-        gaps.append("the model was compiled with loss_weights")
-    return gaps + _loss_gaps(term)
-
-
-def _is_graph(layer: keras.Layer) -> bool:
-    if isinstance(layer, keras.Sequential):
-        return type(layer).call is keras.Sequential.call
-    return isinstance(layer, Functional) and type(layer).call is Functional.call
-
-
-def _operations(model: keras.Model) -> list[Any]:
-    """Return the layers of a model and, where its graph is known, what else it computes with."""
-    graph = graph_of(model)
-    return model.layers if graph is None else graph.operations
+    gaps += _layer_gaps(model) + _weight_gaps(model) + _loss_gaps(model)
+    return list(dict.fromkeys(gaps))  # a layer that is called twice has each of its gaps once
 
 
 def _layer_gaps(layer: Any) -> list[str]:
-    where = f"the layer {layer.name!r} ({type(layer).__name__})"
-    if isinstance(layer, keras.Model):
-        if not _is_graph(layer):
-            return [f"the model {layer.name!r} is neither Sequential nor functional"]
-        return [gap for inner in _operations(layer) for gap in _layer_gaps(inner)]
+    """Return the gaps of a layer, of a model with all that it calls, or of an operation."""
     if not isinstance(layer, keras.Layer):
         return [f"the operation {layer.name!r} ({type(layer).__name__}) has no derived rule"]
-    if isinstance(layer, keras.layers.InputLayer):
-        return []
+    what = "model" if isinstance(layer, keras.Model) else "layer"
+    where = f"the {what} {layer.name!r} ({type(layer).__name__})"
+    gaps = []
+    if layer.activity_regularizer is not None:
+        gaps += _regularizer_gaps(where, "activity regularizer", layer.activity_regularizer)
+    elif layer._losses:
+        gaps.append(f"{where} adds losses of its own (add_loss)")
+    if isinstance(layer, keras.Model):
+        return gaps + _graph_gaps(layer, where)
     known = find_rule(layer)
     if known is None or known.kind != "layer":
-        return [f"{where} has no derived rule"]
-    gaps = []
+        return [*gaps, f"{where} has no derived rule"]
     unknown = {v.name for v in layer.weights} - set(known.weights) - {"seed_generator_state"}
     if unknown:
         gaps.append(f"{where} owns {', '.join(sorted(unknown))}, which its rule does not know")
     if not layer.autocast:
         gaps.append(f"{where} does not cast its inputs to its dtype (autocast=False)")
-    gaps += [f"{where} has a {name}" for name in _set(layer, "_regularizer")]
     activation = getattr(layer, "activation", None)
     if activation is not None:
         rule = find_rule(activation)
@@ -86,19 +76,73 @@ def _layer_gaps(layer: Any) -> list[str]:
     return gaps
 
 
-def _loss_gaps(term: LossTerm) -> list[str]:
+def _graph_gaps(model: keras.Model, where: str) -> list[str]:
+    if isinstance(model, keras.Sequential):
+        known = type(model).call is keras.Sequential.call
+    else:
+        known = isinstance(model, Functional) and type(model).call is Functional.call
+    if not known:
+        return [f"{where} is neither Sequential nor functional"]
+    graph = graph_of(model)
+    if graph is None:
+        gaps = [f"{where} was built without a graph of its layers"] if model.built else []
+        return gaps + [gap for layer in model.layers for gap in _layer_gaps(layer)]
     gaps = []
-    if term.rule is None or term.rule.kind != "loss":
-        gaps.append(f"the loss {term.name!r} ({type(term.loss).__name__}) has no derived rule")
-    elif term.rule.options is not None:
-        extra = {
-            key
-            for key, value in term.options.items()
-            if key not in term.rule.options and value is not None
-        }
-        gaps += [f"the loss {term.name!r} has {key}, which its rule does not know" for key in extra]
-    if term.reduction not in REDUCTIONS:
-        gaps.append(f"the loss {term.name!r} has reduction {term.reduction!r}, not a single number")
+    for symbol in graph.inputs:
+        what = f"the input {symbol.name!r} of {where}"
+        gaps += [f"{what} is {kind}" for kind in ("sparse", "ragged") if getattr(symbol, kind)]
+        if getattr(symbol._keras_history.operation, "optional", False):
+            gaps.append(f"{what} is optional")
+    for node in nodes(graph):
+        layer = node.operation
+        gaps += _layer_gaps(layer)
+        several = len(node.arguments.keras_tensors) != 1 or len(node.outputs) != 1
+        if several and isinstance(layer, keras.Layer) and not isinstance(layer, keras.Model):
+            gaps.append(f"the layer {layer.name!r} takes or makes several tensors")
+    for symbol in graph.outputs:
+        if getattr(symbol, "_keras_mask", None) is not None:
+            maker = symbol._keras_history.operation.name
+            gaps.append(f"the output {maker!r} of {where} has a Keras mask, which weights the loss")
+    return gaps
+
+
+def _weight_gaps(model: keras.Model) -> list[str]:
+    return [
+        gap
+        for variable in model.trainable_variables
+        if variable.regularizer is not None
+        for gap in _regularizer_gaps(
+            f"the weight {variable.path!r}", "regularizer", variable.regularizer
+        )
+    ]
+
+
+def _regularizer_gaps(where: str, what: str, regularizer: Any) -> list[str]:
+    known = find_rule(regularizer)
+    if known is not None and known.kind == "regularizer":
+        return []
+    return [f"{where} has the {what} {regularizer!r}, which has no derived rule"]
+
+
+def _loss_gaps(model: keras.Model) -> list[str]:
+    gaps = []
+    for term in loss_terms(model):
+        where = f"the loss {term.name!r} ({type(term.loss).__name__})"
+        if term.path:
+            where += f" of the output {term.output!r}"
+        if term.rule is None or term.rule.kind != "loss":
+            gaps.append(f"{where} has no derived rule")
+        elif term.rule.options is not None:
+            given = {key for key, value in term.options.items() if value is not None}
+            extra = sorted(given - set(term.rule.options))
+            gaps += [f"{where} has {key}, which its rule does not know" for key in extra]
+        if term.reduction not in REDUCTIONS:
+            gaps.append(f"{where} has reduction {term.reduction!r}, not a single number")
+        if not isinstance(term.weight, (int, float, np.integer, np.floating, type(None))):
+            gaps.append(f"{where} has the loss weight {term.weight!r}, not a number")
+        outputs = model._compile_loss._y_pred_build_structure
+        if tree.is_nested(functools.reduce(operator.getitem, term.path, outputs)):
+            gaps.append(f"{where} takes several outputs at once")
     return gaps
 
 

@@ -1,4 +1,4 @@
-"""Which loss a model was compiled with, and whether it takes logits behind its predictions."""
+"""Which losses a model was compiled with, what each is given, and which of them take logits."""
 
 import functools
 from collections.abc import Mapping
@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import keras
+from keras import tree
 
 from gradaudit.rules import Rule, find_rule
 
@@ -21,64 +22,96 @@ _LEAVING_LOGITS = (keras.activations.softmax, keras.activations.sigmoid)
 
 @dataclass(frozen=True)
 class LossTerm:
-    """A compiled loss: its rule (None where there is none), options, reduction and dtype."""
+    """One of the losses that a model was compiled with.
+
+    output: the name that Keras gives it among several. rule: None where there is none.
+    options: the keyword arguments of its function.
+    dtype: in which it is computed. weight: its loss weight, None for none.
+    path: of the output that it is for, within the structure of the outputs.
+    """
 
     name: str
+    output: str
     loss: Any
     rule: Rule | None
     options: Mapping[str, Any]
     reduction: str | None
     dtype: str
+    weight: Any
+    path: tuple[Any, ...]
 
 
-def loss_term(model: keras.Model) -> LossTerm | str:
-    """Return the loss that a model with one output was compiled with, or why it has none."""
-    loss = model.loss
-    if isinstance(loss, dict) and len(loss) == 1:
-        (loss,) = loss.values()
-    if isinstance(loss, (list, tuple)) and len(loss) == 1:
-        (loss,) = loss
-    if loss is None:
-        return "it was compiled without a loss"
-    if isinstance(loss, (dict, list, tuple)) or (model.built and len(model.outputs) > 1):
-        return "it has several outputs or losses"
-    if isinstance(loss, str):
-        if loss in ("crossentropy", "ce"):
-            return f"its loss {loss!r} is chosen by the data: name the loss that is meant"
-        loss = keras.losses.get(loss)
-    if not isinstance(loss, keras.losses.Loss):
-        return LossTerm(
-            getattr(loss, "__name__", str(loss)),
-            loss,
-            find_rule(loss),
-            {},
-            "sum_over_batch_size",
-            keras.config.floatx(),
-        )
+def loss_terms(model: keras.Model) -> list[LossTerm]:
+    """Return the losses that Keras made of those that a model was compiled with.
+
+    They are there once Keras has computed the loss of a batch; before, there are none.
+    """
+    compiled = model._compile_loss
+    flat = [] if compiled is None else compiled._flat_losses or []
+    return [_term(*part) for part in flat]
+
+
+def _term(path: tuple[Any, ...], loss: Any, weight: Any, output: str) -> LossTerm:
     # keras.losses.MeanSquaredError and its like wrap a function; a Loss of one's own does not.
     function = getattr(loss, "fn", None)
     wrapped = function is not None and type(loss).call is keras.losses.MeanSquaredError.call
     return LossTerm(
         loss.name,
+        output,
         loss,
         find_rule(function if wrapped else loss),
         loss._fn_kwargs if wrapped else {},
         loss.reduction,
         loss.dtype,
+        weight,
+        path,
     )
 
 
-def takes_logits(term: LossTerm, last_layer: Any) -> bool:
-    """Return whether Keras computes this loss from the pre-activation of the last layer.
+@dataclass(frozen=True)
+class Given:
+    """What one loss is given in a step: the leaves of the structures of the batch."""
 
-    A cast between the two, as in mixed precision, hides the logits from the loss.
+    y_true: Any
+    y_pred: Any
+    sample_weight: Any
+
+
+def given_to_losses(model: keras.Model, y: Any, y_pred: Any, sample_weight: Any) -> list[Given]:
+    """Return what each of `loss_terms` is given, as Keras itself finds it; only those that count.
+
+    Keras's own code runs on the structures, with losses that do nothing but note their arguments:
+    which targets belong to which output is its decision, not ours.
     """
-    activation = getattr(last_layer, "activation", None)
+    compiled = model._compile_loss
+    if compiled is None:
+        return []
+    found = []
+
+    def note(y_true: Any, y_pred: Any, sample_weight: Any) -> float:
+        found.append(Given(y_true, y_pred, sample_weight))
+        return 0.0
+
+    noting = object.__new__(type(compiled))
+    vars(noting).update(vars(compiled))
+    noting._flat_losses = [part._replace(loss=note) for part in compiled._flat_losses]
+    noting._metrics = [None] * len(noting._flat_losses)
+    noting.call(y, y_pred, sample_weight)
+    # Of several losses on the single output of a model Keras counts the first, and no other.
+    return found if tree.is_nested(y) or tree.is_nested(y_pred) else found[:1]
+
+
+def takes_logits(term: LossTerm) -> bool:
+    """Return whether Keras computes this loss from the logits, where its predictions have any."""
+    return term.rule is not None and term.rule.target in _UNWRAPPING
+
+
+def leaves_logits(layer: Any) -> bool:
+    """Return whether Keras keeps a layer's pre-activation on its output.
+
+    The activation of a recurrent layer stands within its steps.
+    """
+    activation = getattr(layer, "activation", None)
     if isinstance(activation, functools.partial):
         activation = activation.func
-    return (
-        term.rule is not None
-        and term.rule.target in _UNWRAPPING
-        and activation in _LEAVING_LOGITS
-        and last_layer.compute_dtype == term.dtype
-    )
+    return activation in _LEAVING_LOGITS and not isinstance(layer, keras.layers.RNN)

@@ -1,6 +1,8 @@
-"""Runs a Sequential or functional model forward and backward through the rules of its layers."""
+"""Runs a Sequential or functional model forward through the rules of its parts, and back."""
 
-from collections.abc import Callable, Mapping
+import functools
+import operator
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -8,26 +10,88 @@ import keras
 import numpy as np
 from keras import tree
 
-from gradaudit.errors import UnsupportedModelError
 from gradaudit.numerics import Arithmetic
 from gradaudit.numerics.arithmetic import Array
-from gradaudit.rules import LayerCall, find_rule
+from gradaudit.reference.losses import leaves_logits
+from gradaudit.rules import LayerCall, RegularizerCall, apply_activation, find_rule
 
 Replay = Callable[..., np.ndarray]
+Vjp = Callable[[Array], Array]
+
+
+@dataclass(eq=False)
+class Tensor:
+    """One tensor of the step in one run: its value, and the cotangent that comes back to it.
+
+    dtype: the framework's. cotangent: d loss / d value, of value's shape; None until some arrives.
+    logits: what softmax or sigmoid made it from, which Keras keeps on it for the losses.
+    """
+
+    value: Array
+    dtype: str
+    logits: "Tensor | None" = None
+    cotangent: Array | None = None
+
+    def add(self, cotangent: Array) -> None:
+        """Add a part of the cotangent."""
+        self.cotangent = cotangent if self.cotangent is None else self.cotangent + cotangent
 
 
 @dataclass
 class Walk:
-    """One run of a model in one arithmetic; collects the cotangents of its variables.
+    """One run of a step in one arithmetic: a tape of operations and their VJPs.
 
     variables: values before the step, by path. replay: repeats a random draw from a seed's state.
+    cotangents: of the variables, by path; complete after `backward`.
+    penalties: what the regularizers add to the loss, in the order in which the run met them.
     """
 
     variables: Mapping[str, np.ndarray]
     arithmetic: Arithmetic
     replay: Replay
     cotangents: dict[str, Array] = field(default_factory=dict)
+    penalties: list[Tensor] = field(default_factory=list)
     _draws: dict[str, int] = field(default_factory=dict)
+    _tape: list[tuple[Tensor, Callable[[Array], None]]] = field(default_factory=list)
+
+    def apply(self, x: Tensor, found: tuple[Array, Vjp], dtype: str) -> Tensor:
+        """Return the tensor that an operation made of x; found is its value and the VJP to x."""
+        value, vjp = found
+        return self._record(value, dtype, lambda dy: x.add(vjp(dy)))
+
+    def cast(self, x: Tensor, dtype: str) -> Tensor:
+        """Return x after the framework's cast to a dtype."""
+        if dtype == x.dtype:
+            return x  # the very tensor, with its logits: a cast hides them
+        value = self.arithmetic.cast(x.value, dtype)
+        return self.apply(x, (value, lambda dy: self.arithmetic.cast(dy, x.dtype)), dtype)
+
+    def scale(self, x: Tensor, factor: float) -> Tensor:
+        """Return x times a constant of its dtype."""
+        constant = self.arithmetic.array(factor, x.dtype)
+        return self.apply(x, (x.value * constant, lambda dy: dy * constant), x.dtype)
+
+    def total(self, terms: list[Tensor]) -> Tensor:
+        """Return the sum of scalars of one dtype."""
+
+        def carry(dy: Array) -> None:
+            for term in terms:
+                term.add(dy)
+
+        value = functools.reduce(operator.add, (term.value for term in terms))
+        return self._record(value, terms[0].dtype, carry)
+
+    def _record(self, value: Array, dtype: str, carry: Callable[[Array], None]) -> Tensor:
+        y = Tensor(value, dtype)
+        self._tape.append((y, carry))
+        return y
+
+    def backward(self) -> None:
+        """Carry every cotangent back to the variables. The tape is used up on the way."""
+        while self._tape:
+            y, carry = self._tape.pop()
+            if y.cotangent is not None:
+                carry(y.cotangent)
 
     def draw(self, layer: Any, name: str, shape: tuple[int, ...], **options: Any) -> np.ndarray:
         """Repeat the layer's next random draw of this step, applied to ones of `shape`.
@@ -40,96 +104,98 @@ class Walk:
         state = self.variables[path] + np.array([0, count], self.variables[path].dtype)
         return self.replay(name, state, shape, layer.compute_dtype, **options)
 
-    def layer(self, layer: Any, x: Array, dtype: str, to_logits: bool) -> tuple[Array, Callable]:
-        """Return a layer's output and the function from its cotangent to that of x (of `dtype`)."""
-        compute = layer.compute_dtype
-        own = {
-            v.name: (
-                v,
-                self.arithmetic.cast(
-                    self.arithmetic.array(self.variables[v.path], v.dtype), compute
-                ),
-            )
-            for v in layer.weights
-        }
-        weights = {name: value for name, (_, value) in own.items()}
-        call = LayerCall(layer, weights, True, self.arithmetic, self.draw, to_logits)
-        y, vjp = find_rule(layer).function(call, self.arithmetic.cast(x, compute))
-
-        def backward(dy: Array) -> Array:
-            dx, cotangents = vjp(dy)
-            for name, cotangent in cotangents.items():
-                variable = own[name][0]
-                cotangent = self.arithmetic.cast(cotangent, variable.dtype)
-                self._collect(self.cotangents, variable.path, cotangent)
-            return self.arithmetic.cast(dx, dtype)
-
-        return y, backward
-
-    @staticmethod
-    def _collect(cotangents: dict, key: Any, cotangent: Array) -> None:
-        present = cotangents.get(key)
-        cotangents[key] = cotangent if present is None else present + cotangent
-
-    def model(
-        self, model: keras.Model, inputs: list[Array], dtypes: list[str], to_logits: bool = False
-    ) -> tuple[list[Array], list[str], Callable[[list[Array]], list[Array]]]:
-        """Return a model's outputs, their dtypes, and the VJP from outputs to inputs.
-
-        to_logits: leave out the activation of the layer that makes the output.
-        """
+    def model(self, model: keras.Model, inputs: list[Tensor]) -> list[Tensor]:
+        """Return a model's outputs, in the order of `model.outputs`."""
         graph = graph_of(model)
-        values: dict[int, Array] = {}
-        kinds: dict[int, str] = {}
-        for tensor, x in zip(graph.inputs, inputs, strict=True):
+        held: dict[int, Tensor] = {}
+        for symbol, x in zip(graph.inputs, inputs, strict=True):
             # The model casts to its own compute dtype, then each Input to the one it declares.
-            x = self.arithmetic.cast(x, model.compute_dtype)
-            kind = tensor.dtype if "float" in tensor.dtype else keras.config.floatx()
-            values[id(tensor)] = self.arithmetic.cast(x, kind)
-            kinds[id(tensor)] = kind
-        last = {id(tensor) for tensor in graph.outputs} if to_logits else set()
-        tape: list[tuple[list[int], list[int], Callable]] = []
+            kind = symbol.dtype if "float" in symbol.dtype else keras.config.floatx()
+            x = self.cast(self.cast(x, model.compute_dtype), kind)
+            held[id(symbol)] = self._of_rank(len(symbol.shape), x)
         for node in nodes(graph):
             layer = node.operation
-            sources = [id(tensor) for tensor in node.arguments.keras_tensors]
-            targets = [id(tensor) for tensor in node.outputs]
-            if not last.isdisjoint(sources):
-                raise UnsupportedModelError(
-                    f"the output of the model is also an input of the layer {layer.name!r}, and "
-                    "the loss takes the logits behind it. Expected an output that is only an "
-                    "output. Pass from_logits=True and a linear output."
-                )
-            unwrap = to_logits and not last.isdisjoint(targets)
-            xs, dts = [values[key] for key in sources], [kinds[key] for key in sources]
             if isinstance(layer, keras.Model):
-                ys, dtys, backward = self.model(layer, xs, dts, unwrap)
+                given = in_order(layer, arguments(node)[0])
+                ys = self.model(layer, [held[id(symbol)] for symbol in given])
             else:
-                y, one = self.layer(layer, xs[0], dts[0], unwrap)
-                ys, dtys, backward = [y], [layer.compute_dtype], lambda dys, one=one: [one(dys[0])]
-            values.update(zip(targets, ys, strict=True))
-            kinds.update(zip(targets, dtys, strict=True))
-            tape.append((sources, targets, backward))
+                (symbol,) = node.arguments.keras_tensors
+                ys = [self._layer(layer, held[id(symbol)])]
+            held.update((id(symbol), y) for symbol, y in zip(node.outputs, ys, strict=True))
+        outputs = [held[id(symbol)] for symbol in graph.outputs]
+        self._penalize_activity(model, outputs)
+        return outputs
 
-        def vjp(dys: list[Array]) -> list[Array]:
-            cotangents: dict[int, Array] = {}
-            for tensor, dy in zip(graph.outputs, dys, strict=True):
-                self._collect(cotangents, id(tensor), dy)
-            for sources, targets, backward in reversed(tape):
-                if not any(key in cotangents for key in targets):
-                    continue
-                dtargets = [
-                    cotangents[key] if key in cotangents else np.zeros_like(values[key])
-                    for key in targets
-                ]
-                for key, dx in zip(sources, backward(dtargets), strict=True):
-                    self._collect(cotangents, key, dx)
-            return [
-                cotangents.get(id(tensor), np.zeros_like(values[id(tensor)]))
-                for tensor in graph.inputs
-            ]
+    def _of_rank(self, rank: int, x: Tensor) -> Tensor:
+        """Return x with a last axis of length 1 more or less, where a model's Input wants that."""
+        shape = x.value.shape
+        if len(shape) == rank:
+            return x
+        wanted = (*shape, 1) if len(shape) < rank else shape[:-1]
+        return self.apply(x, (x.value.reshape(wanted), lambda dy: dy.reshape(shape)), x.dtype)
 
-        outputs = [values[id(tensor)] for tensor in graph.outputs]
-        return outputs, [kinds[id(tensor)] for tensor in graph.outputs], vjp
+    def _layer(self, layer: Any, x: Tensor) -> Tensor:
+        dtype = layer.compute_dtype
+        x = self.cast(x, dtype)
+        own = {v.name: v for v in layer.weights}
+        weights = {
+            name: self.arithmetic.cast(
+                self.arithmetic.array(self.variables[v.path], v.dtype), dtype
+            )
+            for name, v in own.items()
+        }
+        to_logits = leaves_logits(layer)
+        call = LayerCall(layer, weights, True, self.arithmetic, self.draw, to_logits)
+        value, rule_vjp = find_rule(layer).function(call, x.value)
+
+        def vjp(dy: Array) -> Array:
+            dx, cotangents = rule_vjp(dy)
+            for name, cotangent in cotangents.items():
+                self._collect(own[name], self.arithmetic.cast(cotangent, own[name].dtype))
+            return dx
+
+        # A layer that does nothing hands on the very tensor, as in Keras.
+        y = x if value is x.value else self.apply(x, (value, vjp), dtype)
+        if to_logits:
+            logits = y
+            y = self.apply(logits, apply_activation(layer.activation, logits.value), dtype)
+            y.logits = logits
+        self._penalize_activity(layer, [y])
+        return y
+
+    def _collect(self, variable: Any, cotangent: Array) -> None:
+        if variable.trainable:
+            present = self.cotangents.get(variable.path)
+            self.cotangents[variable.path] = cotangent if present is None else present + cotangent
+
+    def _penalize_activity(self, layer: Any, outputs: Iterable[Tensor]) -> None:
+        """Note the penalties on one call of a layer, each divided by the size of the batch."""
+        if layer.activity_regularizer is None:
+            return
+        for y in outputs:
+            loss = self.apply(y, self._penalty(layer.activity_regularizer, y), y.dtype)
+            if y.value.ndim:
+                size = self.arithmetic.array(y.value.shape[0], y.dtype)
+                mean = (loss.value / size, lambda dy, size=size: dy / size)
+                loss = self.apply(loss, mean, y.dtype)
+            self.penalties.append(loss)
+
+    def penalize_weights(self, variables: Iterable[Any]) -> None:
+        """Note the penalties on the regularized ones among some trainable Keras variables."""
+        for variable in variables:
+            if variable.regularizer is not None:
+                value = self.arithmetic.array(self.variables[variable.path], variable.dtype)
+                weight = Tensor(value, variable.dtype)
+                value, vjp = self._penalty(variable.regularizer, weight)
+                carry = functools.partial(self._carry_to_weight, variable, vjp)
+                self.penalties.append(self._record(value, variable.dtype, carry))
+
+    def _carry_to_weight(self, variable: Any, vjp: Vjp, dpenalty: Array) -> None:
+        self._collect(variable, vjp(dpenalty))
+
+    def _penalty(self, regularizer: Any, w: Tensor) -> tuple[Array, Vjp]:
+        call = RegularizerCall(regularizer, w.dtype, self.arithmetic, keras.config.epsilon())
+        return find_rule(regularizer).function(call, w.value)
 
 
 def graph_of(model: keras.Model) -> Any:
@@ -147,16 +213,25 @@ def nodes(graph: Any) -> list[Any]:
     ]
 
 
-def output_layer(model: keras.Model) -> Any:
-    """Return the layer whose output is the output of a model with one."""
-    layer = model
-    while isinstance(layer, keras.Model):
-        layer = graph_of(layer).outputs[0]._keras_history.operation
-    return layer
+def arguments(node: Any) -> list[Any]:
+    """Return what a call in a functional model was given, by position or by name."""
+    return [*node.arguments.args, *node.arguments.kwargs.values()]
 
 
-def model_inputs(model: keras.Model, x: Any) -> list[np.ndarray]:
-    """Return a batch's inputs in the order of the model's own."""
-    if isinstance(x, dict) and all(tensor.name in x for tensor in model.inputs):
-        return [np.asarray(x[tensor.name]) for tensor in model.inputs]
-    return [np.asarray(part) for part in tree.flatten(x)]
+def in_order(model: keras.Model, x: Any) -> list[Any]:
+    """Return the inputs that a model was given, in the order of its own.
+
+    As in keras/src/models/functional.py: those of a dict go by the names of the inputs where the
+    model was not made with a dict.
+    """
+    own = graph_of(model).input
+    if isinstance(x, dict) and not isinstance(own, dict):
+        return [x[symbol.name] for symbol in tree.flatten(own)]
+    return tree.flatten(x)
+
+
+def packed(model: keras.Model, outputs: list[Any]) -> Any:
+    """Return a model's outputs in the structure in which its call returns them."""
+    structure = tree.pack_sequence_as(graph_of(model).output, outputs)
+    single = isinstance(structure, (list, tuple)) and len(structure) == 1
+    return structure[0] if single else structure

@@ -1,11 +1,19 @@
-"""Hand-derived maths: one rule per layer, activation, loss and optimizer.
+"""Hand-derived maths: one rule per layer, activation, loss, regularizer and
+optimizer.
 
 One job: say in plain NumPy what Keras's object computes and what its gradient is, forward and VJP
 side by side. Rejected: building the reference from TensorFlow's own float64 tape, which shares the
 framework's mistakes. Rules import Keras for the class that they describe, and never TensorFlow.
 """
 
-from gradaudit.rules.calls import ActivationCall, LayerCall, LossCall, UpdateCall
+from gradaudit.rules.calls import (
+    ActivationCall,
+    LayerCall,
+    LossCall,
+    RegularizerCall,
+    UpdateCall,
+    apply_activation,
+)
 from gradaudit.rules.registry import Case, Rule, all_rules, find_rule, rule
 
 __all__ = [
@@ -13,9 +21,11 @@ __all__ = [
     "Case",
     "LayerCall",
     "LossCall",
+    "RegularizerCall",
     "Rule",
     "UpdateCall",
     "all_rules",
+    "apply_activation",
     "find_rule",
     "rule",
 ]

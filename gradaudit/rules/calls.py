@@ -96,6 +96,27 @@ class LossCall:
 
 
 @dataclass(frozen=True)
+class RegularizerCall:
+    """One penalty of a Keras regularizer on a weight, or on the output of a layer.
+
+    regularizer: for its factors. dtype: of what it penalizes, in which the penalty is computed.
+    """
+
+    regularizer: Any
+    dtype: str
+    arithmetic: Arithmetic
+    epsilon: float
+
+    def array(self, value: ArrayLike) -> Array:
+        """Return a constant tensor of the regularizer, cast to the dtype."""
+        return self.arithmetic.array(value, self.dtype)
+
+    def number(self, factor: float) -> Array:
+        """Return a Python number of the regularizer as `keras.ops.cast` makes it a constant."""
+        return _cast_number(self.arithmetic, factor, self.dtype)
+
+
+@dataclass(frozen=True)
 class UpdateCall:
     """One update of one weight by a Keras optimizer.
 
@@ -110,8 +131,10 @@ class UpdateCall:
     arithmetic: Arithmetic
 
     def number(self, hyperparameter: float) -> Array:
-        """Return a hyperparameter as `keras.ops.cast` makes it a constant of the weight's dtype.
+        """Return a hyperparameter as `keras.ops.cast` makes it a constant of the weight's dtype."""
+        return _cast_number(self.arithmetic, hyperparameter, self.dtype)
 
-        TensorFlow's cast makes a Python number a float32 first, whatever it is cast to.
-        """
-        return self.arithmetic.array(float(np.float32(hyperparameter)), self.dtype)
+
+def _cast_number(arithmetic: Arithmetic, number: float, dtype: str) -> Array:
+    """Return what TensorFlow casts a Python number to: it makes it a float32 first."""
+    return arithmetic.array(float(np.float32(number)), dtype)

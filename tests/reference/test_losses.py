@@ -5,7 +5,6 @@ import numpy as np
 import pytest
 
 from gradaudit import GradientAudit, load
-from gradaudit.reference.losses import loss_term, takes_logits
 from gradaudit.rules.losses.half_squared_error import HalfSquaredError
 
 CE, SPARSE, BCE, MSE = (
@@ -86,7 +85,7 @@ def test_targets_that_do_not_sum_to_1_show_tensorflow_s_wrong_gradient(tmp_path)
 
 
 @pytest.mark.parametrize(
-    ("activation", "dtype", "loss", "expected"),
+    ("activation", "dtype", "loss", "taken"),
     [
         ("softmax", "float32", "categorical_crossentropy", True),
         ("sigmoid", "float32", "binary_crossentropy", True),
@@ -96,8 +95,15 @@ def test_targets_that_do_not_sum_to_1_show_tensorflow_s_wrong_gradient(tmp_path)
         ("softmax", "float32", "mse", False),
     ],
 )
-def test_logits_are_taken_where_keras_takes_them(activation, dtype, loss, expected):
-    last = keras.layers.Dense(3, activation, dtype=dtype)
-    model = keras.Sequential([keras.Input((4,)), last])
+def test_logits_are_taken_where_keras_takes_them(tmp_path, activation, dtype, loss, taken):
+    """A saturated output has no gradient where the loss clips it, and one where it does not."""
+    last = keras.layers.Dense(3, activation, use_bias=False, dtype=dtype)
+    model = keras.Sequential([keras.Input((3,)), last])
     model.compile("sgd", loss)
-    assert takes_logits(loss_term(model), last) is expected
+    last.kernel.assign(np.eye(3) * 60 - 30)
+    x, y = np.eye(3), np.eye(3)[[1, 2, 0]]
+    model.fit(x, y, verbose=0, callbacks=[GradientAudit(tmp_path)])
+    gradient = load(tmp_path).weights.query("stage == 'gradient'")
+    assert bool(gradient["tape"].abs().max() > 0.1) is taken
+    assert gradient["z"].max() < 4
+    assert set(gradient["verdict"]) <= ({"pass"} if taken else {"pass", "unresolved"})

@@ -10,34 +10,44 @@ REDUCTIONS = ("sum_over_batch_size", "mean", "sum", "mean_with_sample_weight")
 
 
 def reduce_losses(
-    call, losses: Array, sample_weight: np.ndarray | None, reduction: str
+    call, losses: Array, sample_weight: np.ndarray | None, reduction: str, replicas: int = 1
 ) -> tuple[Array, Callable[[Array], Array]]:
-    """Return L = Σ w ℓ / d and its VJP, as keras/src/losses/loss.py reduces.
+    """Return L = Σ w ℓ / (d R) and its VJP, as keras/src/losses/loss.py reduces.
+
+    R is the number of replicas, and 1 for "sum". A single loss ℓ () is taken as it is.
 
     Shapes: ℓ (N, ...), w (N,) or as ℓ, L ().
-    VJP:    dℓ = w dL / d; d is the number of losses, whatever the weights; 1 for "sum"; Σ w for
-            "mean_with_sample_weight".
+    VJP:    dℓ = w dL / (d R); d is the number of losses, whatever the weights; 1 for "sum"; Σ w for
+            "mean_with_sample_weight", where L is 0 if Σ w is.
     """
     weight = None
     if sample_weight is not None:
         weight = call.array(sample_weight)
-        if weight.ndim > losses.ndim:
+        if weight.ndim == losses.ndim + 1 and weight.shape[-1] == 1:
             weight = weight.reshape(losses.shape)
         elif weight.ndim < losses.ndim and losses.shape[-1] == 1:
             weight = weight.reshape(*weight.shape, 1)
     weighted = losses if weight is None else losses * weight
-    if reduction == "sum":
-        divisor = 1
-    elif reduction == "mean_with_sample_weight" and weight is not None:
-        divisor = weight.sum()
-    else:
+    if weighted.ndim == 0:
+        return weighted, lambda dloss: dloss if weight is None else dloss * weight
+    divisor, scale = 1, 1.0
+    if reduction != "sum":
         divisor = weighted.size
+        if reduction == "mean_with_sample_weight" and weight is not None:
+            divisor = weight.sum()
+        if replicas > 1:
+            scale = call.array(1.0 / replicas)
+
+    def divided(total: Array) -> Array:
+        if isinstance(divisor, int):
+            return total / divisor
+        return np.where(divisor == 0, 0.0, total / divisor)
 
     def vjp(dloss: Array) -> Array:
-        dweighted = np.broadcast_to(dloss / divisor, weighted.shape)
+        dweighted = np.broadcast_to(divided(dloss * scale), weighted.shape)
         return dweighted if weight is None else dweighted * weight
 
-    return weighted.sum() / divisor, vjp
+    return divided(weighted.sum()) * scale, vjp
 
 
 def same_rank(y_true: np.ndarray, y_pred: Array) -> tuple[np.ndarray, Array]:
