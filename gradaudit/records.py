@@ -4,6 +4,7 @@ Arrays are NumPy arrays. Variables are keyed by Keras's `Variable.path`, which i
 model, as its name is not.
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,7 +21,7 @@ class StepRecord:
     x, y, sample_weight: the batch, in the structure that the model was given.
     variables, optimizer_variables: before the step; *_after: after it.
     gradients: as `optimizer.apply` received them, still scaled under loss scaling; None where the
-        framework has none.
+        framework has none. replica_gradients: those of all replicas in sync.
     loss: as the tape differentiated it, before loss scaling.
     learning_rate: of this step. jit: compiled by XLA. tensorfloat32: float32 products use TF32.
     capture_ms: time of the step with its capture.
@@ -36,6 +37,7 @@ class StepRecord:
     variables_after: Arrays
     optimizer_variables_after: Arrays
     gradients: dict[str, np.ndarray | None]
+    replica_gradients: tuple[dict[str, np.ndarray | None], ...]
     loss: float
     learning_rate: float
     jit: bool
@@ -64,13 +66,14 @@ class Estimate:
 class Reference:
     """What one step should have done.
 
-    gradients, updates: by path; an update is a variable's change over the step.
+    gradients: by path. updates: the change of each variable of the model and its optimizer over
+        the step, by path; derived weight by weight as it is read, once.
     unjudged: (stage, path) to the reason why there is no reference.
     """
 
     loss: Estimate | None
     gradients: dict[str, Estimate]
-    updates: dict[str, Estimate]
+    updates: Iterable[tuple[str, Estimate]]
     unjudged: dict[tuple[str, str], str]
     reference_ms: float
 

@@ -11,6 +11,7 @@ import tensorflow as tf
 from keras import tree
 
 from gradaudit.records import Arrays, StepRecord
+from gradaudit.rules import keyed
 
 
 class Capture:
@@ -35,6 +36,9 @@ class Capture:
         """
         start = time.perf_counter()
         seen = self._function(iterator)
+        gradients = {
+            v.path: _numpy(seen["gradients"].get(v.path)) for v in self._model.trainable_variables
+        }
         record = StepRecord(
             step=step,
             epoch=epoch,
@@ -43,10 +47,8 @@ class Capture:
             optimizer_variables=_numpy(seen["optimizer_variables"]),
             variables_after=_values(self._model.variables),
             optimizer_variables_after=_values(self._model.optimizer.variables),
-            gradients={
-                v.path: _numpy(seen["gradients"].get(v.path))
-                for v in self._model.trainable_variables
-            },
+            gradients=gradients,
+            replica_gradients=(gradients,),
             loss=float(seen.get("loss", np.nan)),
             learning_rate=float(seen["learning_rate"]),
             jit=bool(self._model.jit_compile) and not self._model.run_eagerly,
@@ -119,11 +121,11 @@ def _replaced(owner: Any, name: str, function: Callable) -> Iterator[None]:
 
 
 def _reads(variables: list[Any]) -> dict[str, tf.Tensor]:
-    return {v.path: tf.identity(v.value) for v in variables}
+    return {key: tf.identity(v.value) for key, v in keyed(variables).items()}
 
 
 def _values(variables: list[Any]) -> Arrays:
-    return {v.path: np.array(v.value.numpy()) for v in variables}
+    return {key: np.array(v.value.numpy()) for key, v in keyed(variables).items()}
 
 
 def _numpy(structure: Any) -> Any:

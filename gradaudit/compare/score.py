@@ -27,7 +27,7 @@ def compare(record: StepRecord, reference: Reference, threshold: float) -> Compa
         tensors.append(
             _tensor("gradient", path, tape, before[path], estimate, threshold, batch_size)
         )
-    for path, estimate in reference.updates.items():
+    for path, estimate in reference.updates:
         tape = np.asarray(after[path], np.float64) - np.asarray(before[path], np.float64)
         tensors.append(_tensor("update", path, tape, before[path], estimate, threshold, batch_size))
     for (stage, path), reason in reference.unjudged.items():

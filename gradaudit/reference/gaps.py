@@ -12,15 +12,6 @@ from gradaudit.reference.walk import graph_of
 from gradaudit.rules import find_rule
 from gradaudit.rules.losses.reduction import REDUCTIONS
 
-_OPTIMIZER_OPTIONS = (
-    "clipnorm",
-    "clipvalue",
-    "global_clipnorm",
-    "weight_decay",
-    "use_ema",
-    "gradient_accumulation_steps",
-)
-
 
 def model_gaps(model: keras.Model) -> list[str]:
     """Return, for each part of the model whose gradient cannot be derived, what and why."""
@@ -103,21 +94,32 @@ def _loss_gaps(term: LossTerm) -> list[str]:
 
 
 def update_gaps(model: keras.Model) -> list[str]:
-    """Return, for each option of the optimizer that no rule covers, what it is."""
+    """Return, for each part of the update that cannot be derived, what and why."""
     optimizer = model.optimizer
+    if isinstance(optimizer, keras.optimizers.MultiOptimizer):
+        return [
+            f"the optimizer {optimizer.name!r} (MultiOptimizer) has several learning rates in a "
+            "step, and one is captured"
+        ]
     if isinstance(optimizer, keras.optimizers.LossScaleOptimizer):
         optimizer = optimizer.inner_optimizer
     where = f"the optimizer {optimizer.name!r} ({type(optimizer).__name__})"
     known = find_rule(optimizer)
     gaps = [] if known is not None else [f"{where} has no derived rule"]
-    gaps += [f"{where} has {option}" for option in _OPTIMIZER_OPTIONS if getattr(optimizer, option)]
-    gaps += [
-        f"the layer {layer.name!r} has a {name}"
-        for layer in model._flatten_layers(include_self=False)
-        for name in _set(layer, "_constraint")
-    ]
-    paths = [v.path for v in model.optimizer.variables]
-    gaps += [f"several optimizer variables are called {path!r}" for path in _repeated(paths)]
+    replicas = model.distribute_strategy.num_replicas_in_sync
+    if optimizer.gradient_accumulation_steps and replicas > 1:
+        gaps.append(
+            f"{where} gathers gradients on {replicas} replicas (gradient_accumulation_steps), each "
+            "in accumulators of its own, of which those of the first are captured"
+        )
+    for variable in model.trainable_variables:
+        if variable.constraint is not None and find_rule(variable.constraint) is None:
+            kind = type(variable.constraint).__name__
+            gaps.append(
+                f"the weight {variable.path!r} has the constraint {kind}, which has no derived rule"
+            )
+        if getattr(variable, "overwrite_with_gradient", False):
+            gaps.append(f"the weight {variable.path!r} is overwritten with its gradient")
     return gaps
 
 

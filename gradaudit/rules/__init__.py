@@ -1,21 +1,24 @@
-"""Hand-derived maths: one rule per layer, activation, loss and optimizer.
+"""Hand-derived maths: one rule per layer, activation, loss, optimizer and constraint.
 
 One job: say in plain NumPy what Keras's object computes and what its gradient is, forward and VJP
 side by side. Rejected: building the reference from TensorFlow's own float64 tape, which shares the
 framework's mistakes. Rules import Keras for the class that they describe, and never TensorFlow.
 """
 
-from gradaudit.rules.calls import ActivationCall, LayerCall, LossCall, UpdateCall
+from gradaudit.rules.calls import ActivationCall, ConstraintCall, LayerCall, LossCall, UpdateCall
 from gradaudit.rules.registry import Case, Rule, all_rules, find_rule, rule
+from gradaudit.rules.variables import keyed
 
 __all__ = [
     "ActivationCall",
     "Case",
+    "ConstraintCall",
     "LayerCall",
     "LossCall",
     "Rule",
     "UpdateCall",
     "all_rules",
     "find_rule",
+    "keyed",
     "rule",
 ]

@@ -99,7 +99,8 @@ class LossCall:
 class UpdateCall:
     """One update of one weight by a Keras optimizer.
 
-    optimizer: for its hyperparameters. step: number of updates before this one.
+    optimizer: for its hyperparameters. step: number of updates before this one (with
+        `gradient_accumulation_steps`, not of steps).
     learning_rate: in this step, an array of shape (). dtype: of the weight.
     """
 
@@ -115,3 +116,14 @@ class UpdateCall:
         TensorFlow's cast makes a Python number a float32 first, whatever it is cast to.
         """
         return self.arithmetic.array(float(np.float32(hyperparameter)), self.dtype)
+
+
+@dataclass(frozen=True)
+class ConstraintCall:
+    """One application of a constraint to a weight after its update.
+
+    constraint: the Keras constraint. epsilon: `keras.config.epsilon()`.
+    """
+
+    constraint: Any
+    epsilon: float

@@ -16,12 +16,14 @@ _KINDS: dict[tuple[str, ...], str] = {
     ("call", "z"): "activation",
     ("call", "y_true", "y_pred"): "loss",
     ("call", "weight", "gradient", "slots"): "optimizer",
+    ("call", "w"): "constraint",
 }
 _SECTIONS = {
     "layer": ("Shapes:", "VJP:", "Kinks:"),
     "activation": ("Shapes:", "VJP:", "Kinks:"),
     "loss": ("Shapes:", "VJP:", "Kinks:"),
     "optimizer": ("Shapes:", "Update:"),
+    "constraint": ("Shapes:",),
 }
 
 
@@ -29,8 +31,9 @@ _SECTIONS = {
 class Case:
     """One configuration on which every check is run.
 
-    build: returns the Keras object: a layer, an activation, a loss or an optimizer.
-    shape: of the input with its batch axis (of y_pred for a loss, of the weight for an optimizer).
+    build: returns the Keras object: a layer, an activation, a loss, an optimizer or a constraint.
+    shape: of the input with its batch axis (of y_pred for a loss, of the weight for an optimizer
+        or a constraint).
     kinks: inputs at which the derivative jumps.
     targets: for a loss, "real", "one_hot", "integer" or "binary".
     inputs: values that the input takes: "real", or "probability" (positive, rows sum to 1; rows
@@ -52,11 +55,12 @@ class Rule:
     """A registered rule.
 
     target: the Keras class or function that the rule describes.
-    kind: "layer", "activation", "loss" or "optimizer".
+    kind: "layer", "activation", "loss", "optimizer" or "constraint".
     function: the rule itself.
     weights: names of the variables that a layer may own; another one means a feature not derived.
     options: keyword arguments of a loss or activation that are derived; None for all.
-    slots: for an optimizer, the name of each slot and the attribute that holds its variables.
+    slots: for an optimizer, the name of each slot and the attribute that holds its variables: a
+        list with one for each weight, or a single one for all.
     source: the file in Keras's repository that the target is defined in.
     """
 
@@ -89,7 +93,8 @@ def rule(
     """Register the decorated function as the rule for a Keras class or function.
 
     The function's arguments say what it describes: `(call, x)` a layer, `(call, z)` an activation,
-    `(call, y_true, y_pred)` a loss, `(call, weight, gradient, slots)` an optimizer.
+    `(call, y_true, y_pred)` a loss, `(call, weight, gradient, slots)` an optimizer, `(call, w)` a
+    constraint.
 
     Raises:
         RuleDefinitionError: the target has a rule already, the arguments fit no kind, there are no
@@ -161,7 +166,7 @@ def all_rules() -> list[Rule]:
 
 
 def find_rule(target: Any) -> Rule | None:
-    """Return the rule for a Keras object (a layer, loss or optimizer instance, or a function).
+    """Return the rule for a Keras object (an instance of a class that has one, or a function).
 
     A subclass has no part in its parent's rule: what it overrides is not known.
     """
