@@ -1,5 +1,6 @@
 """The rule of an optimizer or a constraint beside Keras's own: whole updates of one weight."""
 
+import re
 from typing import Any
 
 import keras
@@ -24,21 +25,26 @@ def updates(
         target = case.build()
         constrained = rule.kind == "constraint"
         optimizer = keras.optimizers.SGD(0.1) if constrained else target
-        weight = keras.Variable(rng.standard_normal(case.shape), dtype=dtype, name="weight")
+        with keras.name_scope("model"):
+            weight = keras.Variable(rng.standard_normal(case.shape), dtype=dtype, name="weight")
         weight.constraint = target if constrained else None
         optimizer.build([weight])
-        variables = {"weight": weight, **keyed(optimizer.variables)}
+        variables = {weight.path: weight, **keyed(optimizer.variables)}
         for _ in range(3):
             gradient = rng.standard_normal(case.shape).astype(dtype)
             before = {key: np.array(v.value.numpy()) for key, v in variables.items()}
             rate = float(keras.ops.convert_to_numpy(optimizer.learning_rate))
-            parts = updated(optimizer, [weight], before, [{"weight": gradient}], rate, arithmetic)
+            parts = updated(
+                optimizer, [weight], before, [{weight.path: gradient}], rate, arithmetic
+            )
             ours = {key: value for part in parts for key, value in part.items()}
             optimizer.apply([keras.ops.convert_to_tensor(gradient)], [weight])
             after = {key: np.array(v.value.numpy(), np.float64) for key, v in variables.items()}
-            # Keras numbers the names of optimizers: the first is adam, and the second adam_1.
-            own = f"{optimizer.name}/"
-            found.append(
-                tuple({k.removeprefix(own): v for k, v in side.items()} for side in (ours, after))
-            )
+            found.append((_named(ours, optimizer), _named(after, optimizer)))
     return found
+
+
+def _named(values: dict[str, Any], optimizer: Any) -> dict[str, Any]:
+    """Return values by names without the numbers that Keras gives: adam_1/..., variable_1."""
+    own = f"{optimizer.name}/"
+    return {re.sub(r"^variable_\d+$", "variable", k.removeprefix(own)): values[k] for k in values}

@@ -9,7 +9,7 @@ from keras.src.models.functional import Functional  # not exported; models are i
 
 from gradaudit.reference.losses import LossTerm, loss_term
 from gradaudit.reference.walk import graph_of
-from gradaudit.rules import find_rule
+from gradaudit.rules import find_rule, keyed
 from gradaudit.rules.losses.reduction import REDUCTIONS
 
 
@@ -106,6 +106,8 @@ def update_gaps(model: keras.Model) -> list[str]:
     where = f"the optimizer {optimizer.name!r} ({type(optimizer).__name__})"
     known = find_rule(optimizer)
     gaps = [] if known is not None else [f"{where} has no derived rule"]
+    both = keyed(model.variables).keys() & keyed(model.optimizer.variables).keys()
+    gaps += [f"a weight and a variable of {where} are both called {path!r}" for path in both]
     replicas = model.distribute_strategy.num_replicas_in_sync
     if optimizer.gradient_accumulation_steps and replicas > 1:
         gaps.append(

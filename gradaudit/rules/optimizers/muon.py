@@ -3,6 +3,7 @@
 import numpy as np
 from keras import optimizers
 
+from gradaudit.numerics import newton_schulz
 from gradaudit.rules.optimizers.adam import adam_step
 from gradaudit.rules.registry import Case, rule
 
@@ -50,21 +51,18 @@ def muon(call, weight, gradient, slots):
     m = slots["momentum"] + (gradient + slots["momentum"] * (optimizer.momentum - 1))
     h = gradient + m * optimizer.momentum if optimizer.nesterov else m
     coefficients = optimizer.muon_a, optimizer.muon_b, optimizer.muon_c
-    step = orthogonalized(h, optimizer.ns_steps, *coefficients) * call.learning_rate
+    step = orthogonalized(h, optimizer.ns_steps, coefficients) * call.learning_rate
     if optimizer.rms_rate is not None:
         step = step * np.sqrt(call.number(max(weight.shape))) * optimizer.rms_rate
     return weight - step, {"momentum": m}
 
 
-def orthogonalized(x, steps, a, b, c):
-    """Return about U Vᵀ for x = U S Vᵀ: Newton-Schulz iterations x ← a x + (b A + c A²) x, A = x xᵀ.
+def orthogonalized(x, steps, coefficients):
+    """Return about U Vᵀ for x = U S Vᵀ, by Newton-Schulz iterations that lead S to 1.
 
-    Shapes: x (I, O), of which the longer axis is summed over in A.
+    Shapes: x (I, O), transposed where I > O.
     """
     if x.shape[0] > x.shape[1]:
-        return orthogonalized(x.T, steps, a, b, c).T
-    x = x / (np.sqrt(np.sum(np.square(x), axis=(0, 1), keepdims=True)) + 1e-7)
-    for _ in range(steps):
-        gram = x @ x.T
-        x = x * a + (gram * b + gram * c @ gram) @ x
-    return x
+        return orthogonalized(x.T, steps, coefficients).T
+    norm = np.sqrt(np.sum(np.square(x), axis=(0, 1), keepdims=True))
+    return newton_schulz(x / (norm + 1e-7), steps, coefficients)
