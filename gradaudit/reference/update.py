@@ -175,7 +175,7 @@ class _Step:
         slots = {}
         for name, attribute in rule.slots:
             slot = self._of(attribute, variable)
-            if slot is not None:
+            if id(slot) in self.keys:
                 slots[name] = slot
         held = {name: self._held(slot) for name, slot in slots.items()}
         weight, new = rule.function(call, weight, gradient, held)
