@@ -33,7 +33,7 @@ from numpy.typing import ArrayLike
 
 from gradaudit.errors import UnsupportedFunctionError
 from gradaudit.numerics.carrier import Carrier
-from gradaudit.numerics.elementary import ELEMENTARY
+from gradaudit.numerics.elementary import ELEMENTARY, POWER_ULPS, RSQRT_ULPS
 from gradaudit.numerics.precision import Precision, binade
 
 DOUBT = 8.0
@@ -294,7 +294,7 @@ def _raise(x: Any, y: Any) -> Rounded:
         _plus(_times(a.variance, by_a**2), None if by_b is None else _times(b.variance, by_b)),
         _times(a.kink, by_a),
         a.precision,
-        ulps=2.0,
+        ulps=RSQRT_ULPS if isinstance(y, float) and y == -0.5 else POWER_ULPS,
     )
 
 

@@ -27,6 +27,6 @@ def adadelta(call, weight, gradient, slots):
     """
     rho, epsilon = call.optimizer.rho, call.optimizer.epsilon
     a = slots["accumulated_grad"] * rho + np.square(gradient) * (1 - rho)
-    delta = -(np.sqrt(slots["accumulated_delta"] + epsilon) * gradient / np.sqrt(a + epsilon))
+    delta = -np.sqrt(slots["accumulated_delta"] + epsilon) * gradient * np.power(a + epsilon, -0.5)
     d = slots["accumulated_delta"] * rho + np.square(delta) * (1 - rho)
     return weight + delta * call.learning_rate, {"accumulated_grad": a, "accumulated_delta": d}

@@ -35,7 +35,7 @@ def adafactor(call, weight, gradient, slots):
     """
     optimizer, t = call.optimizer, call.number(call.step + 1)
     alpha = np.maximum(call.number(optimizer.epsilon_2), _rms(weight))
-    alpha = alpha * np.minimum(call.learning_rate, 1 / np.sqrt(t))
+    alpha = alpha * np.minimum(call.learning_rate, np.power(t, -0.5))
     q = np.square(gradient) + optimizer.epsilon_1
     beta = 1 - np.power(t, optimizer.beta_2_decay)
     if gradient.ndim >= 2:
@@ -47,7 +47,7 @@ def adafactor(call, weight, gradient, slots):
     else:
         v = slots["velocity"] * beta + q * (1 - beta)
         new_slots = {"velocity": v}
-    u = gradient / np.sqrt(v)
+    u = gradient * np.power(v, -0.5)
     clipped = u / np.maximum(1.0, _rms(u) / optimizer.clip_threshold)
     return weight - clipped * alpha, new_slots
 

@@ -23,5 +23,5 @@ def adagrad(call, weight, gradient, slots):
     Update: a' = a + g²; w − η g / sqrt(a' + ε).
     """
     a = slots["accumulator"] + np.square(gradient)
-    step = gradient * call.learning_rate / np.sqrt(a + call.optimizer.epsilon)
+    step = gradient * call.learning_rate * np.power(a + call.optimizer.epsilon, -0.5)
     return weight - step, {"accumulator": a}

@@ -36,7 +36,7 @@ def rmsprop(call, weight, gradient, slots):
         a = slots["average_gradient"] * rho + gradient * (1 - rho)
         new_slots["average_gradient"] = a
         spread = v - np.square(a)
-    step = gradient * call.learning_rate / np.sqrt(spread + optimizer.epsilon)
+    step = gradient * call.learning_rate * np.power(spread + optimizer.epsilon, -0.5)
     if optimizer.momentum > 0:
         step = slots["momentum"] * optimizer.momentum + step
         new_slots["momentum"] = step
