@@ -6,9 +6,9 @@ independent: taken one operation at a time they would seem to grow a thousandfol
 
 An error E of x is, in the basis of the singular vectors, E' = Uᵀ E V. Its symmetric and its
 antisymmetric part are multiplied by the divided differences φ[sᵢ, sⱼ] and φ[sᵢ, −sⱼ] (Daleckii and
-Krein 1965; φ is odd), and what lies outside V by φ[sᵢ, 0]. So the variance of either part is
-multiplied by their squares, and each iteration adds that of its own roundings. Elements of E' are
-taken as independent, which they are where all elements of E have one variance.
+Krein 1965; φ is odd), and what lies outside V by φ[sᵢ, 0]; over several iterations, by the products
+of these. The errors that each iteration makes are led to the end so. The mean of all factors leaves
+an error at its element; the rest spreads it, where elements of E' are taken as independent.
 """
 
 import numpy as np
@@ -25,26 +25,35 @@ def newton_schulz(x: Array, steps: int, coefficients: tuple[float, float, float]
         return x
     y, precision = x.value, x.precision
     u, s, v = np.linalg.svd(y, full_matrices=False)
+    factors, slopes, variances = [], [], [x.variance]
+    for _ in range(steps):
+        factors.append([_divided(coefficients, s[:, None], sign * s) for sign in (1, -1)])
+        slopes.append(_divided(coefficients, s, 0.0))
+        s = slopes[-1] * s
+        once = _iteration(Rounded(y, None, None, precision), coefficients)
+        y = once.value
+        variances.append(once.variance)
+
     uu, vv = u**2, v.T**2
     outside = np.maximum(1 - vv.sum(axis=1), 0.0)
-    inherited = np.zeros((2, len(s), len(s))), np.zeros(x.shape)
-    added = x.variance
-    for step in range(steps + 1):
-        (parts, rest), own = inherited, 0.0 if added is None else uu.T @ added
-        if added is not None:
-            both = own @ vv
-            parts, rest = parts + (both + both.T) / 4, rest + own * outside
-        if step == steps:
-            break
-        factors = np.stack([_divided(coefficients, s[:, None], sign * s) for sign in (1, -1)])
-        slopes = _divided(coefficients, s, 0.0)
-        inherited = parts * factors**2, rest * slopes[:, None] ** 2
-        once = _iteration(Rounded(y, None, None, precision), coefficients)
-        y, added, s = once.value, once.variance, slopes * s
-    variance = uu @ (parts.sum(axis=0) @ vv.T + rest)
+    symmetric, antisymmetric, slope = np.ones((len(s), len(s))), 1.0, np.ones(len(s))
+    total = np.zeros(x.shape)
+    for step in reversed(range(steps + 1)):
+        if variances[step] is not None:
+            kept, turned = (symmetric + antisymmetric) / 2, (symmetric - antisymmetric) / 2
+            mean = (kept.sum() + slope.sum() * (x.shape[1] - len(s))) / x.size
+            left = uu.T @ variances[step]
+            both = left @ vv
+            spread = (kept - mean) ** 2 * both + turned**2 * both.T
+            rest = (slope - mean)[:, None] ** 2 * left * outside
+            total += mean**2 * variances[step] + uu @ (spread @ vv.T + rest)
+        if step:
+            symmetric = symmetric * factors[step - 1][0]
+            antisymmetric = antisymmetric * factors[step - 1][1]
+            slope = slope * slopes[step - 1]
     # What an overflow before this may do to the whole, no element escapes.
     kink = None if x.kink is None or not x.kink.any() else np.full(x.shape, np.inf)
-    return Rounded(y, variance, kink, precision)
+    return Rounded(y, total, kink, precision)
 
 
 def _iteration(x: Array, coefficients: tuple[float, float, float]) -> Array:

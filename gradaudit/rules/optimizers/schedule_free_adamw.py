@@ -35,7 +35,7 @@ def schedule_free_adamw(call, weight, gradient, slots):
     z = slots["momentum"] - gradient * rate / scale
     # The paper has z here, not z'. Keras keeps a reference to the variable, and TensorFlow reads it
     # after the assignment: the new weight is then (1 − 1/t) y + z'/t, whatever β₁ is.
-    x = (weight - z * (1 - beta_1)) / beta_1
+    # A graph divides by a constant in multiplying by its reciprocal, and multiplies numbers first.
     share = 1.0 / t
-    x = x * (1 - share) + z * share
+    x = (weight - z * (1 - beta_1)) * ((1 - share) * (1 / beta_1)) + z * share
     return z * (1 - beta_1) + x * beta_1, {"momentum": z, "velocity": v}
