@@ -5,7 +5,7 @@ model, as its name is not.
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -72,13 +72,14 @@ class Estimate:
 class Reference:
     """What one step should have done.
 
-    gradients, updates: by path; an update is a variable's change over the step.
+    gradients: by path. updates: the change of each variable of the model and its optimizer over
+        the step, by path; derived weight by weight as it is read, once.
     unjudged: (stage, path) to the reason why there is no reference.
     """
 
     loss: Estimate | None
     gradients: dict[str, Estimate]
-    updates: dict[str, Estimate]
+    updates: Iterable[tuple[str, Estimate]]
     unjudged: dict[tuple[str, str], str]
     reference_ms: float
 

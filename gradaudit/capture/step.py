@@ -14,6 +14,7 @@ from keras.src.backend.tensorflow.trainer import reduce_per_replica  # not expor
 
 from gradaudit.capture.workers import worker
 from gradaudit.records import Arrays, StepRecord
+from gradaudit.rules import keyed
 
 
 class Capture:
@@ -215,8 +216,8 @@ class Capture:
 
     def _values(self, variables: list[Any], replica: int) -> Arrays:
         return {
-            v.path: np.array(self._strategy.experimental_local_results(v.value)[replica].numpy())
-            for v in variables
+            key: np.array(self._strategy.experimental_local_results(v.value)[replica].numpy())
+            for key, v in keyed(variables).items()
         }
 
 
@@ -255,7 +256,7 @@ def _path(variable: Any, model: keras.Model) -> str:
 
 
 def _reads(variables: list[Any]) -> dict[str, tf.Tensor]:
-    return {v.path: tf.identity(v.value) for v in variables}
+    return {key: tf.identity(v.value) for key, v in keyed(variables).items()}
 
 
 def _per_replica(seen: Any, strategy: tf.distribute.Strategy) -> list[Any]:

@@ -47,7 +47,7 @@ def compare(
         gradient = record.gradients.get(path)
         tape = np.zeros(estimate.value.shape) if gradient is None else gradient
         tensors.append(tensor("gradient", path, tape, estimate))
-    for path, estimate in reference.updates.items():
+    for path, estimate in reference.updates:
         tape = np.asarray(after[path], np.float64) - np.asarray(before[path], np.float64)
         tensors.append(tensor("update", path, tape, estimate))
     for (stage, path), reason in reference.unjudged.items():
