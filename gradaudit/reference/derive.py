@@ -1,7 +1,7 @@
 """From a StepRecord to its Reference: three runs of the same rules, and κ."""
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import keras
