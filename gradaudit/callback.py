@@ -11,7 +11,7 @@ import keras
 import tensorflow as tf
 
 from gradaudit.capture import Capture, environment, wait_for_all, when_fit_breaks_off, worker
-from gradaudit.errors import AuditFailure, UsageError
+from gradaudit.errors import AuditFailure, UnsupportedModelError, UsageError
 from gradaudit.judge import Judge
 from gradaudit.records import Comparison
 from gradaudit.report import RunFolder, merge, uninterrupted
@@ -212,8 +212,11 @@ class GradientAudit(keras.callbacks.Callback):
             iterator = self._capture.trace(iterator)
         except (StopIteration, tf.errors.OutOfRangeError):
             raise
+        except UnsupportedModelError as error:
+            return self._unaudited_execution(iterator, str(error))
         except Exception as error:
-            return self._unaudited_execution(iterator, error)
+            reason = self._judge.fault(error, f"capturing step {self._step}")
+            return self._unaudited_execution(iterator, reason)
         logs = None
         for number in range(self.model.steps_per_execution):
             start = time.perf_counter()
@@ -227,9 +230,8 @@ class GradientAudit(keras.callbacks.Callback):
             self._budget.spend(time.perf_counter() - start)
         return logs
 
-    def _unaudited_execution(self, iterator: Any, error: Exception) -> Any:
+    def _unaudited_execution(self, iterator: Any, reason: str) -> Any:
         """Run Keras's own function, where the sibling of its step cannot be compiled."""
-        reason = self._judge.fault(error, f"capturing step {self._step}")
         logs = self._keras_function(iterator)
         for number in range(self.model.steps_per_execution):
             self._record_unjudged(self._step + number, reason)
@@ -313,8 +315,15 @@ class GradientAudit(keras.callbacks.Callback):
                 "audit_s": round(self._budget.audit_s, 3),
             },
             "left_out": left_out,
-            **environment(self.model),
+            **self._environment(),
         }
+
+    def _environment(self) -> dict[str, Any]:
+        try:
+            return environment(self.model)
+        except Exception as error:  # a get_config of the user's may do anything
+            self._judge.fault(error, "describing the model")
+            return {}
 
 
 def _print(words: str) -> None:

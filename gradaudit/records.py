@@ -24,7 +24,8 @@ class StepRecord:
     gradients: as `optimizer.apply` received them, still scaled under loss scaling; None where the
         framework has none.
     replica_gradients: those of all replicas in sync, this one's among them.
-    applications: how many times `optimizer.apply` ran in the step.
+    applications: how many times `optimizer.apply` ran in the step; None where that is not known,
+        since it stands in a branch or a loop.
     loss: as `compute_loss` returned it and the tape differentiated it, before loss scaling.
     learning_rate: of this step. jit: compiled by XLA. tensorfloat32: float32 products use TF32.
     capture_ms: time of the step with its capture.
@@ -42,7 +43,7 @@ class StepRecord:
     optimizer_variables_after: Arrays
     gradients: dict[str, np.ndarray | None]
     replica_gradients: tuple[dict[str, np.ndarray | None], ...]
-    applications: int
+    applications: int | None
     loss: float
     learning_rate: float
     jit: bool

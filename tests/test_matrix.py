@@ -46,18 +46,21 @@ def test_a_cell(cell, tmp_path):
     run = load(tmp_path / "run")
     captures = "failed in capturing" in cell.gradient
     assert run.run["faults"]["count"] == 0 or captures, run.run["faults"]["tracebacks"][0]
-    unjudged = run.run["unjudged"]
-    for stage, reason in (("gradient", cell.gradient), ("update", cell.update)):
-        words = [each for each in unjudged if each.startswith(f"{stage} of ")]
-        verdicts = set(run.tensors.loc[run.tensors["stage"] == stage, "verdict"])
+    first = run.tensors["step"] == 0
+    for stage, reason, of in (
+        ("gradient", cell.gradient, ~first),
+        ("gradient", cell.first_update or cell.gradient, first),
+        ("update", cell.update, ~first),
+        ("update", cell.first_update or cell.update, first),
+    ):
+        rows = run.tensors[(run.tensors["stage"] == stage) & of]
         if reason:
-            assert words, verdicts
-            assert all(reason in each for each in words), words
-            assert verdicts == {"unjudged"}
+            assert set(rows["verdict"]) == {"unjudged"}, stage
+            assert rows["cause"].str.contains(reason, regex=False).all(), set(rows["cause"])
         else:
-            assert not words
-            assert verdicts <= {"pass", "kink", "unresolved"}, run.run["failures"]
+            assert set(rows["verdict"]) <= {"pass", "kink", "unresolved"}, run.run["failures"]
     assert run.verdict == ("unjudged" if cell.gradient or cell.update else "pass")
+    assert bool(run.run["unjudged"]) == (run.verdict == "unjudged")
     assert len(run.steps) == run.run["coverage"]["steps_audited"] * run.run["replicas"]
     assert run.run["coverage"]["steps_audited"] == run.run["coverage"]["steps_trained"] > 0
     steps = set(zip(run.steps["step"], run.steps["replica"], strict=True))

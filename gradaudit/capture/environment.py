@@ -1,6 +1,7 @@
 """What a run was made with: versions, devices, precision, model and optimizer."""
 
 import platform
+import warnings
 from importlib.metadata import version
 from typing import Any
 
@@ -10,9 +11,6 @@ import tensorflow as tf
 
 def environment(model: keras.Model) -> dict[str, Any]:
     """Return the facts of run.json that come from the framework and the model."""
-    optimizer = {"class_name": None, "config": {}}
-    if model.optimizer is not None:
-        optimizer = keras.optimizers.serialize(model.optimizer)
     return {
         "versions": {
             "python": platform.python_version(),
@@ -34,7 +32,7 @@ def environment(model: keras.Model) -> dict[str, Any]:
         "eager": bool(model.run_eagerly),
         "replicas": model.distribute_strategy.num_replicas_in_sync,
         "seed": keras.src.utils.rng_utils.get_random_seed(),
-        "optimizer": {"class": optimizer["class_name"], **optimizer["config"]},
+        "optimizer": _optimizer(model.optimizer),
         "model": {
             "name": model.name,
             "class": type(model).__name__,
@@ -44,3 +42,11 @@ def environment(model: keras.Model) -> dict[str, Any]:
             ],
         },
     }
+
+
+def _optimizer(optimizer: keras.optimizers.Optimizer | None) -> dict[str, Any] | None:
+    if optimizer is None:
+        return None
+    with warnings.catch_warnings():  # a learning rate that is a lambda cannot be loaded again
+        warnings.simplefilter("ignore")
+        return {"class": type(optimizer).__name__, **optimizer.get_config()}

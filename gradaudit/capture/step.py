@@ -1,5 +1,6 @@
 """Keras's own train step with a second output: what went in, and the gradients it applied."""
 
+import functools
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -13,8 +14,11 @@ from keras import tree
 from keras.src.backend.tensorflow.trainer import reduce_per_replica  # not exported
 
 from gradaudit.capture.workers import worker
+from gradaudit.errors import UnsupportedModelError
 from gradaudit.records import Arrays, StepRecord
 from gradaudit.rules import keyed
+
+_ITERATORS = (tf.data.Iterator, tf.distribute.DistributedIterator)
 
 
 class Capture:
@@ -43,18 +47,19 @@ class Capture:
 
         Raises:
             StopIteration: a Python iterator has ended.
+            UnsupportedModelError: what the first step makes cannot be known before.
             Exception: whatever stops the step from being traced with further outputs.
         """
-        if isinstance(iterator, (tf.data.Iterator, tf.distribute.DistributedIterator)):
-            self._build(iterator.element_spec)
-            if not self._model.run_eagerly:
-                self._on_iterator.get_concrete_function(iterator)
-            return iterator
-        data = next(iterator)
+        streamed = isinstance(iterator, _ITERATORS)
+        data = _without_optionals(iterator.element_spec if streamed else next(iterator))
+        iterator = iterator if streamed else iter([data])
         self._build(data)
         if not self._model.run_eagerly:
-            self._on_data.get_concrete_function(data)
-        return iter([data])
+            if streamed and self._model.steps_per_execution == 1:
+                self._on_iterator.get_concrete_function(iterator)
+            else:
+                self._on_data.get_concrete_function(data)
+        return iterator
 
     def run(self, iterator: Any) -> tuple[Any, dict[str, Any]]:
         """Train on the next batch; return the logs for Keras, and what `records` needs.
@@ -63,10 +68,16 @@ class Capture:
             StopIteration, tf.errors.OutOfRangeError: the data has ended, as for Keras's own.
         """
         start = time.perf_counter()
-        if isinstance(iterator, (tf.data.Iterator, tf.distribute.DistributedIterator)):
+        if not isinstance(iterator, _ITERATORS):
+            seen = self._on_data(next(iterator))
+        elif self._model.steps_per_execution == 1:
             seen = self._on_iterator(iterator)
         else:
-            seen = self._on_data(next(iterator))
+            # As Keras does it then: what a step does without data, such as counting, is not done.
+            batch = iterator.get_next_as_optional()
+            if not batch.has_value():
+                raise StopIteration
+            seen = self._on_data(_without_optionals(batch.get_value()))
         seen["capture_ms"] = (time.perf_counter() - start) * 1e3
         return seen["logs"], seen
 
@@ -89,7 +100,7 @@ class Capture:
                 optimizer_variables_after=self._values(_slots(model), number),
                 gradients=local[number],
                 replica_gradients=tuple(everywhere),
-                applications=int(replica["applications"]),
+                applications=_count(replica["applications"]),
                 loss=_number(replica.get("loss")),
                 learning_rate=float(replica["learning_rate"]),
                 jit=bool(model.jit_compile) and not model.run_eagerly,
@@ -124,18 +135,26 @@ class Capture:
         )
 
     def _build(self, data: Any) -> None:
-        """Make the variables that the first step would make: what they are before it is wanted.
+        """Make the variables that the first step would make: their values before it are wanted.
 
-        Outside of the trace, since variables that are made in one which fails stay without values.
+        As Keras makes them in the trace of its first step, but in a trace of its own: variables
+        that are made in one which fails stay without values. Of what else is traced with them,
+        such as values that an optimizer's `build` assigns, nothing is run in either.
         """
         if self._built:
             return
         self._built = True
-        self._model._symbolic_build(
-            data_batch=tree.map_structure(
-                lambda part: None if isinstance(part, tf.OptionalSpec) else part, data
+        model = self._model
+        if type(model).train_step is not keras.Model.train_step:
+            raise UnsupportedModelError(
+                "the model overrides train_step and has yet to take its first step, which is left "
+                "to make the variables that it needs"
             )
-        )
+        if model.run_eagerly:
+            model._symbolic_build(data_batch=data)
+        else:
+            build = functools.partial(model._symbolic_build, data_batch=data)
+            tf.function(build, autograph=False).get_concrete_function()
 
     def _compile(self) -> None:
         model, strategy = self._model, self._strategy
@@ -150,11 +169,10 @@ class Capture:
         if not model.run_eagerly:
             on_data = tf.function(on_data, reduce_retracing=True, jit_compile=model.jit_compile)
         self._on_data = on_data
-        converted = model._autoconvert_optionals(on_data)
 
         @tf.autograph.experimental.do_not_convert
         def on_iterator(iterator: Any) -> dict[str, Any]:
-            return converted(iterator.get_next())
+            return self._on_data(_without_optionals(iterator.get_next()))
 
         if not model.run_eagerly:
             on_iterator = tf.function(on_iterator, reduce_retracing=True)
@@ -174,6 +192,7 @@ class Capture:
             "gradients": {},
             "applications": 0,
         }
+        self._replica.graph = tf.compat.v1.get_default_graph()
         logs = model.train_step(data)
         seen["gathered"] = {}
         if self._workers > 1:
@@ -194,10 +213,13 @@ class Capture:
             if trainable_variables is not None:
                 variables = list(trainable_variables)
             seen = self._replica.seen
-            seen["applications"] += 1
+            if tf.compat.v1.get_default_graph() is not self._replica.graph:
+                seen["applications"] = None
+            elif seen["applications"] is not None:
+                seen["applications"] += 1
             for variable, gradient in zip(variables, grads, strict=True):
                 if gradient is not None:
-                    seen["gradients"][_path(variable, model)] = tf.convert_to_tensor(gradient)
+                    seen["gradients"][_path(variable, model)] = _copy(gradient)
             return right_apply(grads, variables)
 
         def compute_loss(*args: Any, **kwargs: Any) -> Any:
@@ -259,6 +281,28 @@ def _reads(variables: list[Any]) -> dict[str, tf.Tensor]:
     return {key: tf.identity(v.value) for key, v in keyed(variables).items()}
 
 
+def _copy(gradient: Any) -> tf.Tensor:
+    """Return a tensor of a gradient's value that leaves the gradient's own consumers alone.
+
+    Where a product has one consumer, TensorFlow's arithmetic optimizer may multiply in another
+    order (MinimizeBroadcasts: (a b) η becomes a (b η) for a scalar learning rate), and the last
+    digit of the weights depends on it. So a product or a sum gets no second consumer, but is made
+    a second time. The attribute keeps the two from being taken for one.
+    """
+    gradient = tf.convert_to_tensor(gradient)
+    if tf.executing_eagerly() or gradient.op.type not in ("Mul", "AddV2", "AddN"):
+        return gradient
+    attributes = {name: gradient.op.node_def.attr[name] for name in gradient.op.node_def.attr}
+    copied = tf.compat.v1.AttrValue(b=True)
+    return gradient.graph.create_op(
+        gradient.op.type,
+        [_copy(each) if each.op.type == gradient.op.type else each for each in gradient.op.inputs],
+        [gradient.dtype],
+        attrs={**attributes, "_gradaudit": copied},
+        op_def=gradient.op.op_def,
+    ).outputs[0]
+
+
 def _per_replica(seen: Any, strategy: tf.distribute.Strategy) -> list[Any]:
     """Return a structure of what replicas computed as one structure for each local replica."""
 
@@ -286,6 +330,16 @@ def _of_each(gathered: dict[str, tf.Tensor], paths: list[str]) -> list[dict[str,
     return [
         {path: arrays[path][i] if path in arrays else None for path in paths} for i in range(count)
     ]
+
+
+def _without_optionals(data: Any) -> Any:
+    """Return data, or its spec, with None for what Keras takes as absent."""
+    optional = (tf.experimental.Optional, tf.OptionalSpec)
+    return tree.map_structure(lambda part: None if isinstance(part, optional) else part, data)
+
+
+def _count(applications: Any) -> int | None:
+    return None if applications is None else int(applications)
 
 
 def _number(loss: tf.Tensor | None) -> float:

@@ -71,7 +71,9 @@ class Derivation:
                 gaps = [str(error)]
         unjudged.update({("gradient", v.path): "; ".join(gaps) for v in variables if gaps})
         gaps = list(self._update_gaps)
-        if record.applications != 1:
+        if record.applications is None:
+            gaps.append("optimizer.apply stands in a branch or a loop of train_step")
+        elif record.applications != 1:
             gaps.append(f"optimizer.apply ran {record.applications} times in the step, not once")
         unjudged.update({("update", v.path): "; ".join(gaps) for v in variables if gaps})
         updates = () if gaps else self._updates(record)

@@ -28,8 +28,7 @@ def model_gaps(model: keras.Model) -> list[str]:
             gaps.append(f"the model overrides {method}")
     if model.optimizer is not None and "apply" in vars(model.optimizer):
         gaps.append("the optimizer's apply was replaced on the instance")
-    paths = [v.path for v in model.variables]
-    gaps += [f"several variables are called {path!r}" for path in _repeated(paths)]
+    gaps += _repeated_paths(model)
     if model.built and not model.trainable_variables:
         gaps.append("the model has no trainable weights")
     gaps += _layer_gaps(model) + _weight_gaps(model) + _loss_gaps(model)
@@ -152,6 +151,7 @@ def update_gaps(model: keras.Model) -> list[str]:
     where = f"the optimizer {optimizer.name!r} ({type(optimizer).__name__})"
     known = find_rule(optimizer)
     gaps = [] if known is not None else [f"{where} has no derived rule"]
+    gaps += _repeated_paths(model)
     both = keyed(model.variables).keys() & keyed(model.optimizer.variables).keys()
     gaps += [f"a weight and a variable of {where} are both called {path!r}" for path in both]
     replicas = model.distribute_strategy.num_replicas_in_sync
@@ -171,5 +171,6 @@ def update_gaps(model: keras.Model) -> list[str]:
     return gaps
 
 
-def _repeated(names: list[str]) -> list[str]:
-    return [name for name, count in Counter(names).items() if count > 1]
+def _repeated_paths(model: keras.Model) -> list[str]:
+    counts = Counter(v.path for v in model.variables)
+    return [f"several variables are called {path!r}" for path, n in counts.items() if n > 1]

@@ -27,10 +27,15 @@ def page() -> str:
     for group, cells in CELLS.items():
         lines += ["", f"## {group}", "", "| cell | gradient | update |", "|---|---|---|"]
         lines += [
-            f"| {cell.name} | {_judged(cell.gradient)} | {_judged(cell.update)} |" for cell in cells
+            f"| {cell.name} | {_judged(cell.gradient)} | {_judged(cell.update)}{_first(cell)} |"
+            for cell in cells
         ]
     return "\n".join(lines) + "\n"
 
 
 def _judged(reason: str) -> str:
     return f"unjudged: … {reason} …" if reason else "judged"
+
+
+def _first(cell: Cell) -> str:
+    return f"; in the first step unjudged: … {cell.first_update} …" if cell.first_update else ""

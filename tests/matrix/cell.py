@@ -1,7 +1,7 @@
 """One cell of the matrix: a model, and how it is trained."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import keras
@@ -16,6 +16,7 @@ class Cell:
 
     train: trains it with a list of callbacks; returns what must not depend on the audit.
     gradient, update: words of the reason why that stage is unjudged; empty where it is judged.
+    first_update: words of the reason why the update of the first step is unjudged.
     warns: a pattern of the warnings that Keras itself gives.
     """
 
@@ -24,8 +25,8 @@ class Cell:
     train: Train
     gradient: str = ""
     update: str = ""
+    first_update: str = ""
     warns: str = ""
-    options: dict[str, Any] = field(default_factory=dict)
 
 
 def rng() -> np.random.Generator:

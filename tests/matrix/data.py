@@ -124,7 +124,7 @@ CELLS = (
     Cell("epochs of different lengths: the data ends within one", classifier,
          fitted_on(lambda: dataset().batch(8), steps_per_epoch=2, epochs=3),
          warns="ran out of data"),
-    Cell("a generator", classifier, fitted_on(generator, epochs=1)),
+    Cell("a generator", classifier, fitted_on(generator), warns="ran out of data"),
     Cell("an endless generator, steps_per_epoch", classifier,
          fitted_on(endless, steps_per_epoch=4)),
     Cell("PyDataset", classifier, fitted_on(lambda: Batches(workers=1))),

@@ -1,5 +1,7 @@
 """Several replicas in one process: two logical CPUs, as tests/conftest.py makes them."""
 
+import functools
+
 import keras
 import tensorflow as tf
 from keras import layers, optimizers
@@ -7,10 +9,14 @@ from keras import layers, optimizers
 from matrix.cell import Cell, classes, classifier, dense, features, fitted, fitted_on
 
 
+@functools.cache
+def two_replicas():
+    return tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
+
+
 def mirrored(make):
     def made():
-        strategy = tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
-        with strategy.scope():
+        with two_replicas().scope():
             return make()
 
     return made
@@ -42,12 +48,11 @@ CELLS = (
          mirrored(lambda: classifier(dense(5, kernel_regularizer="l2"))), fitted()),
     Cell("MirroredStrategy, dropout", mirrored(lambda: classifier(layers.Dropout(0.3, seed=5))),
          fitted()),
-    Cell("MirroredStrategy, steps_per_execution=2",
-         mirrored(lambda: classifier(steps_per_execution=2)), fitted()),
     Cell("MirroredStrategy, a batch too small for the second replica", mirrored(classifier),
          fitted(features(9), classes(9))),
     Cell("MirroredStrategy, gradient_accumulation_steps=2",
-         mirrored(with_adam(gradient_accumulation_steps=2)), fitted()),
+         mirrored(with_adam(gradient_accumulation_steps=2)), fitted(),
+         update="gathers gradients on 2 replicas"),
     Cell("MirroredStrategy, run_eagerly", mirrored(lambda: classifier(run_eagerly=True)),
          fitted()),
     Cell("OneDeviceStrategy", lambda: _one_device(), fitted()),

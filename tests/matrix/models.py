@@ -109,6 +109,20 @@ class TwoApplications(keras.Model):
         return {"loss": loss}
 
 
+class DifferentiatesInABranch(keras.Model):
+    def train_step(self, data):
+        x, y = data
+
+        def step():
+            with tf.GradientTape() as tape:
+                loss = self.compute_loss(y=y, y_pred=self(x, training=True))
+            weights = self.trainable_variables
+            self.optimizer.apply(tape.gradient(loss, weights), weights)
+            return loss
+
+        return {"loss": tf.cond(tf.shape(x)[0] > 0, step, lambda: 0.0)}
+
+
 class AppliesInABranch(keras.Model):
     def train_step(self, data):
         x, y = data
@@ -188,7 +202,13 @@ def subclass_of(kind, **options):
     return compiled(kind(inputs, dense(3, "softmax")(dense(5)(inputs))), **options)
 
 
-def frozen(build_trainable=False):
+def built(model):
+    """Build the optimizer, as an earlier fit would have done."""
+    model.optimizer.build(model.trainable_variables)
+    return model
+
+
+def frozen():
     model = classifier(dense(5, name="frozen"), dense(4))
     model.get_layer("frozen").trainable = False
     return compiled(model)
@@ -240,6 +260,10 @@ def embedding(**options):
     return compiled(model)
 
 
+def normalized(**options):
+    return lambda: classifier(dense(5), layers.BatchNormalization(), **options)
+
+
 def constrained(constraint):
     def make():
         return classifier(dense(5, kernel_constraint=constraint, bias_constraint=constraint))
@@ -288,14 +312,22 @@ CELLS = (
          gradient=NOT_A_GRAPH),
     Cell("subclassed around a functional model", lambda: compiled(WithFunctionalInside()),
          fitted(), gradient=NOT_A_GRAPH),
-    Cell("train_step overridden", lambda: subclass_of(OwnTrainStep), fitted(),
+    Cell("train_step overridden", lambda: built(subclass_of(OwnTrainStep)), fitted(),
          gradient="overrides train_step"),
-    Cell("train_step overridden, two updates in a step", lambda: subclass_of(TwoApplications),
+    Cell("train_step overridden, its optimizer not built yet", lambda: subclass_of(OwnTrainStep),
+         fitted(), gradient="overrides train_step", first_update="yet to take its first step"),
+    Cell("train_step overridden, two updates in a step",
+         lambda: built(subclass_of(TwoApplications)),
          fitted(), gradient="overrides train_step", update="optimizer.apply ran 2 times"),
-    Cell("train_step overridden, update within tf.cond", lambda: subclass_of(AppliesInABranch),
-         fitted(), gradient="failed in capturing", update="failed in capturing"),
-    Cell("train_step overridden, optimizer never asked", lambda: subclass_of(OwnOptimizer),
-         fitted(), gradient="overrides train_step", update="optimizer.apply ran 0 times"),
+    Cell("train_step overridden, the update in a branch",
+         lambda: built(subclass_of(AppliesInABranch)),
+         fitted(), gradient="overrides train_step", update="stands in a branch"),
+    Cell("train_step overridden, all of it in a branch",
+         lambda: built(subclass_of(DifferentiatesInABranch)), fitted(),
+         gradient="failed in capturing", update="failed in capturing"),
+    Cell("train_step overridden, the compiled optimizer never asked",
+         lambda: subclass_of(OwnOptimizer), fitted(), gradient="overrides train_step",
+         update="optimizer.apply ran 0 times", first_update="yet to take its first step"),
     Cell("compute_loss overridden", lambda: subclass_of(OwnComputeLoss), fitted(),
          gradient="overrides compute_loss"),
     Cell("call of a functional model overridden", lambda: subclass_of(OwnCall), fitted(),
@@ -322,14 +354,21 @@ CELLS = (
     Cell("a frozen nested model", frozen_part, fitted()),
     Cell("a weight that no gradient reaches", lambda: classifier(dense(5), Unused()), fitted(),
          gradient=NO_RULE, warns="Gradients do not exist"),
-    Cell("Batch normalization", lambda: classifier(dense(5), layers.BatchNormalization()),
-         fitted(), gradient=NO_RULE),
+    Cell("batch normalization", normalized(), fitted(), gradient=NO_RULE),
+    Cell("batch normalization, Adam", normalized(optimizer="adam"), fitted(), gradient=NO_RULE),
+    Cell("batch normalization, XLA", normalized(jit_compile=True), fitted(), gradient=NO_RULE),
+    Cell("layer normalization, clipnorm",
+         lambda: classifier(
+             layers.LayerNormalization(), optimizer=keras.optimizers.SGD(0.1, clipnorm=0.1)
+         ), fitted(), gradient=NO_RULE),
     Cell("convolution", convolutional, IMAGES, gradient=NO_RULE),
     Cell("recurrence", recurrent, SERIES, gradient=NO_RULE),
     Cell("recurrence under a mask", lambda: recurrent(layers.Masking()), SERIES, gradient=NO_RULE),
     Cell("embedding, sparse gradients", embedding, TOKENS, gradient=NO_RULE),
     Cell("a layer of one's own", lambda: classifier(dense(5), Doubling()), fitted(),
          gradient=NO_RULE),
+    Cell("a weight that is one number, XLA",
+         lambda: classifier(dense(5), OneNumber(), jit_compile=True), fitted(), gradient=NO_RULE),
     Cell("a weight that is one number", lambda: classifier(dense(5), OneNumber()), fitted(),
          gradient=NO_RULE),
     Cell("Lambda layer", lambda: classifier(dense(5), layers.Lambda(lambda x: 2.0 * x)), fitted(),
