@@ -57,6 +57,14 @@ class Precision(StrEnum):
     mixed_bfloat16 = "mixed_bfloat16"
 
 
+class OnFail(StrEnum):
+    """What follows a failed step."""
+
+    record = "record"
+    stop = "stop"
+    raise_ = "raise"
+
+
 @app.callback()
 def _root() -> None:
     """Check the gradients that Keras really applied, weight by weight."""
@@ -85,7 +93,28 @@ def run(
     seed: Annotated[
         int, typer.Option(min=0, max=2**32 - 1, help="Seed of weights and shuffling.")
     ] = 0,
-    every: Annotated[int, typer.Option(min=1, help="Audit each n-th step.")] = 1,
+    every: Annotated[
+        str | None,
+        typer.Option(metavar="N|epoch", help="Audit each N-th step, or the first of each epoch."),
+    ] = None,
+    steps: Annotated[
+        str | None, typer.Option(metavar="N,N,...", help="Audit these steps, counted from 0.")
+    ] = None,
+    first: Annotated[int, typer.Option(min=0, help="Audit the first steps.")] = 0,
+    layers: Annotated[
+        str | None,
+        typer.Option(metavar="REGEX", help="Audit weights of layers in whose path this is found."),
+    ] = None,
+    budget: Annotated[
+        float | None,
+        typer.Option(help="Largest share of the training's own time that the audit may take."),
+    ] = None,
+    on_fail: Annotated[
+        OnFail, typer.Option(help="After a failed step: go on, stop, or raise an error.")
+    ] = OnFail.record,
+    verbose: Annotated[
+        int, typer.Option(min=0, max=2, help="1: what cannot be judged; 2: a line for each step.")
+    ] = 0,
     threshold: Annotated[
         float, typer.Option(help="Largest |tape - reference| in standard deviations that passes.")
     ] = 8.0,
@@ -101,7 +130,7 @@ def run(
     ] = None,
     no_bias: Annotated[bool, typer.Option("--no-bias", help="Nets without biases.")] = False,
     allow_unjudged: Annotated[
-        bool, typer.Option(help="Record what no rule covers as unjudged, and go on.")
+        bool, typer.Option(help="Exit with 0 also where something could not be judged.")
     ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print run.json on stdout.")] = False,
 ) -> None:
@@ -126,10 +155,15 @@ def run(
 
         audit = GradientAudit(
             folder,
-            every=every,
+            every=_every(every),
+            steps=_steps(steps),
+            first=first,
+            layers=layers,
+            budget=budget,
+            on_fail=str(on_fail),
             threshold=threshold,
             overwrite=overwrite,
-            allow_unjudged=allow_unjudged,
+            verbose=verbose,
         )
         _fit(built, x, y, epochs or 10, batch_size or 16, audit)
         code = max(code, _print_run(folder, as_json, allow_unjudged))
@@ -163,6 +197,19 @@ def show(
 ) -> None:
     """Print the summary of a run; the exit code is that of the run."""
     raise typer.Exit(_print_run(folder, as_json, allow_unjudged=False))
+
+
+def _every(text: str | None) -> int | str | None:
+    return int(text) if text is not None and text.isdecimal() else text
+
+
+def _steps(text: str | None) -> tuple[int, ...]:
+    if text is None:
+        return ()
+    try:
+        return tuple(int(part) for part in text.split(","))
+    except ValueError as error:
+        raise UsageError(f"--steps is {text!r}. Expected numbers, such as 0,10,100.") from error
 
 
 def _import_tensorflow() -> None:
@@ -265,7 +312,7 @@ def _prepare_own(
     table = read_table(data, target)
     import keras
 
-    from gradaudit.reference.losses import loss_term
+    from gradaudit.rules import find_rule
 
     keras.utils.set_random_seed(seed)
     if precision is not None:
@@ -280,8 +327,9 @@ def _prepare_own(
     if jit:
         model.jit_compile = True
     model.run_eagerly = eager or model.run_eagerly
-    term = loss_term(model)
-    kind = "real" if isinstance(term, str) or term.rule is None else term.rule.cases[0].targets
+    loss = keras.losses.get(model.loss) if isinstance(model.loss, str) else model.loss
+    rule = find_rule(getattr(loss, "fn", loss))
+    kind = "real" if rule is None else rule.cases[0].targets
     if model.built:
         _check_width(table, model.input_shape[-1], name)
     outputs = model.output_shape[-1] if model.built else len(set(table.target))
@@ -314,7 +362,7 @@ def _fit(model: Any, x: Any, y: Any, epochs: int, batch_size: int, audit: "Gradi
     watcher = keras.callbacks.LambdaCallback(
         on_train_begin=lambda logs: progress.start(),
         on_train_batch_end=lambda batch, logs: progress.update(
-            task, advance=1, z=audit.tally.max_z, verdict=audit.verdict
+            task, advance=1, z=audit.max_z, verdict=audit.verdict
         ),
     )
     interrupted = False
@@ -332,7 +380,7 @@ def _fit(model: Any, x: Any, y: Any, epochs: int, batch_size: int, audit: "Gradi
         if progress.live.is_started:
             progress.stop()
     if interrupted:
-        _fail(f"interrupted after {audit.tally.steps} audited steps; their rows are whole", 130)
+        _fail(f"interrupted after {audit.audited_steps} audited steps; their rows are whole", 130)
 
 
 def _print_run(folder: Path, as_json: bool, allow_unjudged: bool) -> int:
@@ -346,7 +394,7 @@ def _print_run(folder: Path, as_json: bool, allow_unjudged: bool) -> int:
         _print_summary(found)
     if found.verdict == "interrupted":
         return 130
-    if found.verdict == "unjudged" and allow_unjudged:
+    if found.verdict in ("unjudged", "unresolved") and allow_unjudged:
         return 0
     return _EXIT.get(found.verdict, 3)
 

@@ -109,6 +109,25 @@ def audit_gradients(
         ...     loss_fn, model.trainable_variables, gradients, model=model, x=x, y=y
         ... ).raise_for_failure()
     """
+    known = {v.path for v in model.trainable_variables}
+    if len(variables) != len(gradients):
+        raise UsageError(
+            f"there are {len(gradients)} gradients for {len(variables)} variables. Expected one "
+            "for each, as tape.gradient(loss, variables) returns them."
+        )
+    strangers = [v.path for v in variables if getattr(v, "path", None) not in known]
+    if strangers:
+        raise UsageError(
+            f"{', '.join(map(str, strangers))}: no trainable variable of the model {model.name!r}. "
+            "Expected model.trainable_variables, or some of them."
+        )
+    given = {v.path: g for v, g in zip(variables, gradients, strict=True)}
+    judge = Judge(model, Selection(), threshold, rows_per_tensor)
+    record = gradient_record(model, x, y, sample_weight, given)
+    gaps = graph_gaps(model)
+    if gaps:
+        return _report(judge, judge.unjudged(record, "; ".join(gaps)), model)
+    of_loss = with_loss(model, loss_fn, x, y)
 
 
 def _report(judge: Judge, record: StepRecord, model: keras.Model) -> Run:

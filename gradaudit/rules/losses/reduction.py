@@ -32,7 +32,7 @@ def reduce_losses(
         return weighted, lambda dloss: dloss if weight is None else dloss * weight
     divisor, scale = 1, 1.0
     if reduction != "sum":
-        divisor = weighted.size
+        divisor = weighted.size or 1  # the loss of no rows, as a replica may get them, is 0
         if reduction == "mean_with_sample_weight" and weight is not None:
             divisor = weight.sum()
         if replicas > 1:
