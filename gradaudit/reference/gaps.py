@@ -35,7 +35,8 @@ def model_gaps(model: keras.Model) -> list[str]:
         own = getattr(type(model), method) is not getattr(keras.Model, method)
         if own or method in vars(model):
             gaps.append(f"the model overrides {method}")
-    if model.optimizer is not None and "apply" in vars(model.optimizer):
+    optimizer = getattr(model, "optimizer", None)  # compile sets it
+    if optimizer is not None and "apply" in vars(optimizer):
         gaps.append("the optimizer's apply was replaced on the instance")
     paths = [v.path for v in model.variables]
     gaps += [f"several variables are called {path!r}" for path in _repeated(paths)]

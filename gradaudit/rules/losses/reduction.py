@@ -41,7 +41,7 @@ def reduce_losses(
     def divided(total: Array) -> Array:
         if isinstance(divisor, int):
             return total / divisor
-        return np.where(divisor == 0, 0.0, total / divisor)
+        return np.where(divisor == 0, 0.0, total / np.where(divisor == 0, 1.0, divisor))
 
     def vjp(dloss: Array) -> Array:
         dweighted = np.broadcast_to(divided(dloss * scale), weighted.shape)
