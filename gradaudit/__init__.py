@@ -1,7 +1,7 @@
 """gradaudit: checks the gradients that Keras really applied, weight by weight.
 
-The public door: `GradientAudit`, `rule` and `load`. They are imported when they are first used,
-so that the command line answers before TensorFlow is loaded.
+The public door: `GradientAudit`, `check`, `audit_gradients`, `rule` and `load`. They are imported
+when they are first used, so that the command line answers before TensorFlow is loaded.
 """
 
 import importlib
@@ -9,17 +9,20 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from gradaudit.callback import GradientAudit
+    from gradaudit.one_step import audit_gradients, check
     from gradaudit.report import load
     from gradaudit.rules import Case, rule
 
 _DOOR = {
     "Case": "gradaudit.rules",
     "GradientAudit": "gradaudit.callback",
+    "audit_gradients": "gradaudit.one_step",
+    "check": "gradaudit.one_step",
     "load": "gradaudit.report",
     "rule": "gradaudit.rules",
 }
 
-__all__ = ["Case", "GradientAudit", "load", "rule"]
+__all__ = ["Case", "GradientAudit", "audit_gradients", "check", "load", "rule"]
 
 
 def __getattr__(name: str) -> Any:

@@ -1,18 +1,23 @@
 """`GradientAudit`, the Keras callback: the one place that knows the order of things."""
 
-import atexit
 import os
+import sys
 import time
-from typing import Any
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal
 
 import keras
 import tensorflow as tf
 
-from gradaudit.capture import Capture, Replay, environment
-from gradaudit.compare import Tally, compare
-from gradaudit.errors import UnsupportedModelError, UsageError
-from gradaudit.reference import Derivation, model_gaps, update_gaps
-from gradaudit.report import RunFolder, uninterrupted
+from gradaudit.capture import Capture, environment, wait_for_all, when_fit_breaks_off, worker
+from gradaudit.errors import AuditFailure, UsageError
+from gradaudit.judge import Judge
+from gradaudit.records import Comparison
+from gradaudit.report import RunFolder, merge, uninterrupted
+from gradaudit.selection import Budget, Selection
+
+_ON_FAIL = ("record", "stop", "raise")
 
 
 class GradientAudit(keras.callbacks.Callback):
@@ -20,21 +25,32 @@ class GradientAudit(keras.callbacks.Callback):
 
     Every audited step is Keras's own train step, compiled a second time with the batch, the
     variables and the gradients as further outputs; the other steps run Keras's own function. The
-    trained weights are bit for bit those of the same `fit` without the callback.
+    trained weights are bit for bit those of the same `fit` without the callback. What cannot be
+    judged is recorded as unjudged, with the reason; so is a fault of the audit itself, and training
+    goes on.
 
     Args:
-        folder: where the report goes: steps.csv, tensors.csv, weights.csv, run.json.
-        every: audit each `every`-th step, from step 0 on.
+        folder: where the report goes: steps.csv, tensors.csv, weights.csv, run.json. Each worker of
+            several has its own folder in it, and the first one merges them at the end.
+        every: audit each `every`-th step from step 0 on, or the first step of each "epoch". 1 where
+            neither `steps` nor `first` is given.
+        steps: audit these steps, by number.
+        first: audit the first steps, so many.
+        layers: audit weights of layers in whose path this regular expression is found.
+        budget: leave out selected steps where the audit would take more than this share of the
+            time that the training takes without it.
         threshold: the largest |tape − reference| / (κ σ) that passes.
+        on_fail: "record" goes on after a failed step, "stop" ends the training after it, "raise"
+            raises AuditFailure; then a fault of the audit itself is raised as well.
         overwrite: replace a run that lies in the folder.
-        allow_unjudged: record what no rule covers as unjudged instead of raising.
         rows_per_tensor: most rows of one tensor and step in weights.csv; the worst are kept.
+        verbose: 0 prints nothing but a fault of the audit; 1 what cannot be judged, the first
+            failure, and the verdict; 2 a line for each audited step as well. All to stderr.
 
     Raises:
         UsageError: an argument is out of its range.
         FolderError: when training begins: the folder holds a run, or cannot be written to.
-        UnsupportedModelError: when training begins: parts of the model have no rule; all of them
-            are listed.
+        AuditFailure: when a step fails under on_fail="raise".
 
     Example:
         >>> from gradaudit import GradientAudit
@@ -50,62 +66,104 @@ class GradientAudit(keras.callbacks.Callback):
         self,
         folder: str | os.PathLike,
         *,
-        every: int = 1,
+        every: int | Literal["epoch"] | None = None,
+        steps: Sequence[int] = (),
+        first: int = 0,
+        layers: str | None = None,
+        budget: float | None = None,
         threshold: float = 8.0,
+        on_fail: Literal["record", "stop", "raise"] = "record",
         overwrite: bool = False,
-        allow_unjudged: bool = False,
         rows_per_tensor: int = 10_000,
+        verbose: int = 1,
     ) -> None:
         super().__init__()
-        for name, value in (("every", every), ("rows_per_tensor", rows_per_tensor)):
-            if not isinstance(value, int) or value < 1:
-                raise UsageError(f"{name} is {value}. Expected a whole number from 1 on.")
+        if not isinstance(rows_per_tensor, int) or rows_per_tensor < 1:
+            raise UsageError(
+                f"rows_per_tensor is {rows_per_tensor}. Expected a whole number from 1 on."
+            )
         if not 0 < threshold < float("inf"):
             raise UsageError(f"threshold is {threshold}. Expected a number above 0, such as 8.")
-        self.tally = Tally()
-        self._path = folder
-        self._every = every
+        if on_fail not in _ON_FAIL:
+            raise UsageError(f"on_fail is {on_fail!r}. Expected one of {', '.join(_ON_FAIL)}.")
+        if verbose not in (0, 1, 2):
+            raise UsageError(f"verbose is {verbose!r}. Expected 0, 1 or 2.")
+        self._selection = Selection(every, steps, first, layers)
+        self._budget = Budget(budget)
+        self._path = Path(folder)
         self._threshold = threshold
+        self._on_fail = on_fail
         self._overwrite = overwrite
-        self._allow_unjudged = allow_unjudged
         self._rows_per_tensor = rows_per_tensor
+        self._verbose = verbose
         self._folder: RunFolder | None = None
-        self._derivation: Derivation | None = None
-        self._audited: keras.Model | None = None
+        self._judge: Judge | None = None
+        self._worker, self._workers = 0, 1
+        self._running = False
         self._epoch = self._epoch_start = self._epoch_steps = self._step = 0
-        self._capture_s = self._audit_s = self._training_s = 0.0
+        self._capture_s = 0.0
 
     @property
     def verdict(self) -> str:
         """Verdict of all audited steps so far: pass, fail, unresolved or unjudged."""
-        return self.tally.verdict
+        return "unjudged" if self._judge is None else self._judge.verdict
+
+    @property
+    def max_z(self) -> float:
+        """Largest score of all audited steps so far."""
+        return 0.0 if self._judge is None else self._judge.tally.max_z
+
+    @property
+    def audited_steps(self) -> int:
+        """Number of audited steps so far."""
+        return 0 if self._judge is None else self._judge.tally.steps
 
     def on_train_begin(self, logs: Any = None) -> None:
-        if self._audited not in (None, self.model):
+        if self._judge is None:
+            self._begin()
+        elif self._audited is not self.model:
             raise UsageError(
                 "this GradientAudit has audited another model. Expected one for each model: make "
                 "another one, with another folder."
             )
-        self._audited = self.model
-        self._derivation = None
-        self._refuse_what_cannot_be_audited()
-        if self._folder is None:
-            self._folder = RunFolder(self._path, self._overwrite, self._rows_per_tensor)
-        atexit.register(self.close, "interrupted")
+        self._judge.forget()
         self._capture = Capture(self.model)
-        self._started = time.perf_counter()
+        self._running = True
+        self._unwatch = when_fit_breaks_off(self.model, self._break_off)
+        self._budget.start()
+
+    def _begin(self) -> None:
+        self._worker, self._workers = worker(self.model.distribute_strategy)
+        if self._workers > 1 and self._budget.share is not None:
+            raise UsageError(
+                "budget is given, and several workers train together. Expected all of them to "
+                "audit the same steps, which their own clocks cannot tell. Choose with every, "
+                "steps or first."
+            )
+        self._audited = self.model
+        folder = self._path
+        if self._workers > 1:
+            folder = folder / f"worker-{self._worker}"
+        self._folder = RunFolder(folder, self._overwrite)
+        self._judge = Judge(
+            self.model, self._selection, self._threshold, self._rows_per_tensor, self._report_fault
+        )
 
     def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
         self._epoch = epoch
 
     def on_train_batch_begin(self, batch: int, logs: Any = None) -> None:
         self._step = self._epoch_start + batch
-        if self._step % self._every == 0:
+        steps = range(self.model.steps_per_execution)
+        selected = any(self._selection.step(self._step + i, batch + i) for i in steps)
+        if selected and self._budget.allows():
+            self.model.make_train_function()  # as fit has done, but not who calls train_on_batch
             self._keras_function = self.model.train_function
-            vars(self.model)["train_function"] = self._audited_step
+            vars(self.model)["train_function"] = self._audited_execution
 
     def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
-        self._epoch_steps = batch + 1
+        known = (self.params or {}).get("steps")
+        self._epoch_steps = min(batch + 1, known or batch + 1)
 
     def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
         self._epoch_start += self._epoch_steps
@@ -113,80 +171,151 @@ class GradientAudit(keras.callbacks.Callback):
 
     def on_train_end(self, logs: Any = None) -> None:
         self.close(self.verdict)
+        if self._workers > 1:
+            wait_for_all(self.model.distribute_strategy)
+            if self._worker == 0:
+                parts = [self._path / f"worker-{i}" for i in range(self._workers)]
+                merge(parts, RunFolder(self._path, self._overwrite))
 
     def close(self, verdict: str) -> None:
         """Write run.json with its final verdict; to be called only where `fit` did not end."""
-        atexit.unregister(self.close)
-        if self._folder is not None:
-            self._training_s += time.perf_counter() - self._started
-            self._write_run(verdict)
-
-    def _audited_step(self, iterator: Any) -> Any:
-        vars(self.model)["train_function"] = self._keras_function
+        if not self._running:
+            return
+        self._running = False
+        self._unwatch()
+        self._restore()
+        self._budget.stop()
         try:
-            logs, record = self._capture.run(iterator, self._step, self._epoch)
-            self._audit(record)
+            with uninterrupted():
+                self._folder.write_run({**self._run_json(), "verdict": verdict})
+        except Exception as error:
+            self._judge.fault(error, "writing run.json")
+        for words in self._budget.words():
+            self._say(1, f"left out {words}")
+        self._say(
+            1, f"{verdict.upper()}, {self.audited_steps} steps audited. Report: {self._folder.path}"
+        )
+
+    def _break_off(self, error: BaseException | None) -> None:
+        by_exception = isinstance(error, Exception)
+        self.close("aborted" if by_exception else "interrupted")
+
+    def _restore(self) -> None:
+        """Give the model its own train function back."""
+        if vars(self.model).get("train_function") == self._audited_execution:
+            vars(self.model)["train_function"] = self._keras_function
+
+    def _audited_execution(self, iterator: Any) -> Any:
+        """Stand in for Keras's train function: run its steps one by one, and judge each."""
+        self._restore()
+        try:
+            iterator = self._capture.trace(iterator)
         except (StopIteration, tf.errors.OutOfRangeError):
             raise
-        except BaseException as error:
-            self.close("interrupted" if isinstance(error, KeyboardInterrupt) else "aborted")
-            raise
+        except Exception as error:
+            return self._unaudited_execution(iterator, error)
+        logs = None
+        for number in range(self.model.steps_per_execution):
+            start = time.perf_counter()
+            try:
+                logs, seen = self._capture.run(iterator)
+            except (StopIteration, tf.errors.OutOfRangeError):
+                if number == 0:
+                    raise
+                break
+            self._audit(seen, self._step + number)
+            self._budget.spend(time.perf_counter() - start)
         return logs
 
-    def _audit(self, record: Any) -> None:
-        start = time.perf_counter()
-        if self._derivation is None:
-            self._refuse_what_cannot_be_audited()  # once more: fit may have built the model
-            self._derivation = Derivation(self.model, Replay(record.jit))
-        comparison = compare(record, self._derivation(record), self._threshold)
+    def _unaudited_execution(self, iterator: Any, error: Exception) -> Any:
+        """Run Keras's own function, where the sibling of its step cannot be compiled."""
+        reason = self._judge.fault(error, f"capturing step {self._step}")
+        logs = self._keras_function(iterator)
+        for number in range(self.model.steps_per_execution):
+            self._record_unjudged(self._step + number, reason)
+        return logs
+
+    def _audit(self, seen: dict[str, Any], step: int) -> None:
+        try:
+            records = self._capture.records(seen, step, self._epoch)
+        except Exception as error:
+            self._record_unjudged(step, self._judge.fault(error, f"reading step {step}"))
+            return
+        self._capture_s += sum(record.capture_ms for record in records) / 1e3
+        for record in records:
+            self._record(self._judge.judge(record))
+
+    def _record_unjudged(self, step: int, reason: str) -> None:
+        record = self._capture.uncaptured(step, self._epoch)
+        self._record(self._judge.unjudged(record, reason))
+
+    def _record(self, comparison: Comparison) -> None:
+        first = self.audited_steps == 0
         with uninterrupted():
-            self._folder.append(comparison)
-            self.tally.add(comparison, self._threshold)
-        self._capture_s += record.capture_ms / 1e3
-        self._audit_s += time.perf_counter() - start
+            failures = self._judge.add(comparison)
+            try:
+                self._folder.append(comparison)
+            except Exception as error:
+                self._judge.fault(error, f"writing step {comparison.step}")
+        self._tell(comparison, first, failures)
+        if failures and self._on_fail == "stop":
+            self.model.stop_training = True
+        if failures and self._on_fail == "raise":
+            more = f" (and {len(failures) - 1} more in this step)" if len(failures) > 1 else ""
+            raise AuditFailure(f"{failures[0]}{more}. Report: {self._folder.path}")
 
-    def _refuse_what_cannot_be_audited(self) -> None:
-        gaps = model_gaps(self.model) + update_gaps(self.model)
-        never = []
-        if self.model.steps_per_execution != 1:
-            never.append(f"steps_per_execution is {self.model.steps_per_execution}, not 1")
-        if self.model.distribute_strategy.num_replicas_in_sync > 1:
-            never.append("the model is distributed over several replicas")
-        if never or (gaps and not self._allow_unjudged):
-            raise UnsupportedModelError(
-                "the model cannot be audited: "
-                + "; ".join(never + gaps)
-                + ". Expected parts that have a derived rule. Register one with gradaudit.rule, or "
-                "pass allow_unjudged=True (--allow-unjudged) to record the rest as unjudged."
-            )
+    def _report_fault(self, error: Exception, words: str) -> None:
+        if self._on_fail == "raise":
+            raise error
+        if self._judge.faults == 1:
+            _print(f"warning: {words}. The training goes on; run.json has the traceback.")
 
-    def _write_run(self, verdict: str) -> None:
-        steps = self._epoch_start + self._epoch_steps
+    def _tell(self, comparison: Comparison, first: bool, failures: list[str]) -> None:
+        tally = self._judge.tally
+        if first:
+            for words in tally.unjudged_in_words():
+                self._say(1, f"cannot judge the {words}")
+        if failures and len(failures) == tally.failed:
+            self._say(1, f"FAIL {failures[0]}")
+        self._say(
+            2, f"step {comparison.step}: {comparison.verdict}, largest z {comparison.max_z:.2f}"
+        )
+
+    def _say(self, least: int, words: str) -> None:
+        if self._verbose >= least:
+            _print(words)
+
+    def _run_json(self) -> dict[str, Any]:
         left_out = []
-        if self._folder.rows_left_out:
+        tally = self._judge.tally
+        if tally.rows_left_out:
             left_out.append(
-                f"{self._folder.rows_left_out} rows of weights.csv: of a tensor, only the "
+                f"{tally.rows_left_out} rows of weights.csv: of a tensor, only the "
                 f"{self._rows_per_tensor} weights with the largest z of each step are written"
             )
-        left_out += [f"{what}: {why}" for what, why in self.tally.unjudged.items()]
-        if self._every > 1:
-            left_out.append(f"steps that are not multiples of {self._every}: every={self._every}")
-        self._folder.write_run(
-            {
-                "verdict": verdict,
-                "counts": {stage: dict(c) for stage, c in self.tally.counts.items()},
-                "max_z": self.tally.max_z,
-                "worst": self.tally.worst,
-                "threshold": self._threshold,
-                "failed": self.tally.failed,
-                "failures": self.tally.failures,
-                "coverage": {"steps_trained": steps, "steps_audited": self.tally.steps},
-                "overhead": {
-                    "training_s": round(self._training_s, 3),
-                    "captured_steps_s": round(self._capture_s, 3),
-                    "audit_s": round(self._audit_s, 3),
-                },
-                "left_out": left_out,
-                **environment(self.model),
-            }
-        )
+        left_out += tally.unjudged_in_words()
+        left_out += self._selection.left_out() + self._budget.words()
+        return {
+            **self._judge.summary(),
+            "options": {
+                **self._selection.options(),
+                "budget": self._budget.share,
+                "on_fail": self._on_fail,
+                "rows_per_tensor": self._rows_per_tensor,
+            },
+            "coverage": {
+                "steps_trained": self._epoch_start + self._epoch_steps,
+                "steps_audited": tally.steps,
+            },
+            "overhead": {
+                "training_s": round(self._budget.elapsed_s, 3),
+                "captured_steps_s": round(self._capture_s, 3),
+                "audit_s": round(self._budget.audit_s, 3),
+            },
+            "left_out": left_out,
+            **environment(self.model),
+        }
+
+
+def _print(words: str) -> None:
+    print(f"gradaudit: {words}", file=sys.stderr)

@@ -52,5 +52,11 @@ class TrainingError(GradauditError):
     exit_code = 3
 
 
+class AuditFailure(GradauditError):
+    """A gradient or an update is wrong, or could not be judged where that was asked for."""
+
+    exit_code = 1
+
+
 class CheckFailure(AssertionError):
     """A rule does not satisfy one of the checks that every rule must satisfy."""

@@ -4,6 +4,8 @@ Arrays are NumPy arrays. Variables are keyed by Keras's `Variable.path`, which i
 model, as its name is not.
 """
 
+import math
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,15 +18,17 @@ Arrays = dict[str, np.ndarray]
 class StepRecord:
     """One training step as it happened.
 
-    step, epoch: counted from 0. replica: 0 where there is one.
+    step, epoch: counted from 0.
     x, y, sample_weight: the batch, in the structure that the model was given.
     variables, optimizer_variables: before the step; *_after: after it.
     gradients: as `optimizer.apply` received them, still scaled under loss scaling; None where the
         framework has none.
+    replica_gradients: those of all replicas in sync, this one's among them.
+    applications: how many times `optimizer.apply` ran in the step.
     loss: as `compute_loss` returned it and the tape differentiated it, before loss scaling.
     learning_rate: of this step. jit: compiled by XLA. tensorfloat32: float32 products use TF32.
     capture_ms: time of the step with its capture.
-    replicas: number of replicas of the step, by which Keras divides the loss of each.
+    replica, replicas: its number, and how many are in sync: Keras divides the loss of each by it.
     """
 
     step: int
@@ -37,6 +41,8 @@ class StepRecord:
     variables_after: Arrays
     optimizer_variables_after: Arrays
     gradients: dict[str, np.ndarray | None]
+    replica_gradients: tuple[dict[str, np.ndarray | None], ...]
+    applications: int
     loss: float
     learning_rate: float
     jit: bool
@@ -66,53 +72,84 @@ class Estimate:
 class Reference:
     """What one step should have done.
 
-    gradients, updates: by path; an update is a variable's change over the step.
+    gradients: by path. updates: the change of each variable of the model and its optimizer over
+        the step, by path; derived weight by weight as it is read, once.
     unjudged: (stage, path) to the reason why there is no reference.
     """
 
     loss: Estimate | None
     gradients: dict[str, Estimate]
-    updates: dict[str, Estimate]
+    updates: Iterable[tuple[str, Estimate]]
     unjudged: dict[tuple[str, str], str]
     reference_ms: float
+
+
+@dataclass(frozen=True)
+class WeightComparisons:
+    """Single weights of one tensor, compared: arrays of one length.
+
+    index: int, shape (n, axes of the tensor). weight: the value before the step. tape, reference,
+    sigma, z: float64; z is that of the difference which no kink explains. verdict: str.
+    """
+
+    index: np.ndarray
+    weight: np.ndarray
+    tape: np.ndarray
+    reference: np.ndarray
+    sigma: np.ndarray
+    z: np.ndarray
+    verdict: np.ndarray
 
 
 @dataclass(frozen=True)
 class TensorComparison:
     """One tensor of one stage ("gradient" or "update") of one step, compared.
 
-    tape, reference, weight, sigma, z: float64 arrays of the tensor's shape; weight is its value
-        before the step, and z that of the difference which no kink explains.
-    verdicts: array of str of that shape.
+    tape_norm, reference_norm: 2-norms. max_abs_diff, rel_l2_diff: of tape − reference.
+    max_z, worst_index: the largest score and where it is; NaN and () where nothing was judged.
     detectable_rel: smallest relative error of the whole tensor that would fail.
     kinks: number of elements that depend on a choice at a kink.
+    counts: number of weights by verdict.
     cause: what a failure looks like, or why the tensor was not judged.
+    weights: its single weights; of a large tensor only those with the largest z.
     """
 
     stage: str
     path: str
     layer: str
+    shape: tuple[int, ...]
     dtype: str
     oracle: str
-    tape: np.ndarray
-    reference: np.ndarray
-    weight: np.ndarray
-    sigma: np.ndarray
-    z: np.ndarray
-    verdicts: np.ndarray
+    tape_norm: float
+    reference_norm: float
+    max_abs_diff: float
+    rel_l2_diff: float
+    max_z: float
+    worst_index: tuple[int, ...]
     kappa: float
     detectable_rel: float
     kinks: int
+    counts: Mapping[str, int]
     verdict: str
     cause: str
+    weights: WeightComparisons
+
+    @property
+    def count(self) -> int:
+        """Number of weights of the tensor."""
+        return math.prod(self.shape)
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """One audited step, compared: its tensors, and its worst element."""
+    """One audited step of one replica, compared: its tensors, and its worst element.
+
+    batch_size: rows of the batch; 0 where the batch could not be captured.
+    """
 
     step: int
     epoch: int
+    replica: int
     batch_size: int
     loss_tape: float
     loss_reference: float

@@ -1,4 +1,8 @@
-"""Settings of the test run: quiet TensorFlow, one thread per worker, Keras's global state kept."""
+"""Settings of the test run.
+
+Quiet TensorFlow, two logical CPUs for tf.distribute, one thread per worker, Keras's global state
+kept.
+"""
 
 import os
 
@@ -13,6 +17,9 @@ settings.register_profile("repeatable", derandomize=True, deadline=None)
 settings.load_profile("repeatable")
 tf.config.threading.set_intra_op_parallelism_threads(1)
 tf.config.threading.set_inter_op_parallelism_threads(1)
+tf.config.set_logical_device_configuration(
+    tf.config.list_physical_devices("CPU")[0], [tf.config.LogicalDeviceConfiguration()] * 2
+)
 
 
 @pytest.fixture(autouse=True)

@@ -10,7 +10,9 @@ import tensorflow as tf
 
 def environment(model: keras.Model) -> dict[str, Any]:
     """Return the facts of run.json that come from the framework and the model."""
-    optimizer = keras.optimizers.serialize(model.optimizer)
+    optimizer = {"class_name": None, "config": {}}
+    if model.optimizer is not None:
+        optimizer = keras.optimizers.serialize(model.optimizer)
     return {
         "versions": {
             "python": platform.python_version(),
@@ -30,6 +32,7 @@ def environment(model: keras.Model) -> dict[str, Any]:
         },
         "jit": bool(model.jit_compile),
         "eager": bool(model.run_eagerly),
+        "replicas": model.distribute_strategy.num_replicas_in_sync,
         "seed": keras.src.utils.rng_utils.get_random_seed(),
         "optimizer": {"class": optimizer["class_name"], **optimizer["config"]},
         "model": {

@@ -1,5 +1,6 @@
 """Keras's own train step with a second output: what went in, and the gradients it applied."""
 
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -9,126 +10,287 @@ import keras
 import numpy as np
 import tensorflow as tf
 from keras import tree
+from keras.src.backend.tensorflow.trainer import reduce_per_replica  # not exported
 
+from gradaudit.capture.workers import worker
 from gradaudit.records import Arrays, StepRecord
+from gradaudit.rules import keyed
 
 
 class Capture:
     """A compiled sibling of a model's train step.
 
-    Keras's own machinery compiles it from the model's own `train_step`, so that mode, XLA and
-    distribution are as in the step that it stands for. While it is traced (or run, when eager), the
-    optimizer's `apply` and the model's `compute_loss` are watched on their instances; afterwards
-    they are as before.
+    It is compiled as Keras compiles its own (`TensorFlowTrainer._make_function`), from the model's
+    own `train_step`, so that mode, XLA and distribution are as in the step that it stands for.
+    While it is traced (or run, when eager), the optimizer's `apply` and the model's `compute_loss`
+    are watched on their instances; afterwards they are as before.
     """
 
     def __init__(self, model: keras.Model) -> None:
         self._model = model
-        self._function = model._make_function(self._step)
-        self.record: StepRecord | None = None
+        self._strategy = model.distribute_strategy
+        _, self._workers = worker(self._strategy)
+        self._built = all(layer.built for layer in model._flatten_layers()) and getattr(
+            model.optimizer, "built", True
+        )
+        self._replica = threading.local()  # a strategy traces each replica in a thread of its own
+        self._compile()
 
-    def run(self, iterator: Any, step: int, epoch: int) -> tuple[Any, StepRecord]:
-        """Train on the next batch; return the logs for Keras, and the record of the step.
+    def trace(self, iterator: Any) -> Any:
+        """Compile the step for the next batch; return the iterator to run it on.
+
+        Nothing is run yet: what fails here has not touched the training.
+
+        Raises:
+            StopIteration: a Python iterator has ended.
+            Exception: whatever stops the step from being traced with further outputs.
+        """
+        if isinstance(iterator, (tf.data.Iterator, tf.distribute.DistributedIterator)):
+            self._build(iterator.element_spec)
+            if not self._model.run_eagerly:
+                self._on_iterator.get_concrete_function(iterator)
+            return iterator
+        data = next(iterator)
+        self._build(data)
+        if not self._model.run_eagerly:
+            self._on_data.get_concrete_function(data)
+        return iter([data])
+
+    def run(self, iterator: Any) -> tuple[Any, dict[str, Any]]:
+        """Train on the next batch; return the logs for Keras, and what `records` needs.
 
         Raises:
             StopIteration, tf.errors.OutOfRangeError: the data has ended, as for Keras's own.
         """
         start = time.perf_counter()
-        seen = self._function(iterator)
-        record = StepRecord(
+        if isinstance(iterator, (tf.data.Iterator, tf.distribute.DistributedIterator)):
+            seen = self._on_iterator(iterator)
+        else:
+            seen = self._on_data(next(iterator))
+        seen["capture_ms"] = (time.perf_counter() - start) * 1e3
+        return seen["logs"], seen
+
+    def records(self, seen: dict[str, Any], step: int, epoch: int) -> list[StepRecord]:
+        """Return the record of the step that has just run, one for each local replica."""
+        model, replicas = self._model, seen["replicas"]
+        start = time.perf_counter()
+        paths = [v.path for v in model.trainable_variables]
+        local = [_numpy({path: each["gradients"].get(path) for path in paths}) for each in replicas]
+        everywhere = local if self._workers == 1 else _of_each(replicas[0]["gathered"], paths)
+        milliseconds = seen["capture_ms"] + (time.perf_counter() - start) * 1e3
+        return [
+            StepRecord(
+                step=step,
+                epoch=epoch,
+                **{key: _numpy(replica["batch"][key]) for key in ("x", "y", "sample_weight")},
+                variables=_numpy(replica["variables"]),
+                optimizer_variables=_numpy(replica["optimizer_variables"]),
+                variables_after=self._values(_state(model), number),
+                optimizer_variables_after=self._values(_slots(model), number),
+                gradients=local[number],
+                replica_gradients=tuple(everywhere),
+                applications=int(replica["applications"]),
+                loss=_number(replica.get("loss")),
+                learning_rate=float(replica["learning_rate"]),
+                jit=bool(model.jit_compile) and not model.run_eagerly,
+                tensorfloat32=_tensorfloat32(),
+                capture_ms=milliseconds,
+                replica=int(replica["replica"]),
+                replicas=self._strategy.num_replicas_in_sync,
+            )
+            for number, replica in enumerate(replicas)
+        ]
+
+    def uncaptured(self, step: int, epoch: int) -> StepRecord:
+        """Return a record of a step of which nothing is known but the weights."""
+        return StepRecord(
             step=step,
             epoch=epoch,
-            **{key: _numpy(seen["batch"].get(key)) for key in ("x", "y", "sample_weight")},
-            variables=_numpy(seen["variables"]),
-            optimizer_variables=_numpy(seen["optimizer_variables"]),
-            variables_after=_values(self._model.variables),
-            optimizer_variables_after=_values(self._model.optimizer.variables),
-            gradients={
-                v.path: _numpy(seen["gradients"].get(v.path))
-                for v in self._model.trainable_variables
-            },
-            loss=float(seen.get("loss", np.nan)),
-            learning_rate=float(seen["learning_rate"]),
-            jit=bool(self._model.jit_compile) and not self._model.run_eagerly,
-            tensorfloat32=_tensorfloat32(),
-            capture_ms=(time.perf_counter() - start) * 1e3,
+            x=None,
+            y=None,
+            sample_weight=None,
+            variables=self._values(_state(self._model), 0),
+            optimizer_variables={},
+            variables_after={},
+            optimizer_variables_after={},
+            gradients={},
+            replica_gradients=(),
+            applications=0,
+            loss=np.nan,
+            learning_rate=np.nan,
+            jit=False,
+            tensorfloat32=False,
+            capture_ms=0.0,
         )
-        return seen["logs"], record
 
-    def _step(self, data: Any) -> dict[str, Any]:
-        model = self._model
-        if not (model.built and model.optimizer.built):
-            model._symbolic_build(data_batch=data)
-        batch = dict(
-            zip(
-                ("x", "y", "sample_weight"),
-                keras.utils.unpack_x_y_sample_weight(data),
-                strict=True,
+    def _build(self, data: Any) -> None:
+        """Make the variables that the first step would make: what they are before it is wanted.
+
+        Outside of the trace, since variables that are made in one which fails stay without values.
+        """
+        if self._built:
+            return
+        self._built = True
+        self._model._symbolic_build(
+            data_batch=tree.map_structure(
+                lambda part: None if isinstance(part, tf.OptionalSpec) else part, data
             )
         )
-        before = {
-            "batch": {key: value for key, value in batch.items() if value is not None},
-            "variables": _reads(model.variables),
-            "optimizer_variables": _reads(model.optimizer.variables),
-            "learning_rate": tf.identity(model.optimizer.learning_rate),
+
+    def _compile(self) -> None:
+        model, strategy = self._model, self._strategy
+
+        @tf.autograph.experimental.do_not_convert
+        def on_data(data: Any) -> dict[str, Any]:
+            with self._watched():
+                seen = strategy.run(self._step, args=(data,))
+            logs = reduce_per_replica(seen.pop("logs"), strategy, reduction="auto")
+            return {"logs": logs, "replicas": _per_replica(seen, strategy)}
+
+        if not model.run_eagerly:
+            on_data = tf.function(on_data, reduce_retracing=True, jit_compile=model.jit_compile)
+        self._on_data = on_data
+        converted = model._autoconvert_optionals(on_data)
+
+        @tf.autograph.experimental.do_not_convert
+        def on_iterator(iterator: Any) -> dict[str, Any]:
+            return converted(iterator.get_next())
+
+        if not model.run_eagerly:
+            on_iterator = tf.function(on_iterator, reduce_retracing=True)
+        self._on_iterator = on_iterator
+
+    def _step(self, data: Any) -> dict[str, Any]:
+        """Run the model's train step in one replica; return what it was given and what it did."""
+        model, optimizer = self._model, self._model.optimizer
+        context = tf.distribute.get_replica_context()
+        x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
+        seen = self._replica.seen = {
+            "batch": {"x": x, "y": y, "sample_weight": sample_weight},
+            "variables": _reads(_state(model)),
+            "optimizer_variables": _reads(_slots(model)),
+            "learning_rate": tf.identity(getattr(optimizer, "learning_rate", np.nan)),
+            "replica": tf.convert_to_tensor(context.replica_id_in_sync_group),
+            "gradients": {},
+            "applications": 0,
         }
-        with _watched(model) as seen:
-            logs = model.train_step(data)
-        return {**before, **seen, "logs": logs}
+        logs = model.train_step(data)
+        seen["gathered"] = {}
+        if self._workers > 1:
+            seen["gathered"] = {
+                path: context.all_gather(gradient[tf.newaxis], axis=0)
+                for path, gradient in seen["gradients"].items()
+            }
+        return {**seen, "logs": logs}
 
+    @contextmanager
+    def _watched(self) -> Iterator[None]:
+        """Note the loss and the gradients that pass through the model and its optimizer."""
+        model, optimizer = self._model, self._model.optimizer
 
-@contextmanager
-def _watched(model: keras.Model) -> Iterator[dict[str, Any]]:
-    """Note the loss and the gradients that pass through the model and its optimizer."""
-    seen: dict[str, Any] = {"gradients": {}}
-    apply, compute_loss = model.optimizer.apply, model.compute_loss
+        def apply(grads: Any, trainable_variables: Any = None) -> Any:
+            grads = list(grads)
+            variables = _weights(model)
+            if trainable_variables is not None:
+                variables = list(trainable_variables)
+            seen = self._replica.seen
+            seen["applications"] += 1
+            for variable, gradient in zip(variables, grads, strict=True):
+                if gradient is not None:
+                    seen["gradients"][_path(variable, model)] = tf.convert_to_tensor(gradient)
+            return right_apply(grads, variables)
 
-    def watched_apply(grads: Any, trainable_variables: Any = None) -> Any:
-        grads = list(grads)
-        variables = (
-            model.trainable_variables if trainable_variables is None else list(trainable_variables)
-        )
-        seen["gradients"] = {
-            v.path: tf.convert_to_tensor(g)
-            for v, g in zip(variables, grads, strict=True)
-            if g is not None
+        def compute_loss(*args: Any, **kwargs: Any) -> Any:
+            loss = right_compute_loss(*args, **kwargs)
+            self._replica.seen["loss"] = loss
+            return loss
+
+        right_compute_loss = model.compute_loss
+        with _replaced(model, "compute_loss", compute_loss):
+            if optimizer is None:
+                yield
+                return
+            right_apply = optimizer.apply
+            with _replaced(optimizer, "apply", apply):
+                yield
+
+    def _values(self, variables: list[Any], replica: int) -> Arrays:
+        return {
+            key: np.array(self._strategy.experimental_local_results(v.value)[replica].numpy())
+            for key, v in keyed(variables).items()
         }
-        return apply(grads, variables)
-
-    def watched_compute_loss(*args: Any, **kwargs: Any) -> Any:
-        seen["loss"] = compute_loss(*args, **kwargs)
-        return seen["loss"]
-
-    with (
-        _replaced(model.optimizer, "apply", watched_apply),
-        _replaced(model, "compute_loss", watched_compute_loss),
-    ):
-        yield seen
 
 
 @contextmanager
 def _replaced(owner: Any, name: str, function: Callable) -> Iterator[None]:
-    """Set an attribute on an instance, past Keras's tracking, and take it away again."""
-    if name in vars(owner):
-        raise RuntimeError(f"{owner!r} has its own {name!r}, which an audit would have to replace")
-    vars(owner)[name] = function
+    """Set an attribute on an instance, past Keras's tracking, and put back what was there."""
+    own = vars(owner)
+    present = {name: own[name]} if name in own else {}
+    own[name] = function
     try:
         yield
     finally:
-        del vars(owner)[name]
+        del own[name]
+        own.update(present)
+
+
+def _weights(model: keras.Model) -> list[Any]:
+    return model.trainable_variables
+
+
+def _state(model: keras.Model) -> list[Any]:
+    """Return the weights and seeds of a model: its variables but those of its metrics."""
+    metrics = {id(v) for v in model.metrics_variables}
+    return [v for v in model.variables if id(v) not in metrics]
+
+
+def _slots(model: keras.Model) -> list[Any]:
+    return [] if model.optimizer is None else model.optimizer.variables
+
+
+def _path(variable: Any, model: keras.Model) -> str:
+    """Return the path of a Keras variable, or of the one that a `tf.Variable` belongs to."""
+    if isinstance(variable, keras.Variable):
+        return variable.path
+    return next((v.path for v in _weights(model) if v.value is variable), variable.name)
 
 
 def _reads(variables: list[Any]) -> dict[str, tf.Tensor]:
-    return {v.path: tf.identity(v.value) for v in variables}
+    return {key: tf.identity(v.value) for key, v in keyed(variables).items()}
 
 
-def _values(variables: list[Any]) -> Arrays:
-    return {v.path: np.array(v.value.numpy()) for v in variables}
+def _per_replica(seen: Any, strategy: tf.distribute.Strategy) -> list[Any]:
+    """Return a structure of what replicas computed as one structure for each local replica."""
+
+    def of(replica: int) -> Any:
+        def pick(part: Any) -> Any:
+            local = strategy.experimental_local_results(part)
+            return local[replica] if len(local) > 1 else local[0]
+
+        return tree.map_structure(pick, seen)
+
+    return [of(i) for i in range(len(strategy.experimental_local_results(seen["replica"])))]
 
 
 def _numpy(structure: Any) -> Any:
-    """Return tensors as NumPy arrays; None stays None, and integers and float64 what they are."""
-    return tree.map_structure(lambda part: None if part is None else np.array(part), structure)
+    """Return tensors as NumPy arrays; None stays None, and so do ragged and sparse tensors."""
+    return tree.map_structure(
+        lambda part: np.array(part) if isinstance(part, tf.Tensor) else part, structure
+    )
+
+
+def _of_each(gathered: dict[str, tf.Tensor], paths: list[str]) -> list[dict[str, Any]]:
+    """Return the gradients of each replica, from those of all replicas along the first axis."""
+    arrays = {path: _numpy(gathered[path]) for path in paths if path in gathered}
+    count = len(next(iter(arrays.values()), ()))
+    return [
+        {path: arrays[path][i] if path in arrays else None for path in paths} for i in range(count)
+    ]
+
+
+def _number(loss: tf.Tensor | None) -> float:
+    """Return a loss that is one number; NaN where there is none, or one for each sample."""
+    return float(loss) if loss is not None and loss.shape.rank == 0 else float("nan")
 
 
 def _tensorfloat32() -> bool:

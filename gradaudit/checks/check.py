@@ -9,7 +9,7 @@ import numpy as np
 
 from gradaudit.callback import GradientAudit
 from gradaudit.checks.subject import Subject, floats, subject, targets
-from gradaudit.checks.updates import updates
+from gradaudit.checks.updates import KINDS, updates
 from gradaudit.errors import CheckFailure, UnknownNameError
 from gradaudit.numerics import PRECISIONS, Plain, Rounded, Rounding
 from gradaudit.rules import Case, Rule, find_rule
@@ -53,7 +53,7 @@ def check_rule(target: Any, checks: Mapping[str, Callable] | None = None) -> Non
 
 def forward_equals_keras(rule: Rule, case: Case) -> None:
     """The output is Keras's, in float64."""
-    if rule.kind == "optimizer":
+    if rule.kind in KINDS:
         for ours, theirs in updates(rule, case, "float64", _DOUBLE):
             _require_close(ours, theirs, "the rule's update", "Keras's")
         return
@@ -66,7 +66,7 @@ def forward_equals_keras(rule: Rule, case: Case) -> None:
 
 def vjp_equals_tape(rule: Rule, case: Case) -> None:
     """The VJP is that of TensorFlow's tape, in float64."""
-    if rule.kind == "optimizer":
+    if rule.kind in KINDS:
         return
     with floats("float64"):
         found = _subject(rule, case)
@@ -78,7 +78,7 @@ def vjp_equals_tape(rule: Rule, case: Case) -> None:
 
 def vjp_equals_differences(rule: Rule, case: Case) -> None:
     """⟨dy, y(p + h v) − y(p − h v)⟩ / 2h is ⟨vjp(dy), v⟩ in random directions v."""
-    if rule.kind == "optimizer":
+    if rule.kind in KINDS:
         return
     rng = np.random.default_rng(7)
     with floats("float64"):
@@ -105,7 +105,7 @@ def vjp_equals_differences(rule: Rule, case: Case) -> None:
 
 def vjp_is_linear(rule: Rule, case: Case) -> None:
     """vjp(2 a − 3 b) = 2 vjp(a) − 3 vjp(b)."""
-    if rule.kind == "optimizer":
+    if rule.kind in KINDS:
         return
     with floats("float64"):
         found = _subject(rule, case)
@@ -118,7 +118,7 @@ def vjp_is_linear(rule: Rule, case: Case) -> None:
 
 def rule_is_pure(rule: Rule, case: Case) -> None:
     """Inputs stay as they were, and a second call of the VJP gives the same."""
-    if rule.kind == "optimizer":
+    if rule.kind in KINDS:
         first, second = (updates(rule, case, "float64", _DOUBLE) for _ in range(2))
         for (ours, _), (again, _) in zip(first, second, strict=True):
             _require_close(again, ours, "a second update", "the first", tolerance=0.0)
@@ -139,7 +139,7 @@ def rule_is_pure(rule: Rule, case: Case) -> None:
 
 def every_weight_has_a_cotangent(rule: Rule, case: Case) -> None:
     """The VJP returns a cotangent of the right shape for the input and each trainable weight."""
-    if rule.kind == "optimizer":
+    if rule.kind in KINDS:
         return
     with floats("float64"):
         found = _subject(rule, case)
@@ -171,7 +171,7 @@ def kinks_as_keras(rule: Rule, case: Case) -> None:
 def stays_float32(rule: Rule, case: Case) -> None:
     """Run in float32, the rule makes no float64 array: the twin run would not be one."""
     single = Plain(np.float32)
-    if rule.kind == "optimizer":
+    if rule.kind in KINDS:
         arrays = {
             k: v for ours, _ in updates(rule, case, "float32", single) for k, v in ours.items()
         }
@@ -216,7 +216,7 @@ def audit_passes(rule: Rule, case: Case) -> None:
     keras.utils.set_random_seed(5)
     rng = np.random.default_rng(5)
     with floats("float32"), registered(rule), tempfile.TemporaryDirectory() as folder:
-        rows, *features = case.shape
+        rows, *features = case.shape if rule.kind not in KINDS else (3, 4)
         x = rng.standard_normal((3 * rows, *features)).astype(np.float32)
         model, y = _net(rule, case, x.shape, rng)
         audit = GradientAudit(folder)
@@ -264,6 +264,8 @@ def _net(
         loss = target
         if case.inputs == "probability":  # softmax and sigmoid would pass their logits on
             layers.append(keras.layers.Activation("hard_sigmoid"))
+    elif rule.kind == "constraint":
+        first.kernel_constraint = target
     else:
         optimizer = target
     model = keras.Sequential(layers)
@@ -310,7 +312,7 @@ def _require_close(
 def _float32_runs(rule: Rule, case: Case, seed: int) -> list[tuple[str, np.ndarray, Rounded]]:
     """Return (name, Keras's float32 value, the rule's value with its rounding error)."""
     rounding = Rounding()
-    if rule.kind == "optimizer":
+    if rule.kind in KINDS:
         return [
             (name, theirs[name], value)
             for ours, theirs in updates(rule, case, "float32", rounding, seed)

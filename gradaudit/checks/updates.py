@@ -1,5 +1,6 @@
-"""An optimizer's rule beside Keras's own optimizer."""
+"""The rule of an optimizer or a constraint beside Keras's own: whole updates of one weight."""
 
+import re
 from typing import Any
 
 import keras
@@ -7,7 +8,11 @@ import numpy as np
 
 from gradaudit.checks.subject import Primals, floats
 from gradaudit.numerics import Arithmetic
-from gradaudit.rules import Case, Rule, UpdateCall
+from gradaudit.reference.update import updated
+from gradaudit.rules import Case, Rule, keyed
+from gradaudit.rules.registry import registered
+
+KINDS = ("optimizer", "constraint")
 
 
 def updates(
@@ -16,30 +21,30 @@ def updates(
     """Return three updates by Keras's optimizer, each beside the rule's from the same state."""
     rng = np.random.default_rng(seed)
     found = []
-    with floats(dtype):
-        weight = keras.Variable(rng.standard_normal(case.shape), dtype=dtype, name="weight")
-        optimizer = case.build()
+    with floats(dtype), registered(rule):
+        target = case.build()
+        constrained = rule.kind == "constraint"
+        optimizer = keras.optimizers.SGD(0.1) if constrained else target
+        with keras.name_scope("model"):
+            weight = keras.Variable(rng.standard_normal(case.shape), dtype=dtype, name="weight")
+        weight.constraint = target if constrained else None
         optimizer.build([weight])
-        lists = {name: getattr(optimizer, attribute, None) for name, attribute in rule.slots}
-        slots = {name: held[0] for name, held in lists.items() if held}
+        variables = {weight.path: weight, **keyed(optimizer.variables)}
         for _ in range(3):
             gradient = rng.standard_normal(case.shape).astype(dtype)
-            before = {name: np.array(slot.value.numpy()) for name, slot in slots.items()}
-            call = UpdateCall(
-                optimizer,
-                int(optimizer.iterations.value),
-                arithmetic.array(np.array(optimizer.learning_rate.value.numpy()), dtype),
-                dtype,
-                arithmetic,
+            before = {key: np.array(v.value.numpy()) for key, v in variables.items()}
+            rate = float(keras.ops.convert_to_numpy(optimizer.learning_rate))
+            parts = updated(
+                optimizer, [weight], before, [{weight.path: gradient}], rate, arithmetic
             )
-            new_weight, new_slots = rule.function(
-                call,
-                arithmetic.array(np.array(weight.value.numpy()), dtype),
-                arithmetic.array(gradient, dtype),
-                {name: arithmetic.array(value, dtype) for name, value in before.items()},
-            )
+            ours = {key: value for part in parts for key, value in part.items()}
             optimizer.apply([keras.ops.convert_to_tensor(gradient)], [weight])
-            after = {name: np.array(slot.value.numpy(), np.float64) for name, slot in slots.items()}
-            after["weight"] = np.array(weight.value.numpy(), np.float64)
-            found.append(({"weight": new_weight, **new_slots}, after))
+            after = {key: np.array(v.value.numpy(), np.float64) for key, v in variables.items()}
+            found.append((_named(ours, optimizer), _named(after, optimizer)))
     return found
+
+
+def _named(values: dict[str, Any], optimizer: Any) -> dict[str, Any]:
+    """Return values by names without the numbers that Keras gives: adam_1/..., variable_1."""
+    own = f"{optimizer.name}/"
+    return {re.sub(r"^variable_\d+$", "variable", k.removeprefix(own)): values[k] for k in values}

@@ -1,41 +1,63 @@
 """z-scores and verdicts."""
 
 from collections.abc import Iterable, Mapping
+from typing import Any
 
 import numpy as np
 from keras import tree
 
 from gradaudit.compare.diagnosis import diagnose
-from gradaudit.records import Comparison, Estimate, Reference, StepRecord, TensorComparison
+from gradaudit.records import (
+    Comparison,
+    Estimate,
+    Reference,
+    StepRecord,
+    TensorComparison,
+    WeightComparisons,
+)
 
 UNRESOLVED = 0.1
 """A tensor is unresolved where its rounding error is larger than this part of its norm."""
 
+VERDICTS = np.array(["pass", "kink", "unresolved", "fail", "unjudged"])
+"""The verdicts on a single weight; a tensor of them is held as indices into this array."""
+_PASS, _KINK, _UNRESOLVED, _FAIL, _UNJUDGED = range(5)
 
-def compare(record: StepRecord, reference: Reference, threshold: float) -> Comparison:
+
+def compare(
+    record: StepRecord, reference: Reference, threshold: float, rows_per_tensor: int = 10_000
+) -> Comparison:
     """Return one verdict for each weight of a step.
 
     threshold: the largest |tape − reference| / (κ σ) that passes.
+    rows_per_tensor: most single weights of a tensor that are kept, those with the largest z.
     """
-    batch_size = len(tree.flatten(record.x)[0])
+    rows = tree.flatten(record.x)
+    batch_size = len(rows[0]) if rows and np.ndim(rows[0]) else 0
     before = record.variables | record.optimizer_variables
     after = record.variables_after | record.optimizer_variables_after
+
+    def tensor(stage: str, path: str, tape: np.ndarray, estimate: Estimate) -> TensorComparison:
+        return _tensor(
+            stage, path, tape, before[path], estimate, threshold, batch_size, rows_per_tensor
+        )
+
     tensors = []
     for path, estimate in reference.gradients.items():
-        gradient = record.gradients[path]
+        gradient = record.gradients.get(path)
         tape = np.zeros(estimate.value.shape) if gradient is None else gradient
-        tensors.append(
-            _tensor("gradient", path, tape, before[path], estimate, threshold, batch_size)
-        )
-    for path, estimate in reference.updates.items():
+        tensors.append(tensor("gradient", path, tape, estimate))
+    for path, estimate in reference.updates:
         tape = np.asarray(after[path], np.float64) - np.asarray(before[path], np.float64)
-        tensors.append(_tensor("update", path, tape, before[path], estimate, threshold, batch_size))
+        tensors.append(tensor("update", path, tape, estimate))
     for (stage, path), reason in reference.unjudged.items():
-        tape = record.gradients[path] if stage == "gradient" else after[path] - before[path]
-        tensors.append(_unjudged(stage, path, tape, before[path], reason))
+        tape = record.gradients.get(path)
+        if stage == "update":
+            tape = after[path] - before[path] if path in after else None
+        tensors.append(_unjudged(stage, path, tape, before[path], reason, rows_per_tensor))
 
-    judged = [tensor for tensor in tensors if tensor.z.size and tensor.verdict != "unjudged"]
-    worst = max(judged, key=lambda tensor: np.max(tensor.z), default=None)
+    judged = [each for each in tensors if not np.isnan(each.max_z)]
+    worst = max(judged, key=lambda each: each.max_z, default=None)
     loss_reference, loss_z = np.nan, np.nan
     if reference.loss is not None:
         loss_reference = float(reference.loss.value)
@@ -44,14 +66,15 @@ def compare(record: StepRecord, reference: Reference, threshold: float) -> Compa
     return Comparison(
         step=record.step,
         epoch=record.epoch,
+        replica=record.replica,
         batch_size=batch_size,
         loss_tape=record.loss,
         loss_reference=loss_reference,
         loss_z=loss_z,
         tensors=tuple(tensors),
-        max_z=np.nan if worst is None else float(np.max(worst.z)),
+        max_z=np.nan if worst is None else worst.max_z,
         worst_path="" if worst is None else worst.path,
-        worst_index=() if worst is None else worst_index(worst.z),
+        worst_index=() if worst is None else worst.worst_index,
         verdict="fail" if loss_z > threshold else of_stages(stage_verdicts(tensors)),
         capture_ms=record.capture_ms,
         reference_ms=reference.reference_ms,
@@ -59,30 +82,31 @@ def compare(record: StepRecord, reference: Reference, threshold: float) -> Compa
 
 
 def stage_verdicts(tensors: Iterable[TensorComparison]) -> dict[str, set[str]]:
-    """Return the verdicts on the weights of each stage, counters that pass aside."""
+    """Return the verdicts on the weights of each stage, counters that pass aside.
+
+    A counter, such as the optimizer's iterations, says nothing about the weights beside it.
+    """
     stages: dict[str, set[str]] = {}
     for tensor in tensors:
         present = stages.setdefault(tensor.stage, set())
-        if tensor.tape.ndim or tensor.verdict != "pass":
-            present.update(tensor.verdicts.ravel().tolist())
-    return stages
+        if tensor.shape or tensor.verdict != "pass":
+            present.update(tensor.counts)
+    return {stage: present or {"pass"} for stage, present in stages.items()}
 
 
 def of_stages(stages: Mapping[str, set[str]]) -> str:
     """Return the verdict on a whole from those on the weights of its stages.
 
-    A whole is unresolved where one of its stages is: where nothing of it could be said.
+    A whole is unresolved where one of its stages is: where nothing of it could be said. Where there
+    is nothing at all, nothing was judged.
     """
     present = set().union(*stages.values())
     for verdict in ("fail", "unjudged"):
         if verdict in present:
             return verdict
+    if not present:
+        return "unjudged"
     return "unresolved" if {"unresolved"} in stages.values() else "pass"
-
-
-def worst_index(z: np.ndarray) -> tuple[int, ...]:
-    """Return the index of the largest score."""
-    return tuple(int(i) for i in np.unravel_index(int(np.argmax(z)), z.shape))
 
 
 def _scores(tape: np.ndarray, estimate: Estimate) -> tuple[np.ndarray, np.ndarray]:
@@ -112,63 +136,112 @@ def _tensor(
     estimate: Estimate,
     threshold: float,
     batch_size: int,
+    rows: int,
 ) -> TensorComparison:
     tape = np.asarray(tape, np.float64)
     value, sigma = estimate.value, estimate.sigma
     z, either = _scores(tape, estimate)
-    kink = np.zeros(value.shape) if estimate.kink is None else estimate.kink
-    verdicts = np.where(z > threshold, "fail", "pass").astype("<U10")
-    verdicts[either & (z > threshold)] = "unresolved"
+    kink = np.zeros(()) if estimate.kink is None else estimate.kink
+    verdicts = np.where(z > threshold, _FAIL, _PASS).astype(np.uint8)
+    verdicts[either & (z > threshold)] = _UNRESOLVED
     z = np.where(either & (z > threshold), 0.0, z)
-    verdicts[np.isfinite(value) & ~np.isfinite(sigma) & (tape != value)] = "unresolved"
+    verdicts[np.isfinite(value) & ~np.isfinite(sigma) & (tape != value)] = _UNRESOLVED
     with np.errstate(all="ignore"):
         excused = (z <= threshold) & (np.abs(tape - value) > threshold * sigma) & (kink > 0)
         excused &= np.isfinite(tape) & ~either
         # A choice that outweighs the value leaves not even its sign to be judged.
-        verdicts[excused] = np.where(kink <= np.abs(value), "kink", "unresolved")[excused]
-        norm = np.linalg.norm(value)
+        verdicts[excused] = np.where(kink <= np.abs(value), _KINK, _UNRESOLVED)[excused]
+        norm = float(np.linalg.norm(value))
         finite = np.isfinite(sigma) & np.isfinite(kink)
         noise = np.linalg.norm(sigma[finite])
-        doubt = np.linalg.norm(kink[finite])
+        doubt = np.linalg.norm(np.broadcast_to(kink, value.shape)[finite])
         tolerance = float(np.linalg.norm(threshold * sigma + kink))
-        detectable = tolerance / float(norm) if tolerance and norm else np.inf if tolerance else 0.0
+        detectable = tolerance / norm if tolerance and norm else np.inf if tolerance else 0.0
         detectable = np.inf if np.isnan(detectable) else detectable
     if noise > UNRESOLVED * norm or doubt > norm:
-        verdicts[verdicts == "pass"] = "unresolved"
-    present = set(verdicts.ravel().tolist())
-    verdict = next((v for v in ("fail", "unresolved", "kink") if v in present), "pass")
-    return TensorComparison(
-        stage=stage,
-        path=path,
-        layer=path.rpartition("/")[0],
-        dtype=str(weight.dtype),
+        verdicts[verdicts == _PASS] = _UNRESOLVED
+    verdict = next((v for v in (_FAIL, _UNRESOLVED, _KINK) if bool(np.any(verdicts == v))), _PASS)
+    return _summary(
+        stage,
+        path,
+        tape,
+        value,
+        np.asarray(weight),
+        sigma,
+        z,
+        verdicts,
+        rows,
         oracle=estimate.oracle,
-        tape=tape,
-        reference=value,
-        weight=np.asarray(weight, np.float64),
-        sigma=sigma,
-        z=z,
-        verdicts=verdicts,
         kappa=estimate.kappa,
         detectable_rel=detectable,
         kinks=int(np.count_nonzero(kink)),
-        verdict=verdict,
+        verdict=str(VERDICTS[verdict]),
         cause=_cause(verdict, tape, estimate, verdicts, batch_size),
     )
 
 
+def _summary(
+    stage: str,
+    path: str,
+    tape: np.ndarray,
+    value: np.ndarray,
+    weight: np.ndarray,
+    sigma: np.ndarray,
+    z: np.ndarray,
+    verdicts: np.ndarray,
+    rows: int,
+    **found: Any,
+) -> TensorComparison:
+    """Return what is kept of a tensor: its norms, its worst weight, and at most `rows` weights."""
+    with np.errstate(all="ignore"):
+        difference = tape - value
+        norm, distance = float(np.linalg.norm(value)), float(np.linalg.norm(difference))
+    judged = z.size > 0 and found["verdict"] != "unjudged"
+    chosen = np.arange(z.size)
+    if z.size > rows:
+        order = np.argpartition(-np.nan_to_num(z.ravel()), rows - 1)[:rows]
+        chosen = np.sort(order)
+    counts = np.bincount(verdicts.ravel(), minlength=VERDICTS.size)
+    numbers = {
+        name: np.asarray(array.ravel()[chosen], np.float64)
+        for name, array in dict(weight=weight, tape=tape, reference=value, sigma=sigma, z=z).items()
+    }
+    axes = np.unravel_index(chosen, z.shape) if z.ndim else ()
+    index = np.stack(axes, axis=-1) if axes else np.zeros((chosen.size, 0), np.int64)
+    return TensorComparison(
+        stage=stage,
+        path=path,
+        layer=path.rpartition("/")[0],
+        shape=z.shape,
+        dtype=str(weight.dtype),
+        tape_norm=float(np.linalg.norm(tape)),
+        reference_norm=norm,
+        max_abs_diff=float(np.max(np.abs(difference), initial=0.0)),
+        rel_l2_diff=distance / norm if norm else 0.0 if distance == 0 else np.inf,
+        max_z=float(np.max(z)) if judged else np.nan,
+        worst_index=tuple(int(i) for i in np.unravel_index(np.argmax(z), z.shape))
+        if judged
+        else (),
+        counts={str(v): int(n) for v, n in zip(VERDICTS, counts, strict=True) if n},
+        weights=WeightComparisons(
+            index=index, verdict=VERDICTS[verdicts.ravel()[chosen]], **numbers
+        ),
+        **found,
+    )
+
+
 def _cause(
-    verdict: str, tape: np.ndarray, estimate: Estimate, verdicts: np.ndarray, batch_size: int
+    verdict: int, tape: np.ndarray, estimate: Estimate, verdicts: np.ndarray, batch_size: int
 ) -> str:
-    if verdict == "fail":
-        return diagnose(tape, estimate.value, verdicts == "fail", batch_size)
+    if verdict == _FAIL:
+        return diagnose(tape, estimate.value, verdicts == _FAIL, batch_size)
     if (
-        verdict == "unresolved"
+        verdict == _UNRESOLVED
         and estimate.kink is not None
         and not np.isfinite(estimate.kink).all()
     ):
         return "a correct computation may overflow here in the precision of the audited step"
-    if verdict == "unresolved":
+    if verdict == _UNRESOLVED:
         return "rounding errors or choices at kinks are too large a part of the values"
     if not np.isfinite(tape).all():
         return "not finite, and rightly so"
@@ -176,21 +249,20 @@ def _cause(
 
 
 def _unjudged(
-    stage: str, path: str, tape: np.ndarray | None, weight: np.ndarray, reason: str
+    stage: str, path: str, tape: np.ndarray | None, weight: np.ndarray, reason: str, rows: int
 ) -> TensorComparison:
     nothing = np.full(weight.shape, np.nan)
-    return TensorComparison(
-        stage=stage,
-        path=path,
-        layer=path.rpartition("/")[0],
-        dtype=str(weight.dtype),
+    return _summary(
+        stage,
+        path,
+        nothing if tape is None else np.asarray(tape, np.float64),
+        nothing,
+        weight,
+        nothing,
+        nothing,
+        np.full(weight.shape, _UNJUDGED, np.uint8),
+        rows,
         oracle="",
-        tape=nothing if tape is None else np.asarray(tape, np.float64),
-        reference=nothing,
-        weight=np.asarray(weight, np.float64),
-        sigma=nothing,
-        z=nothing,
-        verdicts=np.full(weight.shape, "unjudged"),
         kappa=np.nan,
         detectable_rel=np.nan,
         kinks=0,

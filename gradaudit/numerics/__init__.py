@@ -6,6 +6,7 @@ Rejected: interval arithmetic, whose bounds at a depth of twelve layers are 1e15
 """
 
 from gradaudit.numerics.arithmetic import Arithmetic, Plain, Rounding, Simulating
+from gradaudit.numerics.newton_schulz import newton_schulz
 from gradaudit.numerics.precision import PRECISIONS, Precision
 from gradaudit.numerics.rounded import DOUBT, Decision, Rounded
 from gradaudit.numerics.simulated import Simulated
@@ -21,4 +22,5 @@ __all__ = [
     "Rounding",
     "Simulated",
     "Simulating",
+    "newton_schulz",
 ]

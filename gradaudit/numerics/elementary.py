@@ -35,6 +35,9 @@ def _logistic(a: Any) -> Any:
     return np.where(np.isinf(e), 1.0, e / (1.0 + e))
 
 
+POWER_ULPS, RSQRT_ULPS = 3.0, 6.0
+"""Accuracy of xᵖ, and where p is −1/2, of TensorFlow's rsqrt: it takes x / sqrt(y) by that too."""
+
 ELEMENTARY: dict[np.ufunc, Elementary] = {
     np.exp: Elementary(lambda a, y: y, 4, 1),
     np.expm1: Elementary(lambda a, y: y + 1, 12, 5),

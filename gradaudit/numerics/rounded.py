@@ -33,7 +33,7 @@ from numpy.typing import ArrayLike
 
 from gradaudit.errors import UnsupportedFunctionError
 from gradaudit.numerics.carrier import Carrier
-from gradaudit.numerics.elementary import ELEMENTARY
+from gradaudit.numerics.elementary import ELEMENTARY, POWER_ULPS, RSQRT_ULPS
 from gradaudit.numerics.precision import Precision, binade
 
 DOUBT = 8.0
@@ -294,11 +294,11 @@ def _raise(x: Any, y: Any) -> Rounded:
         _plus(_times(a.variance, by_a**2), None if by_b is None else _times(b.variance, by_b)),
         _times(a.kink, by_a),
         a.precision,
-        ulps=2.0,
+        ulps=RSQRT_ULPS if isinstance(y, float) and y == -0.5 else POWER_ULPS,
     )
 
 
-def _select(x: Any, y: Any, compare: np.ufunc) -> Rounded:
+def _select(x: Any, y: Any, choose: np.ufunc, compare: np.ufunc) -> Rounded:
     """Maximum or minimum: continuous, so where either may win the larger variance counts."""
     a, b = _operands(x, y)
     decision = _compare(compare)(a, b)
@@ -310,7 +310,7 @@ def _select(x: Any, y: Any, compare: np.ufunc) -> Rounded:
         q = np.zeros(b.shape) if q is None else q
         return np.where(decision.doubtful, np.maximum(p, q), np.where(decision.value, p, q))
 
-    value = np.where(decision.value, a.value, b.value)
+    value = choose(a.value, b.value)
     return Rounded(value, part(a.variance, b.variance), part(a.kink, b.kink), a.precision)
 
 
@@ -420,8 +420,8 @@ _UFUNCS: dict[np.ufunc, Callable] = {
     np.true_divide: _divide,
     np.power: _raise,
     np.matmul: _matmul,
-    np.maximum: lambda x, y: _select(x, y, np.greater),
-    np.minimum: lambda x, y: _select(x, y, np.less),
+    np.maximum: lambda x, y: _select(x, y, np.maximum, np.greater),
+    np.minimum: lambda x, y: _select(x, y, np.minimum, np.less),
     np.negative: lambda a: Rounded(-a.value, a.variance, a.kink, a.precision),
     np.absolute: lambda a: Rounded(np.abs(a.value), a.variance, a.kink, a.precision),
     np.sign: _sign,

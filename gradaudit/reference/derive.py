@@ -1,8 +1,7 @@
 """From a StepRecord to its Reference: three runs of the same rules, and κ."""
 
-import functools
 import time
-from collections.abc import Callable
+from collections.abc import Iterator
 from typing import Any
 
 import keras
@@ -19,7 +18,7 @@ from gradaudit.numerics import (
     Simulating,
 )
 from gradaudit.numerics.arithmetic import Array
-from gradaudit.records import Estimate, Reference, StepRecord
+from gradaudit.records import Arrays, Estimate, Reference, StepRecord
 from gradaudit.reference.gaps import model_gaps, update_gaps
 from gradaudit.reference.losses import (
     Given,
@@ -42,10 +41,14 @@ class Derivation:
     Args:
         model: a built, compiled Keras model.
         replay: repeats a random draw, as `gradaudit.capture.replay` does.
+        wanted: whether a weight is asked for, by its path.
     """
 
-    def __init__(self, model: keras.Model, replay: Replay) -> None:
+    def __init__(
+        self, model: keras.Model, replay: Replay, wanted: Callable[[str], bool] = lambda path: True
+    ) -> None:
         self._model = model
+        self._wanted = wanted
         self._replay = replay
         self._gradient_gaps = model_gaps(model)
         self._update_gaps = update_gaps(model)
@@ -55,28 +58,34 @@ class Derivation:
         self._dtypes |= {term.dtype for term in self._terms}
 
     def __call__(self, record: StepRecord) -> Reference:
-        """Return the reference of one step."""
+        """Return the reference of one step; its updates are derived as they are read."""
         start = time.perf_counter()
-        variables = self._model.trainable_variables
-        loss, gradients, updates = None, {}, {}
+        variables = [v for v in self._model.trainable_variables if self._wanted(v.path)]
         unjudged: dict[tuple[str, str], str] = {}
-        with np.errstate(all="ignore"):  # what is not finite here is compared like the rest
-            if self._gradient_gaps:
-                reason = "; ".join(self._gradient_gaps)
-                unjudged.update({("gradient", v.path): reason for v in variables})
-            else:
-                found = self._estimates(functools.partial(self._gradients, record), record)
-                loss = found.pop("")
-                gradients = {v.path: found.get(v.path) or _nothing(v) for v in variables}
-            if self._update_gaps:
-                reason = "; ".join(self._update_gaps)
-                unjudged.update({("update", v.path): reason for v in variables})
-            else:
-                run = functools.partial(updated, self._model.optimizer, variables, record)
-                before = record.variables | record.optimizer_variables
-                updates = self._estimates(run, record, before)
+        loss, gradients = None, {}
+        gaps = self._gradient_gaps
+        if not gaps:
+            try:
+                loss, gradients = self._derived_gradients(record, variables)
+            except UnsupportedModelError as error:  # what only the data of a step shows
+                gaps = [str(error)]
+        unjudged.update({("gradient", v.path): "; ".join(gaps) for v in variables if gaps})
+        gaps = list(self._update_gaps)
+        if record.applications != 1:
+            gaps.append(f"optimizer.apply ran {record.applications} times in the step, not once")
+        unjudged.update({("update", v.path): "; ".join(gaps) for v in variables if gaps})
+        updates = () if gaps else self._updates(record)
         milliseconds = (time.perf_counter() - start) * 1e3
         return Reference(loss, gradients, updates, unjudged, milliseconds)
+
+    def _derived_gradients(
+        self, record: StepRecord, variables: list[Any]
+    ) -> tuple[Estimate, dict[str, Estimate]]:
+        with np.errstate(all="ignore"):  # what is not finite here is compared like the rest
+            runs = [self._gradients(record, a) for a in self._arithmetics(record)]
+            found = self._combined(record, runs)
+        loss = found.pop("")
+        return loss, {v.path: found.get(v.path) or _nothing(v) for v in variables}
 
     def _gradients(self, record: StepRecord, arithmetic: Arithmetic) -> dict[str, Array]:
         """Return the gradient of each variable by path, and the loss under the empty path."""
@@ -132,37 +141,61 @@ class Derivation:
         optimizer = self._model.optimizer
         if isinstance(optimizer, keras.optimizers.LossScaleOptimizer):
             return record.optimizer_variables[optimizer.dynamic_scale.path]
-        return optimizer.loss_scale_factor or 1.0
+        return getattr(optimizer, "loss_scale_factor", None) or 1.0
 
-    def _estimates(
+    def _updates(self, record: StepRecord) -> Iterator[tuple[str, Estimate]]:
+        """Yield the change of each variable; the runs go side by side, weight by weight."""
+        optimizer, variables = self._model.optimizer, self._model.trainable_variables
+        before = record.variables | record.optimizer_variables
+        weights = {v.path for v in variables}
+        given = optimizer, variables, before, record.replica_gradients, record.learning_rate
+        runs = [updated(*given, arithmetic) for arithmetic in self._arithmetics(record)]
+        while True:
+            with np.errstate(all="ignore"):
+                after = [next(run, None) for run in runs]
+                if after[0] is None:
+                    return
+                found = self._combined(record, after, before)
+            if all(self._wanted(path) for path in found.keys() & weights):
+                yield from found.items()
+
+    def _arithmetics(self, record: StepRecord) -> list[Arithmetic]:
+        """Return the arithmetics to run rules in: with rounding errors, as a twin, and in float32.
+
+        The third is there where κ, or what XLA may leave out, is measured by it.
+        """
+        reference = Rounding(tensorfloat32=record.tensorfloat32)
+        if self._halves:
+            return [reference, Simulating(), *([_FLOAT32] if record.jit else [])]
+        differs = self._dtypes != {"float32"} or record.tensorfloat32
+        return [reference, Plain(np.float32), *([_FLOAT32] if differs else [])]
+
+    def _combined(
         self,
-        run: Callable[[Arithmetic], dict[str, Array]],
         record: StepRecord,
-        before: dict[str, np.ndarray] | None = None,
+        runs: list[dict[str, Array]],
+        before: Arrays | None = None,
     ) -> dict[str, Estimate]:
-        """Run the rules with rounding errors and once as a twin, and combine the runs.
+        """Combine the runs in the `_arithmetics`.
 
         before: where given, the estimates are of the changes since these values.
         """
-        reference = run(Rounding(tensorfloat32=record.tensorfloat32))
-        measured, twin, excess = reference, None, None
-        if self._dtypes & {"float16", "bfloat16"}:
-            twin = run(Simulating())
-            # XLA may leave out casts to a half precision and back (xla_allow_excess_precision).
-            excess = run(_FLOAT32) if record.jit else None
-        else:
-            twin = run(Plain(np.float32))
-            if self._dtypes != {"float32"} or record.tensorfloat32:
-                measured = run(_FLOAT32)
+        reference, twin, single = runs[0], runs[1], runs[-1] if len(runs) == 3 else runs[0]
+        measured = reference if self._halves else single
         estimates = {}
         for path, found in reference.items():
             kappa = _kappa(twin[path], measured[path])
             sigma = kappa * found.sigma
-            if excess is not None:
-                sigma = np.hypot(sigma, found.value - excess[path].value)
+            if self._halves and record.jit:
+                # XLA may leave out casts to a half precision and back (xla_allow_excess_precision).
+                sigma = np.hypot(sigma, found.value - single[path].value)
             start = 0.0 if before is None else np.asarray(before[path], np.float64)
             estimates[path] = Estimate(found.value - start, sigma, found.kink, kappa, "derived")
         return estimates
+
+    @property
+    def _halves(self) -> bool:
+        return bool(self._dtypes & {"float16", "bfloat16"})
 
 
 def _inputs(model: keras.Model, x: Any, arithmetic: Arithmetic) -> list[Tensor]:

@@ -12,17 +12,8 @@ from keras.src.models.functional import Functional  # not exported; models are i
 
 from gradaudit.reference.losses import loss_terms
 from gradaudit.reference.walk import graph_of, nodes
-from gradaudit.rules import find_rule
+from gradaudit.rules import find_rule, keyed
 from gradaudit.rules.losses.reduction import REDUCTIONS
-
-_OPTIMIZER_OPTIONS = (
-    "clipnorm",
-    "clipvalue",
-    "global_clipnorm",
-    "weight_decay",
-    "use_ema",
-    "gradient_accumulation_steps",
-)
 
 
 def model_gaps(model: keras.Model) -> list[str]:
@@ -148,27 +139,37 @@ def _loss_gaps(model: keras.Model) -> list[str]:
 
 
 def update_gaps(model: keras.Model) -> list[str]:
-    """Return, for each option of the optimizer that no rule covers, what it is."""
+    """Return, for each part of the update that cannot be derived, what and why."""
     optimizer = model.optimizer
+    if optimizer is None:
+        return ["the model was compiled without an optimizer"]
+    if isinstance(optimizer, keras.optimizers.MultiOptimizer):
+        return [
+            f"the optimizer {optimizer.name!r} (MultiOptimizer) has several learning rates in a "
+            "step, and one is captured"
+        ]
     if isinstance(optimizer, keras.optimizers.LossScaleOptimizer):
         optimizer = optimizer.inner_optimizer
     where = f"the optimizer {optimizer.name!r} ({type(optimizer).__name__})"
     known = find_rule(optimizer)
     gaps = [] if known is not None else [f"{where} has no derived rule"]
-    gaps += [f"{where} has {option}" for option in _OPTIMIZER_OPTIONS if getattr(optimizer, option)]
-    gaps += [
-        f"the layer {layer.name!r} has a {name}"
-        for layer in model._flatten_layers(include_self=False)
-        for name in _set(layer, "_constraint")
-    ]
-    paths = [v.path for v in model.optimizer.variables]
-    gaps += [f"several optimizer variables are called {path!r}" for path in _repeated(paths)]
+    both = keyed(model.variables).keys() & keyed(model.optimizer.variables).keys()
+    gaps += [f"a weight and a variable of {where} are both called {path!r}" for path in both]
+    replicas = model.distribute_strategy.num_replicas_in_sync
+    if optimizer.gradient_accumulation_steps and replicas > 1:
+        gaps.append(
+            f"{where} gathers gradients on {replicas} replicas (gradient_accumulation_steps), each "
+            "in accumulators of its own, of which those of the first are captured"
+        )
+    for variable in model.trainable_variables:
+        if variable.constraint is not None and find_rule(variable.constraint) is None:
+            kind = type(variable.constraint).__name__
+            gaps.append(
+                f"the weight {variable.path!r} has the constraint {kind}, which has no derived rule"
+            )
+        if getattr(variable, "overwrite_with_gradient", False):
+            gaps.append(f"the weight {variable.path!r} is overwritten with its gradient")
     return gaps
-
-
-def _set(layer: Any, ending: str) -> list[str]:
-    """Return the options of a layer with a name of this ending that are not None."""
-    return [name for name, value in vars(layer).items() if name.endswith(ending) and value]
 
 
 def _repeated(names: list[str]) -> list[str]:

@@ -1,5 +1,8 @@
-"""Runs an optimizer's update through its rule: from the captured gradients to the new variables."""
+"""Runs an optimizer's step through its rules: from the captured gradients to the new variables."""
 
+import functools
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import keras
@@ -7,75 +10,197 @@ import numpy as np
 
 from gradaudit.numerics import Arithmetic
 from gradaudit.numerics.arithmetic import Array
-from gradaudit.records import StepRecord
-from gradaudit.rules import UpdateCall, find_rule
+from gradaudit.records import Arrays
+from gradaudit.rules import ConstraintCall, UpdateCall, find_rule, keyed
+from gradaudit.rules.optimizers.base import clipped, decayed, global_norm, moving_average
+
+Gradients = dict[str, np.ndarray | None]
 
 
 def updated(
-    optimizer: Any, variables: list[Any], record: StepRecord, arithmetic: Arithmetic
-) -> dict[str, Array]:
-    """Return the value after the step of each variable that the optimizer's step writes, by path.
+    optimizer: Any,
+    variables: Sequence[Any],
+    before: Arrays,
+    replica_gradients: Sequence[Gradients],
+    learning_rate: float,
+    arithmetic: Arithmetic,
+) -> Iterator[dict[str, Array]]:
+    """Yield the value after the step of each variable: one weight with its slots at a time.
 
     variables: the model's trainable Keras variables.
+    before: those and the optimizer's, by the keys of `keyed`. replica_gradients: for each replica,
+        as `optimizer.apply` received them.
     As keras/src/optimizers/base_optimizer.py and loss_scale_optimizer.py: gradients g / s for a
     loss scale s; under a LossScaleOptimizer a step with a gradient that is not finite is skipped
     and halves s, and every `dynamic_growth_steps` finite ones in a row double it.
     """
-    before = record.optimizer_variables
-    inner, scale, after = optimizer, getattr(optimizer, "loss_scale_factor", None), {}
+    keys = {id(v): key for key, v in keyed(optimizer.variables).items()}
+    inner, scale, finite = optimizer, getattr(optimizer, "loss_scale_factor", None), True
+    written: set[str] = set()
     if isinstance(optimizer, keras.optimizers.LossScaleOptimizer):
         inner = optimizer.inner_optimizer
-        given = [g for g in record.gradients.values() if g is not None]
+        # Keras asks the first replica.
+        given = (g for g in replica_gradients[0].values() if g is not None)
         finite = all(np.isfinite(g).all() for g in given)
-        scale, count = before[optimizer.dynamic_scale.path], before[optimizer.step_counter.path]
+        scale_key, count_key = keys[id(optimizer.dynamic_scale)], keys[id(optimizer.step_counter)]
+        scale, count = before[scale_key], before[count_key]
         grow = finite and count == optimizer.dynamic_growth_steps - 1
         factor = 0.5 if not finite else 2.0 if grow else 1.0
-        after[optimizer.dynamic_scale.path] = arithmetic.array(scale * factor, "float32")
-        after[optimizer.step_counter.path] = arithmetic.array(
-            count + 1 if finite and not grow else 0, "float64"
-        )
-        if not finite:
-            return after | _unchanged(inner, variables, record, arithmetic)
-    step = int(before[inner.iterations.path])
-    after[inner.iterations.path] = arithmetic.array(step + 1, "float64")
-    rule = find_rule(inner)
-    for variable in variables:
-        gradient = record.gradients.get(variable.path)
-        weight = arithmetic.array(record.variables[variable.path], variable.dtype)
-        slots = {
-            name: (slot, arithmetic.array(before[slot.path], slot.dtype))
-            for name, slot in _slots(inner, rule, variable)
+        counted = count + 1 if finite and not grow else 0
+        written |= {scale_key, count_key}
+        yield {
+            scale_key: arithmetic.array(scale * factor, "float32"),
+            count_key: arithmetic.array(counted, "float64"),
         }
-        if gradient is None:
-            after[variable.path] = weight
-            continue
-        g = arithmetic.array(gradient, variable.dtype)
-        if scale is not None:
-            g = g / arithmetic.array(scale, variable.dtype)
-        learning_rate = arithmetic.array(record.learning_rate, variable.dtype)
-        call = UpdateCall(inner, step, learning_rate, variable.dtype, arithmetic)
-        after[variable.path], new_slots = rule.function(
-            call, weight, g, {name: value for name, (_, value) in slots.items()}
+    if finite:
+        step = _Step(
+            inner, keys, before, tuple(replica_gradients), scale, learning_rate, arithmetic
         )
-        after.update({slots[name][0].path: value for name, value in new_slots.items()})
-    return after
+        for after in step.run(variables):
+            # What all weights share is derived with each of them.
+            new = {key: value for key, value in after.items() if key not in written}
+            written |= new.keys()
+            yield new
+    for key, variable in [*((v.path, v) for v in variables), *keyed(optimizer.variables).items()]:
+        if key not in written:
+            yield {key: arithmetic.array(before[key], _float(variable))}
 
 
-def _slots(optimizer: Any, rule: Any, variable: Any) -> list[tuple[str, Any]]:
-    """Return the optimizer variables that belong to one weight, by the name that its rule uses."""
-    index = optimizer._get_variable_index(variable)
-    lists = [(name, getattr(optimizer, attribute, None)) for name, attribute in rule.slots]
-    return [(name, held[index]) for name, held in lists if held]
+def _float(variable: Any) -> str:
+    """Return the dtype to compute a variable in: its own, and float64 for a counter."""
+    return variable.dtype if "float" in variable.dtype else "float64"
 
 
-def _unchanged(
-    optimizer: Any, variables: list[Any], record: StepRecord, arithmetic: Arithmetic
-) -> dict[str, Array]:
-    """Return what a skipped step leaves: weights, slots and the count of steps as they were."""
-    held = {v.path: (record.variables[v.path], v.dtype) for v in variables}
-    for variable in variables:
-        for _, slot in _slots(optimizer, find_rule(optimizer), variable):
-            held[slot.path] = (record.optimizer_variables[slot.path], slot.dtype)
-    path = optimizer.iterations.path
-    held[path] = (record.optimizer_variables[path], "float64")
-    return {path: arithmetic.array(value, dtype) for path, (value, dtype) in held.items()}
+@dataclass(frozen=True)
+class _Step:
+    """One step of an optimizer, which may only gather gradients (gradient_accumulation_steps)."""
+
+    optimizer: Any
+    keys: dict[int, str]
+    before: Arrays
+    replica_gradients: tuple[Gradients, ...]
+    scale: Any
+    learning_rate: float
+    arithmetic: Arithmetic
+
+    @functools.cached_property
+    def _count(self) -> int:
+        return int(self.before[self.keys[id(self.optimizer._iterations)]])
+
+    @functools.cached_property
+    def _gathered(self) -> int:
+        return self.optimizer.gradient_accumulation_steps or 1
+
+    @property
+    def _iterations(self) -> int:
+        return self._count // self._gathered
+
+    @property
+    def _applies(self) -> bool:
+        return (self._count + 1) % self._gathered == 0
+
+    def run(self, variables: Sequence[Any]) -> Iterator[dict[str, Array]]:
+        """Yield the count of steps, then each weight with what belongs to it."""
+        key = self.keys[id(self.optimizer._iterations)]
+        yield {key: self.arithmetic.array(self._count + 1, "float64")}
+        moving = [v for v in variables if self.replica_gradients[0].get(v.path) is not None]
+        norms = self._global_norms(moving) if self._applies else []
+        for variable in variables:
+            yield self._weight(variable, norms)
+
+    def _global_norms(self, moving: list[Any]) -> list[Array]:
+        """Return for each replica the norm of all gradients; nothing without global_clipnorm."""
+        if not (self.optimizer.global_clipnorm and self.optimizer.global_clipnorm > 0):
+            return []
+        squares = [[np.sum(np.square(g)) for g in self._received(v)] for v in moving]
+        return [global_norm(of_replica) for of_replica in zip(*squares, strict=True)]
+
+    def _received(self, variable: Any) -> list[Array]:
+        """Return each replica's gradient, unscaled; the mean of those gathered where it applies."""
+        received = []
+        for gradients in self.replica_gradients:
+            g = self.arithmetic.array(gradients[variable.path], variable.dtype)
+            if self.scale is not None:
+                g = g / self.arithmetic.array(self.scale, variable.dtype)
+            if self._gathered > 1:
+                g = g + self._held(self._of("_accumulated_gradients", variable))
+                g = g / float(self._gathered) if self._applies else g
+            received.append(g)
+        return received
+
+    def _weight(self, variable: Any, norms: list[Array]) -> dict[str, Array]:
+        """Return a weight and what the optimizer holds for it, after the step."""
+        optimizer = self.optimizer
+        weight = self.arithmetic.array(self.before[variable.path], variable.dtype)
+        moves = self.replica_gradients[0].get(variable.path) is not None
+        after: dict[str, Array] = {}
+        if moves and self._applies:
+            received = self._received(variable)
+            each = [
+                clipped(optimizer, g, norms[replica] if norms else None)
+                for replica, g in enumerate(received)
+            ]
+            weight, after = self._moved(variable, weight, functools.reduce(np.add, each))
+        if self._gathered > 1:
+            accumulator = self._of("_accumulated_gradients", variable)
+            if self._applies:
+                after[self.keys[id(accumulator)]] = np.zeros_like(self._held(accumulator))
+            elif moves:
+                after[self.keys[id(accumulator)]] = self._received(variable)[0]
+        if optimizer.use_ema:
+            average = self._of("_model_variables_moving_average", variable)
+            momentum = self.arithmetic.array(
+                optimizer.ema_momentum if self._iterations else 0.0, variable.dtype
+            )
+            mean = moving_average(self._held(average), weight, momentum)
+            after[self.keys[id(average)]] = mean
+            every = optimizer.ema_overwrite_frequency
+            if every and (self._iterations + 1) % every == 0:
+                weight = mean
+        if moves and variable.constraint is not None:
+            call = ConstraintCall(variable.constraint, keras.config.epsilon())
+            weight = find_rule(variable.constraint).function(call, weight)
+        return {variable.path: weight, **after}
+
+    def _moved(
+        self, variable: Any, weight: Array, gradient: Array
+    ) -> tuple[Array, dict[str, Array]]:
+        """Decay a weight and run the optimizer's rule; return it with its new slots by key."""
+        rate = self.arithmetic.array(self.learning_rate, variable.dtype)
+        call = UpdateCall(self.optimizer, self._iterations, rate, variable.dtype, self.arithmetic)
+        decay = _weight_decay(self.optimizer, variable)
+        if decay is not None:
+            weight = decayed(weight, call.number(decay), rate)
+        rule = find_rule(self.optimizer)
+        slots = {}
+        for name, attribute in rule.slots:
+            slot = self._of(attribute, variable)
+            if id(slot) in self.keys:
+                slots[name] = slot
+        held = {name: self._held(slot) for name, slot in slots.items()}
+        weight, new = rule.function(call, weight, gradient, held)
+        return weight, {self.keys[id(slots[name])]: value for name, value in new.items()}
+
+    def _of(self, attribute: str, variable: Any) -> Any:
+        """Return what the optimizer holds in an attribute for one weight, or for all; or None."""
+        held = getattr(self.optimizer, attribute, None)
+        if not isinstance(held, list):
+            return held
+        return held[self.optimizer._get_variable_index(variable)] if held else None
+
+    def _held(self, variable: Any) -> Array:
+        return self.arithmetic.array(self.before[self.keys[id(variable)]], _float(variable))
+
+
+def _weight_decay(optimizer: Any, variable: Any) -> float | None:
+    """Return the decay of one weight; None where it does not decay.
+
+    Keras shows `exclude_from_weight_decay` TensorFlow's variable with its name (dense/kernel:0),
+    but for Muon its own (kernel), which decays what it gives to Adam by another number.
+    """
+    shown, decay = variable.value, optimizer.weight_decay
+    if isinstance(optimizer, keras.optimizers.Muon):
+        shown = variable
+        if optimizer._should_use_adamw(variable):
+            decay = optimizer.adam_weight_decay
+    return None if decay is None or not optimizer._use_weight_decay(shown) else decay

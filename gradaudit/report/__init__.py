@@ -5,6 +5,7 @@ which a killed run never writes.
 """
 
 from gradaudit.report.folder import FILES, RunFolder, uninterrupted
-from gradaudit.report.run import Run, load
+from gradaudit.report.merge import merge
+from gradaudit.report.run import Run, collected, load
 
-__all__ = ["FILES", "Run", "RunFolder", "load", "uninterrupted"]
+__all__ = ["FILES", "Run", "RunFolder", "collected", "load", "merge", "uninterrupted"]

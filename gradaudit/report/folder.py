@@ -15,9 +15,18 @@ import pandas as pd
 
 from gradaudit.errors import FolderError
 from gradaudit.records import Comparison
-from gradaudit.report.tables import STEPS, TENSORS, WEIGHTS, step_row, tensor_rows, weight_rows
+from gradaudit.report.tables import (
+    STEPS,
+    TENSORS,
+    TEXT,
+    WEIGHTS,
+    guarded,
+    step_row,
+    tensor_rows,
+    weight_rows,
+)
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 FILES = ("steps.csv", "tensors.csv", "weights.csv", "run.json")
 
 
@@ -27,16 +36,13 @@ class RunFolder:
     Args:
         path: the folder; made where it does not exist.
         overwrite: replace the files of a run that lies there.
-        rows_per_tensor: most rows that one tensor of one step gets in weights.csv; the worst ones.
 
     Raises:
         FolderError: another run lies there, or the folder cannot be written to.
     """
 
-    def __init__(self, path: str | os.PathLike, overwrite: bool, rows_per_tensor: int) -> None:
+    def __init__(self, path: str | os.PathLike, overwrite: bool) -> None:
         self.path = Path(path)
-        self._rows_per_tensor = rows_per_tensor
-        self.rows_left_out = 0
         self._begun = False
         present = [name for name in FILES if (self.path / name).exists()]
         if present and not overwrite:
@@ -62,18 +68,22 @@ class RunFolder:
             (self.path / name).write_text(",".join(columns) + "\n")
 
     def append(self, comparison: Comparison) -> None:
-        """Add the rows of one audited step. The row of steps.csv comes last: it seals the step."""
+        """Add the rows of one audited step of a replica."""
         start = time.perf_counter()
+        weights, tensors = weight_rows(comparison), tensor_rows(comparison)
+        milliseconds = (time.perf_counter() - start) * 1e3
+        self.extend(step_row(comparison, milliseconds), tensors, weights)
+
+    def extend(self, steps: pd.DataFrame, tensors: pd.DataFrame, weights: pd.DataFrame) -> None:
+        """Add rows to the tables. Those of steps.csv come last: they seal the steps."""
         if not self._begun:
             self._begin()
-        weights = weight_rows(comparison, self._rows_per_tensor)
-        total = sum(tensor.tape.size for tensor in comparison.tensors)
-        self.rows_left_out += total - len(weights)
         self._append("weights.csv", weights)
-        self._append("tensors.csv", tensor_rows(comparison))
-        self._append("steps.csv", step_row(comparison, (time.perf_counter() - start) * 1e3))
+        self._append("tensors.csv", tensors)
+        self._append("steps.csv", steps)
 
     def _append(self, name: str, rows: pd.DataFrame) -> None:
+        rows = rows.assign(**{name: rows[name].map(guarded) for name in rows if name in TEXT})
         # One unbuffered write: a process killed in between leaves no half row.
         text = rows.to_csv(header=False, index=False, lineterminator="\n")
         with open(self.path / name, "ab", buffering=0) as file:

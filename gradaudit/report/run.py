@@ -2,22 +2,39 @@
 
 import json
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
+from html import escape
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
-from gradaudit.errors import FolderError
-from gradaudit.report.folder import FILES
-from gradaudit.report.tables import STEPS, TENSORS, TEXT, WEIGHTS, unguarded
+from gradaudit.errors import AuditFailure, FolderError
+from gradaudit.records import Comparison
+from gradaudit.report.folder import FILES, RunFolder
+from gradaudit.report.tables import (
+    STEPS,
+    TENSORS,
+    TEXT,
+    WEIGHTS,
+    step_row,
+    tensor_rows,
+    unguarded,
+    weight_rows,
+)
+
+_SHOWN = ["stage", "path", "count", "max_z", "detectable_rel", "kinks", "verdict", "cause"]
 
 
 @dataclass(frozen=True)
 class Run:
-    """A report: `steps`, `tensors` and `weights` are DataFrames, `run` is a dict."""
+    """A report: `steps`, `tensors` and `weights` are DataFrames, `run` is a dict.
 
-    path: Path
+    path: its folder; None for one that is not on the disk.
+    """
+
+    path: Path | None
     steps: pd.DataFrame
     tensors: pd.DataFrame
     weights: pd.DataFrame
@@ -25,8 +42,50 @@ class Run:
 
     @property
     def verdict(self) -> str:
-        """Verdict of the run: pass, fail, unresolved, unjudged, interrupted or running."""
+        """Verdict of the run: pass, fail, unresolved, unjudged, interrupted, aborted or running."""
         return self.run["verdict"]
+
+    def raise_for_failure(self, *, allow_unjudged: bool = False) -> None:
+        """Raise where the audit did not pass.
+
+        allow_unjudged: do not mind what could not be judged, as long as nothing failed.
+
+        Raises:
+            AuditFailure: something failed, or was not judged; the message says what.
+        """
+        if self.verdict == "pass" or (
+            allow_unjudged and self.verdict in ("unjudged", "unresolved")
+        ):
+            return
+        reasons = self.run.get("failures") or self.run.get("unjudged") or ["see .tensors"]
+        more = f" (and {len(reasons) - 3} more)" if len(reasons) > 3 else ""
+        raise AuditFailure(f"{self.verdict}: {'; '.join(reasons[:3])}{more}")
+
+    def save(self, folder: str | os.PathLike, *, overwrite: bool = False) -> None:
+        """Write the report to a folder.
+
+        Raises:
+            FolderError: another run lies there, or the folder cannot be written to.
+        """
+        written = RunFolder(folder, overwrite)
+        written.extend(self.steps, self.tensors, self.weights)
+        written.write_run(self.run)
+
+    def _repr_html_(self) -> str:
+        """Show the verdict and the tensors in a notebook."""
+        steps = len(self.steps)
+        title = f"{self.verdict.upper()}: {steps} step{'s' * (steps != 1)} audited"
+        table = self.tensors[["step", *_SHOWN] if steps > 1 else _SHOWN]
+        return f"<p><b>{escape(title)}</b></p>" + table.to_html(index=False, max_rows=40)
+
+
+def collected(comparisons: Sequence[Comparison], run: dict[str, Any]) -> Run:
+    """Return the report of comparisons that are not on the disk."""
+    steps, tensors, weights = (
+        pd.concat([rows(comparison) for comparison in comparisons], ignore_index=True)
+        for rows in (lambda comparison: step_row(comparison, 0.0), tensor_rows, weight_rows)
+    )
+    return Run(None, steps, tensors, weights, run)
 
 
 def load(folder: str | os.PathLike) -> Run:

@@ -1,5 +1,4 @@
-"""Hand-derived maths: one rule per layer, activation, loss, regularizer and
-optimizer.
+"""Hand-derived maths: one rule per layer, activation, loss, regularizer, optimizer, constraint.
 
 One job: say in plain NumPy what Keras's object computes and what its gradient is, forward and VJP
 side by side. Rejected: building the reference from TensorFlow's own float64 tape, which shares the
@@ -8,6 +7,7 @@ framework's mistakes. Rules import Keras for the class that they describe, and n
 
 from gradaudit.rules.calls import (
     ActivationCall,
+    ConstraintCall,
     LayerCall,
     LossCall,
     RegularizerCall,
@@ -15,10 +15,12 @@ from gradaudit.rules.calls import (
     apply_activation,
 )
 from gradaudit.rules.registry import Case, Rule, all_rules, find_rule, rule
+from gradaudit.rules.variables import keyed
 
 __all__ = [
     "ActivationCall",
     "Case",
+    "ConstraintCall",
     "LayerCall",
     "LossCall",
     "RegularizerCall",
@@ -27,5 +29,6 @@ __all__ = [
     "all_rules",
     "apply_activation",
     "find_rule",
+    "keyed",
     "rule",
 ]

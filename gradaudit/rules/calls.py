@@ -120,7 +120,8 @@ class RegularizerCall:
 class UpdateCall:
     """One update of one weight by a Keras optimizer.
 
-    optimizer: for its hyperparameters. step: number of updates before this one.
+    optimizer: for its hyperparameters. step: number of updates before this one (with
+        `gradient_accumulation_steps`, not of steps).
     learning_rate: in this step, an array of shape (). dtype: of the weight.
     """
 
@@ -138,3 +139,14 @@ class UpdateCall:
 def _cast_number(arithmetic: Arithmetic, number: float, dtype: str) -> Array:
     """Return what TensorFlow casts a Python number to: it makes it a float32 first."""
     return arithmetic.array(float(np.float32(number)), dtype)
+
+
+@dataclass(frozen=True)
+class ConstraintCall:
+    """One application of a constraint to a weight after its update.
+
+    constraint: the Keras constraint. epsilon: `keras.config.epsilon()`.
+    """
+
+    constraint: Any
+    epsilon: float

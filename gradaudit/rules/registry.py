@@ -17,6 +17,7 @@ _KINDS: dict[tuple[str, ...], str] = {
     ("call", "y_true", "y_pred"): "loss",
     ("call", "w"): "regularizer",
     ("call", "weight", "gradient", "slots"): "optimizer",
+    ("call", "weight"): "constraint",
 }
 _SECTIONS = {
     "layer": ("Shapes:", "VJP:", "Kinks:"),
@@ -24,6 +25,7 @@ _SECTIONS = {
     "loss": ("Shapes:", "VJP:", "Kinks:"),
     "regularizer": ("Shapes:", "VJP:", "Kinks:"),
     "optimizer": ("Shapes:", "Update:"),
+    "constraint": ("Shapes:",),
 }
 
 
@@ -31,9 +33,10 @@ _SECTIONS = {
 class Case:
     """One configuration on which every check is run.
 
-    build: returns the Keras object: a layer, an activation, a loss, a regularizer or an optimizer.
-    shape: of the input with its batch axis (of y_pred for a loss, of the weight for a regularizer
-        or an optimizer).
+    build: returns the Keras object: a layer, an activation, a loss, a regularizer, an optimizer or
+        a constraint.
+    shape: of the input with its batch axis (of y_pred for a loss, of the weight for a regularizer,
+        an optimizer or a constraint).
     kinks: inputs at which the derivative jumps.
     targets: for a loss, "real", "one_hot", "integer" or "binary".
     inputs: values that the input takes: "real", or "probability" (positive, rows sum to 1; rows
@@ -55,11 +58,12 @@ class Rule:
     """A registered rule.
 
     target: the Keras class or function that the rule describes.
-    kind: "layer", "activation", "loss", "regularizer" or "optimizer".
+    kind: "layer", "activation", "loss", "regularizer", "optimizer" or "constraint".
     function: the rule itself.
     weights: names of the variables that a layer may own; another one means a feature not derived.
     options: keyword arguments of a loss or activation that are derived; None for all.
-    slots: for an optimizer, the name of each slot and the attribute that holds its variables.
+    slots: for an optimizer, the name of each slot and the attribute that holds its variables: a
+        list with one for each weight, or a single one for all.
     source: the file in Keras's repository that the target is defined in.
     """
 
@@ -93,7 +97,7 @@ def rule(
 
     The function's arguments say what it describes: `(call, x)` a layer, `(call, z)` an activation,
     `(call, y_true, y_pred)` a loss, `(call, w)` a regularizer, `(call, weight, gradient, slots)`
-    an optimizer.
+    an optimizer, `(call, weight)` a constraint.
 
     Raises:
         RuleDefinitionError: the target has a rule already, the arguments fit no kind, there are no
@@ -167,7 +171,7 @@ def all_rules() -> list[Rule]:
 def find_rule(target: Any) -> Rule | None:
     """Return the rule for a Keras object, or None.
 
-    target: an instance of a layer, loss, regularizer or optimizer, or a function. A subclass has no
+    target: an instance of a layer, loss, regularizer, optimizer or constraint, or a function. A subclass has no
         part in its parent's rule: what it overrides is not known.
     """
     _discover()

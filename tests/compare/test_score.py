@@ -12,8 +12,8 @@ def record(gradient, weight=None):
         step=3, epoch=1, x=np.ones((5, 2)), y=None, sample_weight=None,
         variables={"d/kernel": weight}, optimizer_variables={},
         variables_after={"d/kernel": weight - 0.5}, optimizer_variables_after={},
-        gradients={"d/kernel": gradient}, loss=1.0, learning_rate=0.1, jit=False,
-        tensorfloat32=False, capture_ms=1.0,
+        gradients={"d/kernel": gradient}, replica_gradients=(), applications=1,
+        loss=1.0, learning_rate=0.1, jit=False, tensorfloat32=False, capture_ms=1.0,
     )  # fmt: skip
 
 
@@ -28,7 +28,7 @@ def compared(tape, value, sigma, kink=None, threshold=8.0):
 
 def test_z_is_the_difference_in_sigma():
     found = compared([1.5, 2.0], [1.0, 2.0], 0.125)
-    assert found.tensors[0].z.tolist() == [4, 0]
+    assert found.tensors[0].weights.z.tolist() == [4, 0]
     assert found.max_z == 4
     assert found.worst_path == "d/kernel"
     assert found.worst_index == (0,)
@@ -63,7 +63,7 @@ def test_z_is_the_difference_in_sigma():
     ],
 )
 def test_verdicts(tape, value, sigma, kink, verdicts):
-    assert compared(tape, value, sigma, kink).tensors[0].verdicts.tolist() == verdicts
+    assert compared(tape, value, sigma, kink).tensors[0].weights.verdict.tolist() == verdicts
 
 
 def test_detectable_rel_is_the_smallest_error_of_the_whole_that_fails():
@@ -87,9 +87,9 @@ def test_what_has_no_reference_is_unjudged():
     reference = Reference(None, {}, {}, {("gradient", "d/kernel"): "no rule"}, 0.0)
     found = compare(record([1.0]), reference, 8.0)
     assert found.verdict == "unjudged"
-    assert found.tensors[0].verdicts.tolist() == ["unjudged"]
+    assert found.tensors[0].weights.verdict.tolist() == ["unjudged"]
     assert found.tensors[0].cause == "no rule"
-    assert found.tensors[0].tape.tolist() == [1]
+    assert found.tensors[0].weights.tape.tolist() == [1]
 
 
 def test_the_update_is_the_change_of_the_variable():
@@ -97,8 +97,8 @@ def test_the_update_is_the_change_of_the_variable():
     reference = Reference(None, {}, {"d/kernel": estimate}, {}, 0.0)
     tensor = compare(record([1.0], np.array([2.0], np.float32)), reference, 8.0).tensors[0]
     assert (tensor.stage, tensor.verdict) == ("update", "pass")
-    assert tensor.tape.tolist() == [-0.5]
-    assert tensor.weight.tolist() == [2.0]
+    assert tensor.weights.tape.tolist() == [-0.5]
+    assert tensor.weights.weight.tolist() == [2.0]
 
 
 def test_a_tally_counts_single_weights():
@@ -106,12 +106,13 @@ def test_a_tally_counts_single_weights():
     assert tally.verdict == "unjudged"
     tally.add(compared([1.0, 2.0], [1.0, 2.0], 1e-3), 8.0)
     assert tally.verdict == "pass"
-    tally.add(compared([1.0, 2.0], [1.0, 2.5], 1e-3), 8.0)
+    failures = tally.add(compared([1.0, 2.0], [1.0, 2.5], 1e-3), 8.0)
     assert tally.verdict == "fail"
+    assert tally.steps == 1  # both were of step 3
     assert tally.counts["gradient"] == {"pass": 3, "fail": 1}
     assert tally.worst == "d/kernel[1] in step 3"
-    assert tally.failures == ["step 3, gradient of d/kernel: 1 of 2 weights differ, [1] by a "
-                              "relative -0.2"]  # fmt: skip
+    words = "step 3, gradient of d/kernel: 1 of 2 weights differ, [1] by a relative -0.2"
+    assert tally.failures == failures == [words]
 
 
 @pytest.mark.parametrize(
@@ -130,3 +131,46 @@ def test_a_wrong_loss_fails_the_step(tape, kink, verdict):
     tally.add(found, 8.0)
     assert found.verdict == tally.verdict == verdict
     assert len(tally.failures) == (verdict == "fail")
+
+
+def test_of_a_large_tensor_the_worst_weights_are_kept_and_the_rest_counted():
+    value = np.ones(12)
+    tape = value + 1e-3 * np.arange(12.0)[::-1]
+    reference = Reference(
+        None, {"d/kernel": Estimate(value, np.full(12, 1.01e-3), None, 1.0, "derived")}, {}, {}, 0.0
+    )
+    found = compare(record(tape), reference, 8.0, rows_per_tensor=5)
+    tally = Tally()
+    tally.add(found, 8.0)
+    assert found.tensors[0].weights.index.tolist() == [[0], [1], [2], [3], [4]]
+    assert found.tensors[0].counts == {"fail": 3, "pass": 9}
+    assert found.tensors[0].worst_index == (0,)
+    assert tally.rows_left_out == 7
+
+
+def test_what_is_not_judged_is_told_by_stage_and_reason():
+    paths = [f"d{i}/kernel" for i in range(5)]
+    weights = {path: np.zeros(2) for path in paths}
+    base = record([1.0])
+    step = StepRecord(**{**vars(base), "variables": weights, "gradients": {}})
+    unjudged = {("gradient", path): "no rule" for path in paths}
+    tally = Tally()
+    tally.add(compare(step, Reference(None, {}, {}, unjudged, 0.0), 8.0), 8.0)
+    assert tally.unjudged_in_words() == [
+        "gradient of d0/kernel, d1/kernel, d2/kernel and 2 more: no rule"
+    ]
+
+
+def test_one_replica_s_failure_names_it():
+    estimate = Estimate(np.array([1.0]), np.array([1e-3]), None, 1.0, "derived")
+    step = StepRecord(**{**vars(record([2.0])), "replica": 1})
+    tally = Tally()
+    (words,) = tally.add(compare(step, Reference(None, {"d/kernel": estimate}, {}, {}, 0), 8.0), 8)
+    assert words.startswith("step 3, replica 1, gradient of d/kernel: ")
+
+
+def test_a_weight_that_is_one_number_counts_in_its_stage():
+    estimate = Estimate(np.array(1.0), np.array(1e-3), None, 1.0, "derived")
+    scalar = StepRecord(**{**vars(record(1.0)), "gradients": {"d/kernel": np.array(1.0)}})
+    found = compare(scalar, Reference(None, {"d/kernel": estimate}, {}, {}, 0.0), 8.0)
+    assert found.verdict == "pass"

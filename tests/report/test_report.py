@@ -6,43 +6,50 @@ import pytest
 
 from gradaudit import load
 from gradaudit.errors import FolderError
-from gradaudit.records import Comparison, TensorComparison
+from gradaudit.records import Comparison, TensorComparison, WeightComparisons
 from gradaudit.report import FILES, RunFolder
 from gradaudit.report.tables import guarded, unguarded
 
 COLUMNS = {
-    "steps.csv": "step,epoch,batch_size,loss_tape,loss_reference,loss_z,max_z,worst_path,"
+    "steps.csv": "step,replica,epoch,batch_size,loss_tape,loss_reference,loss_z,max_z,worst_path,"
     "worst_index,verdict,capture_ms,reference_ms,report_ms",
-    "tensors.csv": "step,stage,path,layer,shape,dtype,oracle,count,tape_norm,reference_norm,"
-    "max_abs_diff,rel_l2_diff,max_z,worst_index,detectable_rel,kinks,verdict,cause",
-    "weights.csv": "step,stage,path,index,weight,tape,reference,abs_diff,rel_diff,sigma,z,verdict",
+    "tensors.csv": "step,replica,stage,path,layer,shape,dtype,oracle,count,tape_norm,"
+    "reference_norm,max_abs_diff,rel_l2_diff,max_z,worst_index,detectable_rel,kinks,verdict,cause",
+    "weights.csv": "step,replica,stage,path,index,weight,tape,reference,abs_diff,rel_diff,"
+    "sigma,z,verdict",
 }
 
 
 def tensor(path="net/dense/kernel", shape=(2, 3), **changes):
     rng = np.random.default_rng(0)
-    arrays = {
-        name: rng.standard_normal(shape) / 3 for name in ("tape", "reference", "weight", "sigma")
+    index = np.array(list(np.ndindex(shape))).reshape(int(np.prod(shape)), len(shape))
+    numbers = {
+        name: rng.standard_normal(len(index)) / 3
+        for name in ("weight", "tape", "reference", "sigma", "z")
     }
+    numbers |= {name: changes.pop(name) for name in numbers if name in changes}
     values = dict(
-        stage="gradient", path=path, layer=path.rpartition("/")[0], dtype="float32",
-        oracle="derived", z=np.abs(rng.standard_normal(shape)), verdicts=np.full(shape, "pass"),
-        kappa=1.0, detectable_rel=1e-6, kinks=0, verdict="pass", cause="", **arrays,
+        stage="gradient", path=path, layer=path.rpartition("/")[0], shape=shape, dtype="float32",
+        oracle="derived", tape_norm=1.0, reference_norm=1.0, max_abs_diff=1 / 3, rel_l2_diff=0.1,
+        max_z=1.0, worst_index=(0,) * len(shape), kappa=1.0, detectable_rel=1e-6, kinks=0,
+        counts={"pass": len(index)}, verdict="pass", cause="",
+        weights=WeightComparisons(index, **numbers, verdict=np.full(len(index), "pass")),
     )  # fmt: skip
     return TensorComparison(**{**values, **changes})
 
 
 def comparison(*tensors, step=0, **changes):
     values = dict(
-        step=step, epoch=0, batch_size=5, loss_tape=1 / 3, loss_reference=1 / 3, loss_z=0.1,
+        step=step, replica=0, epoch=0, batch_size=5,
+        loss_tape=1 / 3, loss_reference=1 / 3, loss_z=0.1,
         tensors=tensors, max_z=1.5, worst_path=tensors[0].path if tensors else "",
         worst_index=(1, 2), verdict="pass", capture_ms=1.0, reference_ms=2.0,
     )  # fmt: skip
     return Comparison(**{**values, **changes})
 
 
-def folder(path, overwrite=False, rows=100):
-    return RunFolder(path, overwrite, rows)
+def folder(path, overwrite=False):
+    return RunFolder(path, overwrite)
 
 
 def test_the_columns_are_those_of_the_schema(tmp_path):
@@ -65,7 +72,7 @@ def test_what_is_loaded_is_what_was_written(tmp_path):
     kernel = run.weights[run.weights["path"] == "net/dense/kernel"]
     assert list(kernel["index"]) == ["0,0", "0,1", "0,2", "1,0", "1,1", "1,2"]
     for column in ("tape", "reference", "weight", "sigma", "z"):
-        np.testing.assert_array_equal(kernel[column], getattr(tensor(), column).ravel())
+        np.testing.assert_array_equal(kernel[column], getattr(tensor().weights, column))
     assert list(run.weights[run.weights["path"] == "net/dense/bias"]["index"])[:3] == [
         "0",
         "1",
@@ -98,14 +105,6 @@ def test_a_name_is_no_formula_and_comes_back(tmp_path, name):
 def test_guarding_is_undone():
     for text in ("=a", "'a", "a", "", "''a", "\tb"):
         assert unguarded(guarded(text)) == text
-
-
-def test_of_a_large_tensor_the_worst_weights_are_kept_and_the_rest_counted(tmp_path):
-    z = np.arange(12.0)[::-1].copy()
-    written = folder(tmp_path, rows=5)
-    written.append(comparison(tensor(shape=(12,), z=z)))
-    assert list(load(tmp_path).weights["index"]) == ["0", "1", "2", "3", "4"]
-    assert written.rows_left_out == 7
 
 
 def test_rows_reach_the_disk_as_they_are_made(tmp_path):

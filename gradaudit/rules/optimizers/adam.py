@@ -1,11 +1,44 @@
-"""Adam."""
+"""Adam, and AdamW, which is Adam with a weight decay."""
 
 import numpy as np
 from keras import optimizers
 
 from gradaudit.rules.registry import Case, rule
 
+SLOTS = (("momentum", "_momentums"), ("velocity", "_velocities"))
 
+
+def moments(gradient, slots, beta_1, beta_2):
+    """Return the new moments m' = m + (g − m)(1 − β₁) and v' = v + (g² − v)(1 − β₂)."""
+    m = slots["momentum"] + (gradient - slots["momentum"]) * (1 - beta_1)
+    v = slots["velocity"] + (np.square(gradient) - slots["velocity"]) * (1 - beta_2)
+    return {"momentum": m, "velocity": v}
+
+
+def adam_step(call, weight, gradient, slots, learning_rate, beta_1, beta_2):
+    """Return the new weight and slots; see `adam`."""
+    t = call.step + 1
+    beta_1_power = np.power(call.number(beta_1), t)
+    beta_2_power = np.power(call.number(beta_2), t)
+    alpha = learning_rate * np.sqrt(1 - beta_2_power) / (1 - beta_1_power)
+    new_slots = moments(gradient, slots, beta_1, beta_2)
+    v = new_slots["velocity"]
+    if "velocity_hat" in slots:
+        v = np.maximum(slots["velocity_hat"], v)
+        new_slots["velocity_hat"] = v
+    step = new_slots["momentum"] * alpha / (np.sqrt(v) + call.optimizer.epsilon)
+    return weight - step, new_slots
+
+
+@rule(
+    optimizers.AdamW,
+    cases=[
+        Case("default", lambda: optimizers.AdamW(0.01), (3, 4)),
+        Case("decay", lambda: optimizers.AdamW(0.01, weight_decay=0.3, amsgrad=True), (3, 4)),
+    ],
+    source="keras/src/optimizers/adamw.py",
+    slots=(*SLOTS, ("velocity_hat", "_velocity_hats")),
+)
 @rule(
     optimizers.Adam,
     cases=[
@@ -14,11 +47,7 @@ from gradaudit.rules.registry import Case, rule
         Case("amsgrad", lambda: optimizers.Adam(0.01, amsgrad=True), (3, 4)),
     ],
     source="keras/src/optimizers/adam.py",
-    slots=(
-        ("momentum", "_momentums"),
-        ("velocity", "_velocities"),
-        ("velocity_hat", "_velocity_hats"),
-    ),
+    slots=(*SLOTS, ("velocity_hat", "_velocity_hats")),
 )
 def adam(call, weight, gradient, slots):
     """Apply step t of Adam with learning rate η (Kingma and Ba 2015, the form before section 2.1).
@@ -27,14 +56,5 @@ def adam(call, weight, gradient, slots):
     Update: m' = m + (g − m)(1 − β₁); v' = v + (g² − v)(1 − β₂); with amsgrad v̂' = max(v̂, v') takes
             the place of v'; w − α m' / (sqrt(v') + ε) with α = η sqrt(1 − β₂ᵗ) / (1 − β₁ᵗ).
     """
-    optimizer, t = call.optimizer, call.step + 1
-    beta_1_power = np.power(call.number(optimizer.beta_1), t)
-    beta_2_power = np.power(call.number(optimizer.beta_2), t)
-    alpha = call.learning_rate * np.sqrt(1 - beta_2_power) / (1 - beta_1_power)
-    m = slots["momentum"] + (gradient - slots["momentum"]) * (1 - optimizer.beta_1)
-    v = slots["velocity"] + (np.square(gradient) - slots["velocity"]) * (1 - optimizer.beta_2)
-    new_slots = {"momentum": m, "velocity": v}
-    if optimizer.amsgrad:
-        v = np.maximum(slots["velocity_hat"], v)
-        new_slots["velocity_hat"] = v
-    return weight - m * alpha / (np.sqrt(v) + optimizer.epsilon), new_slots
+    beta_1, beta_2 = call.optimizer.beta_1, call.optimizer.beta_2
+    return adam_step(call, weight, gradient, slots, call.learning_rate, beta_1, beta_2)

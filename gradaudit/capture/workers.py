@@ -1,0 +1,22 @@
+"""Where several processes train one model: which one this is, and how they wait for each other."""
+
+import tensorflow as tf
+
+
+def worker(strategy: tf.distribute.Strategy) -> tuple[int, int]:
+    """Return the number of this process among those that train together, and how many they are."""
+    resolver = strategy.cluster_resolver
+    if resolver is None or not resolver.task_type:
+        return 0, 1
+    workers = resolver.cluster_spec().as_dict().get(resolver.task_type, [])
+    return int(resolver.task_id), max(len(workers), 1)
+
+
+def wait_for_all(strategy: tf.distribute.Strategy) -> None:
+    """Return when every worker has come here: a sum over all of them is waited for."""
+
+    def one() -> tf.Tensor:
+        context = tf.distribute.get_replica_context()
+        return context.all_reduce(tf.distribute.ReduceOp.SUM, tf.ones(()))
+
+    tf.function(lambda: strategy.run(one))()

@@ -1,0 +1,108 @@
+"""From the record of a step to its verdicts, whatever happens on the way."""
+
+import traceback
+from collections.abc import Callable
+from typing import Any
+
+import keras
+
+from gradaudit.capture import Replay
+from gradaudit.compare import Tally, compare
+from gradaudit.records import Comparison, Reference, StepRecord
+from gradaudit.reference import Derivation
+from gradaudit.selection import Selection
+
+_STAGES = ("gradient", "update")
+_MOST_TRACEBACKS = 20
+
+
+class Judge:
+    """Judges the steps of one model, and adds up their verdicts.
+
+    A fault of the auditor is kept with its traceback; the step is then unjudged.
+
+    Args:
+        model: a compiled Keras model; built by the first step that is judged.
+        selection: which of its weights are judged.
+        threshold: the largest |tape − reference| / (κ σ) that passes.
+        rows_per_tensor: most single weights of a tensor that a comparison keeps.
+        on_fault: called with what went wrong, in words; raises where training shall not go on.
+    """
+
+    def __init__(
+        self,
+        model: keras.Model,
+        selection: Selection,
+        threshold: float,
+        rows_per_tensor: int,
+        on_fault: Callable[[Exception, str], None],
+    ) -> None:
+        self.tally = Tally()
+        self.faults = 0
+        self._tracebacks: list[str] = []
+        self._model = model
+        self._selection = selection
+        self._threshold = threshold
+        self._rows_per_tensor = rows_per_tensor
+        self._on_fault = on_fault
+        self._derivation: Derivation | None = None
+
+    def forget(self) -> None:
+        """Look at the model anew: it may have been compiled again."""
+        self._derivation = None
+
+    def judge(self, record: StepRecord) -> Comparison:
+        """Return the verdicts on a step."""
+        try:
+            if self._derivation is None:
+                self._derivation = Derivation(
+                    self._model, Replay(record.jit), self._selection.weight
+                )
+            return self._compare(record, self._derivation(record))
+        except Exception as error:
+            reason = self.fault(error, f"judging step {record.step}")
+            return self.unjudged(record, reason)
+
+    def unjudged(self, record: StepRecord, reason: str) -> Comparison:
+        """Return a step's verdicts where none of its weights can be judged."""
+        paths = [v.path for v in self._model.trainable_variables if self._selection.weight(v.path)]
+        reasons = {(stage, path): reason for stage in _STAGES for path in paths}
+        return self._compare(record, Reference(None, {}, {}, reasons, 0.0))
+
+    def fault(self, error: Exception, doing: str) -> str:
+        """Keep a fault of the auditor; return it in words."""
+        words = f"the auditor failed in {doing}: {type(error).__name__}: {error}"
+        self.faults += 1
+        text = "".join(traceback.format_exception(error))
+        if text not in self._tracebacks and len(self._tracebacks) < _MOST_TRACEBACKS:
+            self._tracebacks.append(text)
+        self._on_fault(error, words)
+        return words
+
+    def add(self, comparison: Comparison) -> list[str]:
+        """Count a step's verdicts; return its failures in words."""
+        return self.tally.add(comparison, self._threshold)
+
+    @property
+    def verdict(self) -> str:
+        """Verdict of all steps so far: "unjudged" also where the auditor failed."""
+        verdict = self.tally.verdict
+        return "unjudged" if self.faults and verdict != "fail" else verdict
+
+    def _compare(self, record: StepRecord, reference: Reference) -> Comparison:
+        return compare(record, reference, self._threshold, self._rows_per_tensor)
+
+    def summary(self) -> dict[str, Any]:
+        """Return what run.json says of the verdicts."""
+        tally = self.tally
+        return {
+            "verdict": self.verdict,
+            "counts": {stage: dict(counts) for stage, counts in tally.counts.items()},
+            "max_z": tally.max_z,
+            "worst": tally.worst,
+            "threshold": self._threshold,
+            "failed": tally.failed,
+            "failures": tally.failures,
+            "unjudged": tally.unjudged_in_words(),
+            "faults": {"count": self.faults, "tracebacks": self._tracebacks},
+        }

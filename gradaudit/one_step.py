@@ -1,0 +1,121 @@
+"""One audited step outside of `fit`: `check` and `audit_gradients`."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import keras
+import tensorflow as tf
+
+from gradaudit.capture import Capture, environment
+from gradaudit.errors import UsageError
+from gradaudit.judge import Judge
+from gradaudit.records import StepRecord
+from gradaudit.report import Run, collected
+from gradaudit.selection import Selection
+
+
+def check(
+    model: keras.Model,
+    x: Any,
+    y: Any = None,
+    sample_weight: Any = None,
+    *,
+    layers: str | None = None,
+    threshold: float = 8.0,
+    rows_per_tensor: int = 10_000,
+) -> Run:
+    """Audit one step of a compiled model on one batch, without training it.
+
+    The model's own train step runs once, compiled as in `fit`; then every variable of the model and
+    of its optimizer gets its value back. A model or an optimizer that is not built yet is built.
+
+    Args:
+        x, y, sample_weight: one batch, as `train_on_batch` takes it.
+        layers: audit weights of layers in whose path this regular expression is found.
+        threshold: the largest |tape − reference| / (κ σ) that passes.
+        rows_per_tensor: most single weights of a tensor in `.weights`; the worst are kept.
+
+    Returns:
+        The report: `.verdict`, `.steps`, `.tensors`, `.weights`, `.run`, `.raise_for_failure()`.
+
+    Raises:
+        UsageError: the model is not compiled, or is distributed over several replicas.
+
+    Example:
+        >>> import gradaudit
+        >>> gradaudit.check(model, x, y).raise_for_failure()  # doctest: +SKIP
+    """
+    if not model.compiled:
+        raise UsageError(
+            f"the model {model.name!r} is not compiled. Expected one that could be trained: call "
+            "model.compile(optimizer, loss), or use gradaudit.audit_gradients in a loop of yours."
+        )
+    if model.distribute_strategy.num_replicas_in_sync > 1:
+        raise UsageError(
+            f"the model {model.name!r} is distributed over several replicas. Expected one replica. "
+            "Audit it in fit, with GradientAudit."
+        )
+    judge = Judge(model, Selection(layers=layers), threshold, rows_per_tensor)
+    capture = Capture(model)
+    batch = capture.trace(iter([(x, y, sample_weight)]))
+    before = [(v, v.value.numpy()) for v in (*model.variables, *_optimizer_variables(model))]
+    try:
+        _, seen = capture.run(batch)
+        (record,) = capture.records(seen, step=0, epoch=0)
+    finally:
+        for variable, value in before:
+            variable.assign(value)
+    return _report(judge, record, model)
+
+
+def audit_gradients(
+    loss_fn: Any,
+    variables: Sequence[keras.Variable],
+    gradients: Sequence[tf.Tensor | None],
+    *,
+    model: keras.Model,
+    x: Any,
+    y: Any,
+    sample_weight: Any = None,
+    threshold: float = 8.0,
+    rows_per_tensor: int = 10_000,
+) -> Run:
+    """Audit the gradients that a tape gave in a training loop of one's own.
+
+    To be called after `tape.gradient` and before the optimizer moves the weights. The gradients are
+    those of `loss_fn(y, model(x, training=True), sample_weight)`, with the regularization losses
+    of the model added where the model has some.
+
+    Args:
+        loss_fn: a Keras loss, or what stands for one in `compile`.
+        variables, gradients: as given to and returned by `tape.gradient`; None for no gradient.
+        x, y, sample_weight: the batch that the tape saw.
+        threshold: the largest |tape − reference| / (κ σ) that passes.
+        rows_per_tensor: most single weights of a tensor in `.weights`; the worst are kept.
+
+    Returns:
+        The report: `.verdict`, `.steps`, `.tensors`, `.weights`, `.run`, `.raise_for_failure()`.
+        There is no stage `update` in it.
+
+    Raises:
+        UsageError: there are not as many gradients as variables, or a variable is not a trainable
+            one of the model.
+
+    Example:
+        >>> with tf.GradientTape() as tape:  # doctest: +SKIP
+        ...     loss = loss_fn(y, model(x, training=True))
+        >>> gradients = tape.gradient(loss, model.trainable_variables)  # doctest: +SKIP
+        >>> gradaudit.audit_gradients(  # doctest: +SKIP
+        ...     loss_fn, model.trainable_variables, gradients, model=model, x=x, y=y
+        ... ).raise_for_failure()
+    """
+
+
+def _report(judge: Judge, record: StepRecord, model: keras.Model) -> Run:
+    comparison = judge.judge(record)
+    judge.add(comparison)
+    return collected([comparison], {**judge.summary(), **environment(model)})
+
+
+def _optimizer_variables(model: keras.Model) -> list[Any]:
+    return [] if model.optimizer is None else model.optimizer.variables

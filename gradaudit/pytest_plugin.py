@@ -1,0 +1,76 @@
+"""The pytest plugin: the fixture `gradient_audit`, with options in a group of its own."""
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from gradaudit.errors import AuditFailure
+
+if TYPE_CHECKING:
+    import keras
+
+    from gradaudit.report import Run
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    group = parser.getgroup("gradaudit", "audits of gradients (gradaudit)")
+    group.addoption(
+        "--gradaudit-threshold",
+        type=float,
+        default=8.0,
+        metavar="Z",
+        help="largest |tape - reference| in standard deviations that passes  [8]",
+    )
+    group.addoption(
+        "--gradaudit-allow-unjudged",
+        action="store_true",
+        help="let gradient_audit pass where something could not be judged",
+    )
+    group.addoption(
+        "--gradaudit-reports",
+        type=Path,
+        metavar="DIR",
+        help="write the report of each gradient_audit to a folder in DIR, named as the test",
+    )
+
+
+@pytest.fixture
+def gradient_audit(request: pytest.FixtureRequest) -> Callable[..., "Run"]:
+    """Return `gradaudit.check`, which fails the test where the audit does not pass.
+
+    Example:
+        >>> def test_gradients(gradient_audit):  # doctest: +SKIP
+        ...     gradient_audit(model, x, y)
+    """
+    from gradaudit.one_step import check
+
+    option = request.config.getoption
+    made = 0
+
+    def audit(
+        model: "keras.Model",
+        x: Any,
+        y: Any = None,
+        sample_weight: Any = None,
+        *,
+        layers: str | None = None,
+    ) -> "Run":
+        nonlocal made
+        run = check(
+            model, x, y, sample_weight, layers=layers, threshold=option("gradaudit_threshold")
+        )
+        reports = option("gradaudit_reports")
+        if reports is not None:
+            name = re.sub(r"[^\w.-]+", "_", request.node.nodeid)
+            made += 1
+            run.save(reports / (name if made == 1 else f"{name}-{made}"), overwrite=True)
+        try:
+            run.raise_for_failure(allow_unjudged=option("gradaudit_allow_unjudged"))
+        except AuditFailure as failure:
+            pytest.fail(f"gradaudit: {failure}", pytrace=False)
+        return run
+
+    return audit

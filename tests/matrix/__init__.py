@@ -1,0 +1,36 @@
+"""What `fit` can do, as one table of cells; `cd tests; python -m matrix` prints it as a page."""
+
+from matrix import company, compiling, data, distribution, models, precision
+from matrix.cell import Cell
+
+CELLS: dict[str, tuple[Cell, ...]] = {
+    "Models": models.CELLS,
+    "Data": data.CELLS,
+    "compile and fit": compiling.CELLS,
+    "Precision": precision.CELLS,
+    "Distribution": distribution.CELLS,
+    "Company": company.CELLS,
+}
+
+
+def page() -> str:
+    """Return the matrix as Markdown."""
+    lines = [
+        "# What `fit` can do, and what the audit judges",
+        "",
+        "Each row is a test: a real `fit` with the callback and one without leave the same weights,",
+        "bit for bit, and the same history; the gradients and updates of every trainable weight in",
+        "every step are judged and pass, or are unjudged for the reason that stands here.",
+        "`cd tests; python -m matrix > matrix/README.md` writes this page from the tests' own",
+        "table.",
+    ]
+    for group, cells in CELLS.items():
+        lines += ["", f"## {group}", "", "| cell | gradient | update |", "|---|---|---|"]
+        lines += [
+            f"| {cell.name} | {_judged(cell.gradient)} | {_judged(cell.update)} |" for cell in cells
+        ]
+    return "\n".join(lines) + "\n"
+
+
+def _judged(reason: str) -> str:
+    return f"unjudged: … {reason} …" if reason else "judged"

@@ -1,0 +1,3 @@
+from matrix import page
+
+print(page(), end="")

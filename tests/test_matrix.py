@@ -1,0 +1,79 @@
+"""Every cell of the matrix: undisturbed, and judged or unjudged for the reason that it states."""
+
+import warnings
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+
+from gradaudit import GradientAudit, load
+from matrix import CELLS, page
+
+ALL = [
+    pytest.param(cell, id=f"{group}: {cell.name}")
+    for group, cells in CELLS.items()
+    for cell in cells
+]
+
+
+def trained(cell, callbacks):
+    """Return what a training leaves: its history, and every variable of model and optimizer."""
+    keras.backend.clear_session()
+    keras.utils.set_random_seed(0)
+    model = cell.make()
+    history = cell.train(model, callbacks)
+    variables = [*model.variables, *model.optimizer.variables]
+    return model, history, [np.array(v.value.numpy()) for v in variables]
+
+
+@pytest.mark.parametrize("cell", ALL)
+def test_a_cell(cell, tmp_path):
+    with warnings.catch_warnings():
+        # Keras reads its own variables in a way that NumPy 2 warns of.
+        warnings.filterwarnings("ignore", "__array__ implementation", DeprecationWarning)
+        if cell.warns:
+            warnings.filterwarnings("ignore", f".*{cell.warns}")
+        _, alone, expected = trained(cell, [])
+        audit = GradientAudit(tmp_path / "run", verbose=0)
+        model, history, found = trained(cell, [audit])
+
+    np.testing.assert_equal(history, alone)
+    assert len(found) == len(expected)
+    for mine, other in zip(found, expected, strict=True):
+        np.testing.assert_array_equal(mine, other)
+
+    run = load(tmp_path / "run")
+    captures = "failed in capturing" in cell.gradient
+    assert run.run["faults"]["count"] == 0 or captures, run.run["faults"]["tracebacks"][0]
+    unjudged = run.run["unjudged"]
+    for stage, reason in (("gradient", cell.gradient), ("update", cell.update)):
+        words = [each for each in unjudged if each.startswith(f"{stage} of ")]
+        verdicts = set(run.tensors.loc[run.tensors["stage"] == stage, "verdict"])
+        if reason:
+            assert words, verdicts
+            assert all(reason in each for each in words), words
+            assert verdicts == {"unjudged"}
+        else:
+            assert not words
+            assert verdicts <= {"pass", "kink", "unresolved"}, run.run["failures"]
+    assert run.verdict == ("unjudged" if cell.gradient or cell.update else "pass")
+    assert len(run.steps) == run.run["coverage"]["steps_audited"] * run.run["replicas"]
+    assert run.run["coverage"]["steps_audited"] == run.run["coverage"]["steps_trained"] > 0
+    steps = set(zip(run.steps["step"], run.steps["replica"], strict=True))
+    for stage in ("gradient", "update"):
+        rows = run.tensors[run.tensors["stage"] == stage]
+        for variable in model.trainable_variables:
+            own = rows[rows["path"] == variable.path]
+            if "after a layer was unfrozen" not in cell.name:
+                assert set(zip(own["step"], own["replica"], strict=True)) == steps, variable.path
+
+
+def test_the_page_shows_the_table_that_the_tests_run():
+    written = (Path(__file__).parent / "matrix" / "README.md").read_text()
+    assert written == page()
+
+
+def test_the_matrix_is_large_enough_and_names_each_cell_once():
+    names = [parameter.id for parameter in ALL]
+    assert len(set(names)) == len(names) >= 120
