@@ -80,7 +80,8 @@ class Rounded(Carrier):
         Numbers that the precision can hold are exact; another number is off by what is lost.
         """
         value = np.asarray(value, np.float64)
-        lost = (value - precision.nearest(value)) ** 2
+        lost = value - precision.nearest(value)
+        lost *= lost
         return cls(value, lost if lost.any() else None, None, precision)
 
     def cast(self, precision: Precision) -> "Rounded":

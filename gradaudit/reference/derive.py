@@ -1,7 +1,7 @@
 """From a StepRecord to its Reference: three runs of the same rules, and κ."""
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import keras
@@ -176,21 +176,23 @@ class Derivation:
         runs: list[dict[str, Array]],
         before: Arrays | None = None,
     ) -> dict[str, Estimate]:
-        """Combine the runs in the `_arithmetics`.
+        """Combine the runs in the `_arithmetics`, which are used up: large models need the memory.
 
         before: where given, the estimates are of the changes since these values.
         """
-        reference, twin, single = runs[0], runs[1], runs[-1] if len(runs) == 3 else runs[0]
-        measured = reference if self._halves else single
         estimates = {}
-        for path, found in reference.items():
-            kappa = _kappa(twin[path], measured[path])
-            sigma = kappa * found.sigma
+        for path in list(runs[0]):
+            reference, twin, *rest = [run.pop(path) for run in runs]
+            single = rest[0] if rest else reference
+            kappa = _kappa(twin, reference if self._halves else single)
+            sigma = kappa * reference.sigma
             if self._halves and record.jit:
                 # XLA may leave out casts to a half precision and back (xla_allow_excess_precision).
-                sigma = np.hypot(sigma, found.value - single[path].value)
-            start = 0.0 if before is None else np.asarray(before[path], np.float64)
-            estimates[path] = Estimate(found.value - start, sigma, found.kink, kappa, "derived")
+                sigma = np.hypot(sigma, reference.value - single.value)
+            value = reference.value
+            if before is not None:
+                value = value - np.asarray(before[path], np.float64)
+            estimates[path] = Estimate(value, sigma, reference.kink, kappa, "derived")
         return estimates
 
     @property
@@ -219,12 +221,13 @@ def _kappa(twin: np.ndarray | Simulated, reference: Rounded) -> float:
     float64 both are float32: κ is a ratio.
     """
     value = np.asarray(getattr(twin, "value", twin), np.float64)
-    usable = (reference.sigma > 0) & np.isfinite(value) & np.isfinite(reference.value)
+    sigma = reference.sigma
+    usable = (sigma > 0) & np.isfinite(value) & np.isfinite(reference.value)
     if reference.kink is not None:
-        usable = usable & (reference.kink <= reference.sigma)
+        usable = usable & (reference.kink <= sigma)
     if not usable.any():
         return 1.0
-    ratio = (value - reference.value)[usable] / reference.sigma[usable]
+    ratio = (value - reference.value)[usable] / sigma[usable]
     return max(1.0, float(np.sqrt(np.mean(ratio**2))))
 
 

@@ -140,7 +140,7 @@ def _loss_gaps(model: keras.Model) -> list[str]:
 
 def update_gaps(model: keras.Model) -> list[str]:
     """Return, for each part of the update that cannot be derived, what and why."""
-    optimizer = model.optimizer
+    optimizer = getattr(model, "optimizer", None)
     if optimizer is None:
         return ["the model was compiled without an optimizer"]
     if isinstance(optimizer, keras.optimizers.MultiOptimizer):

@@ -209,7 +209,8 @@ def test_replicas_divide_means_and_penalties_but_no_sums(reduction):
     model.compile("sgd", keras.losses.MeanSquaredError(reduction=reduction))
     capture = Capture(model)
     data = iter([(np.float32(X["left"]), np.float32(Y["size"]), np.float32(W["kind"]))])
-    _, record = capture.run(data, 0, 0)
+    _, seen = capture.run(data)
+    (record,) = capture.records(seen, 0, 0)
     whole, part = (
         Derivation(model, Replay(jit=False))(dataclasses.replace(record, replicas=replicas))
         for replicas in (1, 4)
