@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
+    """Add the options of `gradient_audit`."""
     group = parser.getgroup("gradaudit", "audits of gradients (gradaudit)")
     group.addoption(
         "--gradaudit-threshold",

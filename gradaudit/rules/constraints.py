@@ -22,8 +22,8 @@ def max_norm(call, weight):
 
     Shapes: w any; n the same with `axis` of length 1.
     """
-    n = _norm(call, w)
-    return w * (np.clip(n, 0, call.constraint.max_value) / (n + call.epsilon))
+    n = _norm(call, weight)
+    return weight * (np.clip(n, 0, call.constraint.max_value) / (n + call.epsilon))
 
 
 @rule(
@@ -36,7 +36,7 @@ def non_neg(call, weight):
 
     Shapes: w any.
     """
-    return np.maximum(w, 0)
+    return np.maximum(weight, 0)
 
 
 @rule(
@@ -52,7 +52,7 @@ def unit_norm(call, weight):
 
     Shapes: w any; n the same with `axis` of length 1.
     """
-    return w / (_norm(call, w) + call.epsilon)
+    return weight / (_norm(call, weight) + call.epsilon)
 
 
 @rule(
@@ -70,13 +70,13 @@ def min_max_norm(call, weight):
 
     Shapes: w any; the norm n over `axis` the same with `axis` of length 1.
     """
-    constraint, n = call.constraint, _norm(call, w)
+    constraint, n = call.constraint, _norm(call, weight)
     within = np.clip(n, constraint.min_value, constraint.max_value)
     desired = within * constraint.rate + n * (1 - constraint.rate)
-    return w * (desired / (n + call.epsilon))
+    return weight * (desired / (n + call.epsilon))
 
 
-def _norm(call, weight):
+def _norm(call, w):
     axis = call.constraint.axis
     axes = tuple(axis) if isinstance(axis, (list, tuple)) else axis
     return np.sqrt(np.sum(np.square(w), axis=axes, keepdims=True))

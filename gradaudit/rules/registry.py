@@ -171,8 +171,8 @@ def all_rules() -> list[Rule]:
 def find_rule(target: Any) -> Rule | None:
     """Return the rule for a Keras object, or None.
 
-    target: an instance of a layer, loss, regularizer, optimizer or constraint, or a function. A subclass has no
-        part in its parent's rule: what it overrides is not known.
+    target: an instance of a layer, loss, regularizer, optimizer or constraint, or a function. A
+        subclass has no part in its parent's rule: what it overrides is not known.
     """
     _discover()
     if isinstance(target, functools.partial):

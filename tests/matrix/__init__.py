@@ -18,9 +18,9 @@ def page() -> str:
     lines = [
         "# What `fit` can do, and what the audit judges",
         "",
-        "Each row is a test: a real `fit` with the callback and one without leave the same weights,",
-        "bit for bit, and the same history; the gradients and updates of every trainable weight in",
-        "every step are judged and pass, or are unjudged for the reason that stands here.",
+        "Each row is a test: a real `fit` with the callback and one without leave the same",
+        "weights, bit for bit, and the same history; the gradients and updates of every trainable",
+        "weight in every step are judged and pass, or are unjudged for the reason given here.",
         "`cd tests; python -m matrix > matrix/README.md` writes this page from the tests' own",
         "table.",
     ]

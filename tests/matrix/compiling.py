@@ -72,7 +72,7 @@ def resumed(model, callbacks):
 
 
 def on_batches(model, callbacks):
-    """Train by `train_on_batch` with a CallbackList, as Keras documents it for loops of one's own."""
+    """Train by `train_on_batch` with a CallbackList, as Keras has it for loops of one's own."""
     audit = keras.callbacks.CallbackList(callbacks, model=model)
     audit.on_train_begin()
     logs = []

@@ -129,7 +129,7 @@ class OwnOptimizer(keras.Model):
     """Never asks its compiled optimizer."""
 
     def train_step(self, data):
-        x, y = data
+        x, _ = data
         with tf.GradientTape() as tape:
             loss = tf.reduce_mean(tf.square(self(x, training=True)))
         for weight, gradient in zip(
