@@ -44,6 +44,13 @@ def audited(folder, model, x, y, sample_weight=None, epochs=2):
     return load(folder)
 
 
+def fitted_record(model, *batch):
+    capture = Capture(model)
+    _, seen = capture.run(iter([tuple(np.float32(part) for part in batch)]))
+    (record,) = capture.records(seen, 0, 0)
+    return record
+
+
 def require_pass(run):
     assert run.verdict == "pass"
     gradient = run.weights.query("stage == 'gradient'")
@@ -169,6 +176,16 @@ def test_weights_that_sum_to_nothing_make_no_loss(tmp_path):
     assert (gradient["tape"] == 0).all()
 
 
+def test_targets_that_are_no_numbers_are_unjudged(tmp_path):
+    model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(2)])
+    model.compile("sgd", "mse")
+    step = fitted_record(model, X["left"], Y["size"])
+    words = dataclasses.replace(step, y=np.array(["one"] * ROWS))
+    found = Derivation(model, Replay(jit=False))(words)
+    assert all("Expected dense numbers" in why for why in found.unjudged.values())
+    assert ("gradient", model.layers[0].kernel.path) in found.unjudged
+
+
 def plant_swapped(monkeypatch):
     packed = derive.packed
     monkeypatch.setattr(derive, "packed", lambda model, ys: packed(model, [ys[1], ys[0], *ys[2:]]))
@@ -207,10 +224,7 @@ def test_replicas_divide_means_and_penalties_but_no_sums(reduction):
     )
     model = keras.Sequential([keras.Input((4,)), layer])
     model.compile("sgd", keras.losses.MeanSquaredError(reduction=reduction))
-    capture = Capture(model)
-    data = iter([(np.float32(X["left"]), np.float32(Y["size"]), np.float32(W["kind"]))])
-    _, seen = capture.run(data)
-    (record,) = capture.records(seen, 0, 0)
+    record = fitted_record(model, X["left"], Y["size"], W["kind"])
     whole, part = (
         Derivation(model, Replay(jit=False))(dataclasses.replace(record, replicas=replicas))
         for replicas in (1, 4)
