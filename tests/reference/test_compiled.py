@@ -239,3 +239,17 @@ def test_replicas_divide_means_and_penalties_but_no_sums(reduction):
     else:
         assert part.loss.value == pytest.approx(whole.loss.value / 4, rel=1e-7)
     np.testing.assert_allclose(part.gradients[kernel].value, expected, rtol=1e-6)
+
+
+@pytest.mark.parametrize("reduction", ["sum_over_batch_size", "mean_with_sample_weight", "sum"])
+def test_a_replica_without_rows_has_a_gradient_of_zero(reduction):
+    layer = keras.layers.Dense(2, activity_regularizer="l1")
+    model = keras.Sequential([keras.Input((4,)), layer])
+    model.compile("sgd", keras.losses.MeanSquaredError(reduction=reduction))
+    record = fitted_record(model, X["left"], Y["size"], W["kind"])
+    part = {name: getattr(record, name)[:0] for name in ("x", "y", "sample_weight")}
+    found = Derivation(model, Replay(jit=False))(dataclasses.replace(record, replicas=2, **part))
+    assert found.loss.value == 0
+    for estimate in found.gradients.values():
+        assert not estimate.value.any()
+        assert not estimate.sigma.any()
