@@ -80,7 +80,8 @@ class Rounded(Carrier):
         Numbers that the precision can hold are exact; another number is off by what is lost.
         """
         value = np.asarray(value, np.float64)
-        lost = (value - precision.nearest(value)) ** 2
+        lost = value - precision.nearest(value)
+        lost *= lost
         return cls(value, lost if lost.any() else None, None, precision)
 
     def cast(self, precision: Precision) -> "Rounded":
@@ -195,9 +196,15 @@ def _rounded(
     """Return a result that was rounded once to `precision`, with `ulps` u accuracy."""
     value = np.asarray(value)
     if ulps:
-        one = precision.variance(ulps * precision.roundoff) * binade(value) ** 2
-        own = one / 3 if precision.roundoff <= 2.0**-24 else one
-        variance = _plus(own + precision.smallest**2 * (value != 0), variance)
+        own = binade(value)  # in place from here on: it is as large as the largest weight
+        own *= own
+        own *= precision.variance(ulps * precision.roundoff)
+        if precision.roundoff <= 2.0**-24:
+            own /= 3
+        own += precision.smallest**2 * (value != 0)
+        if variance is not None:
+            own += variance
+        variance = own
     if value.size and 2 * np.max(np.abs(value)) > precision.largest:
         margin = 0.0 if variance is None else DOUBT * np.sqrt(variance)
         kink = _plus(np.where(np.abs(value) + margin > precision.largest, np.inf, 0.0), kink)
@@ -338,10 +345,11 @@ def _matmul(x: Any, y: Any) -> Rounded:
     if n > 1:
         per_product += (1 / 3 + n / 18) * p.variance(p.matmul_roundoff)
     factor = _plus(b.variance, per_product * bb if per_product else None)
-    own = None if factor is None else aa @ factor
+    variance = None if factor is None else aa @ factor
     if n > 1:
-        own = own + n / 9 * p.variance(p.matmul_roundoff) * value**2
-    variance = _plus(own, None if a.variance is None else a.variance @ bb)
+        variance = variance + n / 9 * p.variance(p.matmul_roundoff) * value**2
+    if a.variance is not None:
+        variance = _plus(variance, a.variance @ bb)
     kink = _plus(
         None if a.kink is None else a.kink @ np.abs(b.value),
         None if b.kink is None else np.abs(a.value) @ b.kink,

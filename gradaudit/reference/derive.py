@@ -112,7 +112,10 @@ class Derivation:
 
     def _loss(self, walk: Walk, term: LossTerm, given: Given, replicas: int) -> Tensor:
         """Return one loss with its weight."""
-        y_true, y = np.asarray(given.y_true), given.y_pred
+        y_true, y = (
+            _numbers(given.y_true, f"what the loss {term.name!r} compares with"),
+            given.y_pred,
+        )
         options = term.options
         # A last axis that the loss squeezes away takes the logits with it.
         squeezed = 1 < y_true.ndim == y.value.ndim - 1 and y.value.shape[-1] == 1
@@ -178,21 +181,23 @@ class Derivation:
         runs: list[dict[str, Array]],
         before: Arrays | None = None,
     ) -> dict[str, Estimate]:
-        """Combine the runs in the `_arithmetics`.
+        """Combine the runs in the `_arithmetics`, which are used up: large models need the memory.
 
         before: where given, the estimates are of the changes since these values.
         """
-        reference, twin, single = runs[0], runs[1], runs[-1] if len(runs) == 3 else runs[0]
-        measured = reference if self._halves else single
         estimates = {}
-        for path, found in reference.items():
-            kappa = _kappa(twin[path], measured[path])
-            sigma = kappa * found.sigma
+        for path in list(runs[0]):
+            reference, twin, *rest = [run.pop(path) for run in runs]
+            single = rest[0] if rest else reference
+            kappa = _kappa(twin, reference if self._halves else single)
+            sigma = kappa * reference.sigma
             if self._halves and record.jit:
                 # XLA may leave out casts to a half precision and back (xla_allow_excess_precision).
-                sigma = np.hypot(sigma, found.value - single[path].value)
-            start = 0.0 if before is None else np.asarray(before[path], np.float64)
-            estimates[path] = Estimate(found.value - start, sigma, found.kink, kappa, "derived")
+                sigma = np.hypot(sigma, reference.value - single.value)
+            value = reference.value
+            if before is not None:
+                value = value - np.asarray(before[path], np.float64)
+            estimates[path] = Estimate(value, sigma, reference.kink, kappa, "derived")
         return estimates
 
     @property
@@ -203,15 +208,20 @@ class Derivation:
 def _inputs(model: keras.Model, x: Any, arithmetic: Arithmetic) -> list[Tensor]:
     """Return a batch's inputs in the order of the model's own; integers become floats."""
     inputs = []
-    for part in map(np.asarray, in_order(model, x)):
-        if part.dtype.kind not in "fiub":
-            raise UnsupportedModelError(
-                f"an input of the model is an array of {part.dtype}. Expected dense numbers. "
-                "Convert it before fit."
-            )
+    for part in in_order(model, x):
+        part = _numbers(part, "an input of the model")
         dtype = str(part.dtype) if part.dtype.kind == "f" else keras.config.floatx()
         inputs.append(Tensor(arithmetic.array(part, dtype), dtype))
     return inputs
+
+
+def _numbers(part: Any, what: str) -> np.ndarray:
+    array = np.asarray(part)
+    if array.dtype.kind not in "fiub":
+        raise UnsupportedModelError(
+            f"{what} is an array of {array.dtype}. Expected dense numbers. Convert it before fit."
+        )
+    return array
 
 
 def _kappa(twin: np.ndarray | Simulated, reference: Rounded) -> float:
@@ -220,14 +230,16 @@ def _kappa(twin: np.ndarray | Simulated, reference: Rounded) -> float:
     The twin is the same rules run once more, in float32, or in simulated half precision. For
     float64 both are float32: κ is a ratio.
     """
-    value = np.asarray(getattr(twin, "value", twin), np.float64)
-    usable = (reference.sigma > 0) & np.isfinite(value) & np.isfinite(reference.value)
+    error = np.asarray(getattr(twin, "value", twin), np.float64) - reference.value
+    sigma = reference.sigma
+    usable = (sigma > 0) & np.isfinite(error)
     if reference.kink is not None:
-        usable = usable & (reference.kink <= reference.sigma)
+        usable = usable & (reference.kink <= sigma)
     if not usable.any():
         return 1.0
-    ratio = (value - reference.value)[usable] / reference.sigma[usable]
-    return max(1.0, float(np.sqrt(np.mean(ratio**2))))
+    error = error[usable]  # one by one: each is as large as the weights
+    sigma = sigma[usable]
+    return max(1.0, float(np.sqrt(np.mean((error / sigma) ** 2))))
 
 
 def _nothing(variable: Any) -> Estimate:

@@ -26,7 +26,8 @@ def model_gaps(model: keras.Model) -> list[str]:
         own = getattr(type(model), method) is not getattr(keras.Model, method)
         if own or method in vars(model):
             gaps.append(f"the model overrides {method}")
-    if model.optimizer is not None and "apply" in vars(model.optimizer):
+    optimizer = getattr(model, "optimizer", None)  # compile sets it
+    if optimizer is not None and "apply" in vars(optimizer):
         gaps.append("the optimizer's apply was replaced on the instance")
     gaps += _repeated_paths(model)
     if model.built and not model.trainable_variables:
@@ -138,7 +139,7 @@ def _loss_gaps(model: keras.Model) -> list[str]:
 
 def update_gaps(model: keras.Model) -> list[str]:
     """Return, for each part of the update that cannot be derived, what and why."""
-    optimizer = model.optimizer
+    optimizer = getattr(model, "optimizer", None)
     if optimizer is None:
         return ["the model was compiled without an optimizer"]
     if isinstance(optimizer, keras.optimizers.MultiOptimizer):

@@ -175,7 +175,7 @@ class Walk:
         for y in outputs:
             loss = self.apply(y, self._penalty(layer.activity_regularizer, y), y.dtype)
             if y.value.ndim:
-                size = self.arithmetic.array(y.value.shape[0], y.dtype)
+                size = self.arithmetic.array(max(y.value.shape[0], 1), y.dtype)
                 mean = (loss.value / size, lambda dy, size=size: dy / size)
                 loss = self.apply(loss, mean, y.dtype)
             self.penalties.append(loss)

@@ -39,7 +39,7 @@ class LayerCall:
     training: whether the layer was called as in training.
     arithmetic: makes arrays.
     draw: repeats the layer's random draws.
-    to_logits: the loss takes the pre-activation, so the final activation is left to it.
+    to_logits: the pre-activation is asked for: whoever calls the rule applies the activation.
     """
 
     layer: Any

@@ -40,8 +40,8 @@ def reduce_losses(
 
     def divided(total: Array) -> Array:
         if isinstance(divisor, int):
-            return total / divisor
-        return np.where(divisor == 0, 0.0, total / divisor)
+            return total / max(divisor, 1)  # no losses at all make 0
+        return np.where(divisor == 0, 0.0, total / np.where(divisor == 0, 1.0, divisor))
 
     def vjp(dloss: Array) -> Array:
         dweighted = np.broadcast_to(divided(dloss * scale), weighted.shape)

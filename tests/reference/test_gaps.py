@@ -1,0 +1,161 @@
+"""What cannot be derived is told in words, and no model makes the telling fail."""
+
+import keras
+import numpy as np
+import pytest
+from keras import layers, ops
+
+from gradaudit.reference import model_gaps
+
+X, Y = np.ones((4, 3), "float32"), np.ones((4, 2), "float32")
+
+
+def trained(model, x=X, y=Y, loss="mse", **options):
+    model.compile("sgd", loss, **options)
+    model.fit(x, y, verbose=0)
+    return model
+
+
+class Subclassed(keras.Model):
+    def __init__(self):
+        super().__init__()
+        self.inner = layers.Dense(2)
+
+    def call(self, x):
+        return self.inner(x["a"] if isinstance(x, dict) else x)
+
+
+class OwnStep(keras.Model):
+    def train_step(self, data):
+        return {"loss": 0.0}
+
+
+class OwnLoss(keras.Model):
+    def compute_loss(self, *args, **kwargs):
+        return super().compute_loss(*args, **kwargs)
+
+
+class OwnCall(keras.Sequential):
+    def call(self, x):
+        return 2 * super().call(x)
+
+
+class Adding(layers.Layer):
+    def call(self, x):
+        self.add_loss(ops.sum(x))
+        return x
+
+
+def functional(*middle, kind=keras.Model, **options):
+    x = inputs = keras.Input((3,), **options)
+    for layer in middle:
+        x = layer(x)
+    return kind(inputs, layers.Dense(2, name="last")(x))
+
+
+def masked():
+    inputs = keras.Input((3, 2))
+    return keras.Model(inputs, layers.Dense(2, name="last")(layers.Masking()(inputs)))
+
+
+def doubled(w):
+    return 2 * ops.sum(w)
+
+
+def several():
+    model = keras.Model(
+        inputs := keras.Input((3,)), [layers.Dense(2, name=n)(inputs) for n in "ab"]
+    )
+    weights = [keras.Variable(0.5), 1.0]
+    return trained(model, y=[Y, Y], loss=[keras.losses.Poisson(), "mse"], loss_weights=weights)
+
+
+def whole_structure():
+    class Both(keras.losses.Loss):
+        def call(self, y_true, y_pred):
+            return ops.mean(ops.square(y_pred["a"] + y_pred["b"] - y_true["a"]), axis=-1)
+
+    inputs = keras.Input((3,))
+    outputs = {name: layers.Dense(2, name=name)(inputs) for name in "ab"}
+    return trained(keras.Model(inputs, outputs), y={"a": Y, "b": Y}, loss=[Both()])
+
+
+GAPS = {
+    "subclassed": (lambda: trained(Subclassed()), "(Subclassed) is neither Sequential nor"),
+    "dicts": (lambda: trained(Subclassed(), {"a": X}), "(Subclassed) is neither Sequential nor"),
+    "never built": (lambda: Subclassed(), "(Subclassed) is neither Sequential nor functional"),
+    "own train_step": (lambda: trained(functional(kind=OwnStep)), "the model overrides train_step"),
+    "own loss": (lambda: trained(functional(kind=OwnLoss)), "the model overrides compute_loss"),
+    "own call": (lambda: trained(OwnCall([layers.Dense(2)])), "(OwnCall) is neither Sequential"),
+    "add_loss": (lambda: trained(functional(Adding(name="adds"))), "'adds' (Adding) adds losses"),
+    "a layer": (lambda: functional(layers.LayerNormalization(name="norm")), "the layer 'norm'"),
+    "an operation": (lambda: functional(ops.sin), "the operation 'sin' (Sin) has no derived rule"),
+    "a lambda": (lambda: functional(layers.Lambda(ops.sin, name="f")), "'f' (Lambda) has no"),
+    "merged": (
+        lambda: keras.Model(i := keras.Input((3,)), layers.Add(name="sum")([i, i])),
+        "the layer 'sum' takes or makes several tensors",
+    ),
+    "activation": (lambda: functional(layers.Dense(2, activation=ops.sin)), "has the activation"),
+    "mask": (masked, "the output 'last' of the model"),
+    "sparse": (lambda: functional(sparse=True), "is sparse"),
+    "optional": (lambda: functional(optional=True), "is optional"),
+    "no weights": (
+        lambda: keras.Model(i := keras.Input((3,)), layers.Activation("tanh")(i)),
+        "no trainable weights",
+    ),
+    "regularizer": (
+        lambda: functional(layers.Dense(2, name="d", kernel_regularizer=doubled)),
+        "the weight 'd/kernel' has the regularizer",
+    ),
+    "activity": (
+        lambda: functional(layers.Dense(2, name="d", activity_regularizer=doubled)),
+        "the layer 'd' (Dense) has the activity regularizer",
+    ),
+    "a loss": (lambda: trained(functional(), loss="poisson"), "the loss 'poisson' (Loss"),
+    "one of several losses": (several, "the loss 'poisson' (Poisson) of the output 'a' has no"),
+    "a loss weight": (several, "not a number"),
+    "structure": (whole_structure, "takes several outputs at once"),
+    "an option": (
+        lambda: trained(
+            functional(layers.Activation("softmax")),
+            y=Y[:, 0],
+            loss=keras.losses.SparseCategoricalCrossentropy(ignore_class=1),
+        ),
+        "has ignore_class, which its rule does not know",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", GAPS)
+def test_a_gap_is_told_in_words(case):
+    make, told = GAPS[case]
+    gaps = model_gaps(make())
+    assert any(told in gap for gap in gaps), gaps
+    assert len(set(gaps)) == len(gaps)
+
+
+def unbuilt():
+    model = keras.Sequential([layers.Dense(2)])
+    model.compile("sgd", "mse")
+    return model
+
+
+def with_two_outputs():
+    inputs = keras.Input((3,))
+    return trained(keras.Model(inputs, [layers.Dense(2)(inputs)] * 2), y=[Y, Y])
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        unbuilt,
+        functional,
+        with_two_outputs,
+        lambda: keras.Sequential([layers.Dense(2)]),
+        lambda: trained(keras.Sequential([layers.Dense(2)])),
+        lambda: trained(functional(layers.Dense(3, kernel_regularizer="l1"))),
+        lambda: trained(keras.Sequential([functional(), layers.Dense(2)])),
+    ],
+)
+def test_what_can_be_derived_has_no_gaps(make):
+    assert model_gaps(make()) == []
