@@ -12,7 +12,8 @@ def record(gradient, weight=None):
         step=3, epoch=1, x=np.ones((5, 2)), y=None, sample_weight=None,
         variables={"d/kernel": weight}, optimizer_variables={},
         variables_after={"d/kernel": weight - 0.5}, optimizer_variables_after={},
-        gradients={"d/kernel": gradient}, loss=1.0, learning_rate=0.1, jit=False,
+        gradients={"d/kernel": gradient}, replica_gradients=({"d/kernel": gradient},),
+        loss=1.0, learning_rate=0.1, jit=False,
         tensorfloat32=False, capture_ms=1.0,
     )  # fmt: skip
 
@@ -22,7 +23,7 @@ def compared(tape, value, sigma, kink=None, threshold=8.0):
     sigma = np.broadcast_to(np.asarray(sigma, np.float64), value.shape)
     kink = None if kink is None else np.asarray(kink, np.float64)
     estimate = Estimate(value, sigma, kink, 1.0, "derived")
-    reference = Reference(None, {"d/kernel": estimate}, {}, {}, 2.0)
+    reference = Reference(None, {"d/kernel": estimate}, (), {}, 2.0)
     return compare(record(tape), reference, threshold)
 
 
@@ -76,7 +77,7 @@ def test_detectable_rel_is_the_smallest_error_of_the_whole_that_fails():
 def test_a_missing_gradient_counts_as_zero():
     base = record([1.0])
     estimate = Estimate(np.array([1.0]), np.array([1e-3]), None, 1.0, "derived")
-    reference = Reference(None, {"d/kernel": estimate}, {}, {}, 0.0)
+    reference = Reference(None, {"d/kernel": estimate}, (), {}, 0.0)
     without = StepRecord(**{**vars(base), "gradients": {"d/kernel": None}})
     tensor = compare(without, reference, 8.0).tensors[0]
     assert tensor.verdict == "fail"
@@ -84,7 +85,7 @@ def test_a_missing_gradient_counts_as_zero():
 
 
 def test_what_has_no_reference_is_unjudged():
-    reference = Reference(None, {}, {}, {("gradient", "d/kernel"): "no rule"}, 0.0)
+    reference = Reference(None, {}, (), {("gradient", "d/kernel"): "no rule"}, 0.0)
     found = compare(record([1.0]), reference, 8.0)
     assert found.verdict == "unjudged"
     assert found.tensors[0].verdicts.tolist() == ["unjudged"]
@@ -94,7 +95,7 @@ def test_what_has_no_reference_is_unjudged():
 
 def test_the_update_is_the_change_of_the_variable():
     estimate = Estimate(np.array([-0.5]), np.array([1e-9]), None, 1.0, "derived")
-    reference = Reference(None, {}, {"d/kernel": estimate}, {}, 0.0)
+    reference = Reference(None, {}, {"d/kernel": estimate}.items(), {}, 0.0)
     tensor = compare(record([1.0], np.array([2.0], np.float32)), reference, 8.0).tensors[0]
     assert (tensor.stage, tensor.verdict) == ("update", "pass")
     assert tensor.tape.tolist() == [-0.5]
@@ -123,7 +124,7 @@ def test_a_wrong_loss_fails_the_step(tape, kink, verdict):
     loss = Estimate(np.asarray(1.0), np.asarray(1e-6), kink, 1.0, "derived")
     found = compare(
         StepRecord(**{**vars(record([1.0])), "loss": tape}),
-        Reference(loss, {"d/kernel": right}, {}, {}, 0.0),
+        Reference(loss, {"d/kernel": right}, (), {}, 0.0),
         8.0,
     )
     tally = Tally()
