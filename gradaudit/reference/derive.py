@@ -122,6 +122,7 @@ class Derivation:
                 if after[0] is None:
                     return
                 found = self._combined(record, after, before)
+            del after  # so that the next weight does not begin beside it
             yield from found.items()
 
     def _arithmetics(self, record: StepRecord) -> list[Arithmetic]:

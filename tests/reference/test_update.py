@@ -145,6 +145,13 @@ def test_each_option_of_the_base_class_is_keras_s_in_float64(option):
     check_rule(changed, {name: CHECKS[name] for name in ("forward_equals_keras", "stays_float32")})
 
 
+@pytest.mark.parametrize("name", ["AdamW", "Muon"])
+def test_weights_excluded_from_decay(judged, name):
+    optimizer = RULES[name].target(0.01, weight_decay=0.3)
+    optimizer.exclude_from_weight_decay(var_names=["hidden/kernel", "bias"])
+    judged(compiled(optimizer), steps=5)
+
+
 @pytest.mark.parametrize("name", CONSTRAINTS)
 @pytest.mark.parametrize("option", ["use_ema", "ema_overwrite_frequency"])
 def test_constraints_come_after_everything_else(judged, name, option):
