@@ -3,8 +3,9 @@
     python benchmarks/calibrate_rounding.py
 
 Prints, for each function of numerics/elementary.py, its largest error in units of half a unit in
-the last place (the table's `ulps` must not be below it); and for sums and matrix products of
-growing length, the largest error in σ of the rounding model, in graph mode and under XLA.
+the last place (the table's `ulps` must not be below it); the same for powers; and for sums and
+matrix products of growing length, the largest error in σ of the rounding model, in graph mode and
+under XLA.
 """
 
 import os
@@ -16,7 +17,8 @@ import tensorflow as tf
 from scipy import special
 
 from gradaudit.numerics import PRECISIONS, Rounded
-from gradaudit.numerics.elementary import ELEMENTARY
+from gradaudit.numerics.elementary import ELEMENTARY, POWER_ULPS, RSQRT_ULPS
+from gradaudit.numerics.precision import binade
 
 FUNCTIONS = {
     np.exp: (tf.exp, (-80.0, 80.0)),
@@ -67,6 +69,28 @@ def elementary() -> None:
             print(f"{ufunc.__name__:<10}{table:6.1f}   " + "  ".join(f"{e:6.2f}" for e in row))
 
 
+def powers() -> None:
+    """Print the largest error of x^p, and of 3 / sqrt(x), which TensorFlow takes by rsqrt."""
+    dense = np.geomspace(1e-3, 1e3, 400_001).astype(np.float32)
+    counts = np.arange(1, 800).astype(np.float32)
+    base = np.float32(0.9)
+    cases = {
+        "3/sqrt(x)": (lambda x: 3 * tf.ones_like(x) / tf.sqrt(x), lambda x: 3 * x**-0.5, dense),
+        "x^-0.5": (lambda x: tf.pow(x, -0.5), lambda x: x**-0.5, dense),
+        "x^0.5": (lambda x: tf.pow(x, 0.5), lambda x: x**0.5, dense),
+        "x^2": (lambda x: tf.pow(x, 2.0), lambda x: x**2, dense),
+        "x^-0.75": (lambda x: tf.pow(x, -0.75), lambda x: x**-0.75, dense),
+        "0.9^x": (lambda x: tf.pow(base, x), lambda x: np.float64(base) ** x, counts),
+    }
+    print(f"\npowers, float32; table: {POWER_ULPS}, of x^-0.5 and 1/sqrt {RSQRT_ULPS}")
+    for name, (function, right, x) in cases.items():
+        wanted, row = right(x.astype(np.float64)), []
+        for jit in MODES.values():
+            y = np.asarray(tf.function(function, jit_compile=jit)(tf.constant(x)), np.float64)
+            row.append(np.max(np.abs(y - wanted) / (2.0**-24 * binade(wanted))))
+        print(f"{name:<10}" + "  ".join(f"{e:6.2f}" for e in row))
+
+
 def _tf_rows(a: tf.Tensor, b: tf.Tensor) -> tf.Tensor:
     return tf.reduce_sum(b, 0)
 
@@ -112,4 +136,5 @@ def accumulation() -> None:
 
 if __name__ == "__main__":
     elementary()
+    powers()
     accumulation()

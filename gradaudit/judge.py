@@ -67,7 +67,7 @@ class Judge:
         """Return a step's verdicts where none of its weights can be judged."""
         paths = [v.path for v in self._model.trainable_variables if self._selection.weight(v.path)]
         reasons = {(stage, path): reason for stage in _STAGES for path in paths}
-        return self._compare(record, Reference(None, {}, {}, reasons, 0.0))
+        return self._compare(record, Reference(None, {}, (), reasons, 0.0))
 
     def fault(self, error: Exception, doing: str) -> str:
         """Keep a fault of the auditor; return it in words."""

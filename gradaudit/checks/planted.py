@@ -3,12 +3,14 @@
 import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import keras
 import numpy as np
 
 from gradaudit.numerics import Rounded
-from gradaudit.rules import Rule, find_rule
+from gradaudit.rules import Rule, all_rules, find_rule
+from gradaudit.rules.optimizers.base import decayed
 
 
 @dataclass(frozen=True)
@@ -65,6 +67,57 @@ def _half_epsilon_adam() -> Rule:
     return dataclasses.replace(right, function=wrong, cases=right.cases[:1])
 
 
+class _Changed:
+    """An object some of whose attributes are others."""
+
+    def __init__(self, of: Any, **attributes: Any) -> None:
+        self._of = of
+        vars(self).update(attributes)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._of, name)
+
+
+def _update(target: type, change: Callable) -> Rule:
+    """Return an optimizer's rule with its arguments changed."""
+    right = find_rule(target)
+
+    def wrong(call, weight, gradient, slots):  # noqa: ANN001, ANN202
+        return right.function(*change(call, weight, gradient, slots))
+
+    return dataclasses.replace(right, function=wrong, cases=right.cases[:1])
+
+
+def _with(**attributes: float) -> Callable:
+    """Return a change of the optimizer's hyperparameters."""
+    return lambda call, *arrays: (
+        dataclasses.replace(call, optimizer=_Changed(call.optimizer, **attributes)),
+        *arrays,
+    )
+
+
+def _late(call, *arrays):  # noqa: ANN001, ANN002, ANN202
+    return dataclasses.replace(call, step=10_000), *arrays
+
+
+def _uphill(call, weight, gradient, slots):  # noqa: ANN001, ANN202
+    return call, weight, -gradient, slots
+
+
+def _decayed_again(call, weight, gradient, slots):  # noqa: ANN001, ANN202
+    decay = call.number(call.optimizer.weight_decay)
+    return call, decayed(weight, decay, call.learning_rate), gradient, slots
+
+
+def _unconstrained() -> Rule:
+    right = find_rule(keras.constraints.UnitNorm)
+
+    def wrong(call, w):  # noqa: ANN001, ANN202
+        return w * 1.0
+
+    return dataclasses.replace(right, function=wrong, cases=right.cases[:1])
+
+
 def _in_place(call, x, y, vjp):  # noqa: ANN001, ANN202
     def wrong(dy):  # noqa: ANN001, ANN202
         if isinstance(dy, np.ndarray):
@@ -91,6 +144,29 @@ def _double(array):  # noqa: ANN001, ANN202
     return array * np.ones(1) if isinstance(array, np.ndarray) else array
 
 
+_OPTIMIZERS = [known.target for known in all_rules() if known.kind == "optimizer"]
+_COUNTING = [
+    getattr(keras.optimizers, name)
+    for name in "Adafactor Adam AdamW Adamax Lamb Nadam ScheduleFreeAdamW".split()
+]
+_HYPERPARAMETERS = [
+    (getattr(keras.optimizers, name), changed)
+    for name, changed in (
+        ("Adadelta", {"rho": 0.9501}),
+        ("Adafactor", {"beta_2_decay": -0.8001}),
+        ("Adagrad", {"epsilon": 1e-5}),
+        ("Adam", {"beta_1": 0.9001}),
+        ("AdamW", {"beta_2": 0.9991}),
+        ("Adamax", {"beta_1": 0.9001}),
+        ("Ftrl", {"learning_rate_power": -0.5001}),
+        ("Lamb", {"beta_1": 0.9001}),
+        ("Lion", {"beta_2": 0.9901}),
+        ("Muon", {"momentum": 0.9501}),
+        ("Nadam", {"beta_1": 0.9001}),
+        ("RMSprop", {"rho": 0.9001}),
+        ("ScheduleFreeAdamW", {"beta_2": 0.9991}),
+    )
+]
 _NUMERIC = ("vjp_equals_tape", "vjp_equals_differences", "audit_passes")
 
 PLANTED: tuple[Planted, ...] = (
@@ -157,4 +233,41 @@ PLANTED: tuple[Planted, ...] = (
         _half_epsilon_adam(),
         ("forward_equals_keras", "rounding_is_calibrated", "audit_passes"),
     ),
+    *(
+        Planted(f"{target.__name__} uphill", _update(target, _uphill), ("forward_equals_keras",))
+        for target in _OPTIMIZERS
+    ),
+    *(
+        Planted(
+            f"{target.__name__} with another {' and '.join(changed)}",
+            _update(target, _with(**changed)),
+            ("forward_equals_keras",),
+        )
+        for target, changed in _HYPERPARAMETERS
+    ),
+    *(
+        Planted(
+            f"{target.__name__} without its early steps",
+            _update(target, _late),
+            ("forward_equals_keras", "audit_passes"),
+        )
+        for target in _COUNTING
+    ),
+    Planted(
+        "decay of AdamW applied twice",
+        _update(keras.optimizers.AdamW, _decayed_again),
+        ("forward_equals_keras", "rounding_is_calibrated", "audit_passes"),
+    ),
+    Planted(
+        "SGD at half the rate",
+        _update(
+            keras.optimizers.SGD,
+            lambda call, *arrays: (
+                dataclasses.replace(call, learning_rate=call.learning_rate * 0.5),
+                *arrays,
+            ),
+        ),
+        ("forward_equals_keras", "audit_passes"),
+    ),
+    Planted("no unit norm", _unconstrained(), ("forward_equals_keras", "audit_passes")),
 )

@@ -33,7 +33,7 @@ def updates(
         for _ in range(3):
             gradient = rng.standard_normal(case.shape).astype(dtype)
             before = {key: np.array(v.value.numpy()) for key, v in variables.items()}
-            rate = float(keras.ops.convert_to_numpy(optimizer.learning_rate))
+            rate = float(keras.ops.convert_to_tensor(optimizer.learning_rate))
             parts = updated(
                 optimizer, [weight], before, [{weight.path: gradient}], rate, arithmetic
             )

@@ -27,7 +27,10 @@ def newton_schulz(x: Array, steps: int, coefficients: tuple[float, float, float]
     u, s, v = np.linalg.svd(y, full_matrices=False)
     factors, slopes, variances = [], [], [x.variance]
     for _ in range(steps):
-        factors.append([_divided(coefficients, s[:, None], sign * s) for sign in (1, -1)])
+        even, odd = (_divided(coefficients, s[:, None], sign * s) for sign in (1, -1))
+        factors.append(
+            (even, np.where(np.eye(len(s)) > 0, even, odd))
+        )  # no odd part of one element
         slopes.append(_divided(coefficients, s, 0.0))
         s = slopes[-1] * s
         once = _iteration(Rounded(y, None, None, precision), coefficients)

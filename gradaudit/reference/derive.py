@@ -161,6 +161,7 @@ class Derivation:
                 if after[0] is None:
                     return
                 found = self._combined(record, after, before)
+            del after  # so that the next weight does not begin beside it
             if all(self._wanted(path) for path in found.keys() & weights):
                 yield from found.items()
 
