@@ -10,7 +10,14 @@ from typing import Any, Literal
 import keras
 import tensorflow as tf
 
-from gradaudit.capture import Capture, environment, wait_for_all, when_fit_breaks_off, worker
+from gradaudit.capture import (
+    Capture,
+    environment,
+    uncaptured,
+    wait_for_all,
+    when_fit_breaks_off,
+    worker,
+)
 from gradaudit.errors import AuditFailure, UnsupportedModelError, UsageError
 from gradaudit.judge import Judge
 from gradaudit.records import Comparison
@@ -146,7 +153,11 @@ class GradientAudit(keras.callbacks.Callback):
             folder = folder / f"worker-{self._worker}"
         self._folder = RunFolder(folder, self._overwrite)
         self._judge = Judge(
-            self.model, self._selection, self._threshold, self._rows_per_tensor, self._report_fault
+            self.model,
+            self._selection.weight,
+            self._threshold,
+            self._rows_per_tensor,
+            self._report_fault,
         )
 
     def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
@@ -248,7 +259,7 @@ class GradientAudit(keras.callbacks.Callback):
             self._record(self._judge.judge(record))
 
     def _record_unjudged(self, step: int, reason: str) -> None:
-        record = self._capture.uncaptured(step, self._epoch)
+        record = uncaptured(self.model, step, self._epoch)
         self._record(self._judge.unjudged(record, reason))
 
     def _record(self, comparison: Comparison) -> None:

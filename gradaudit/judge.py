@@ -1,18 +1,16 @@
 """From the record of a step to its verdicts, whatever happens on the way."""
 
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import keras
 
 from gradaudit.capture import Replay
 from gradaudit.compare import Tally, compare
-from gradaudit.records import Comparison, Reference, StepRecord
+from gradaudit.records import STAGES, Comparison, Reference, StepRecord
 from gradaudit.reference import Derivation
-from gradaudit.selection import Selection
 
-_STAGES = ("gradient", "update")
 _MOST_TRACEBACKS = 20
 
 
@@ -23,28 +21,32 @@ class Judge:
 
     Args:
         model: a compiled Keras model; built by the first step that is judged.
-        selection: which of its weights are judged.
+        wanted: whether a weight is judged, by its path.
         threshold: the largest |tape − reference| / (κ σ) that passes.
         rows_per_tensor: most single weights of a tensor that a comparison keeps.
-        on_fault: called with what went wrong, in words; raises where training shall not go on.
+        on_fault: called with a fault and what went wrong, in words; raises where nothing shall go
+            on after it.
+        stages: which stages are judged.
     """
 
     def __init__(
         self,
         model: keras.Model,
-        selection: Selection,
+        wanted: Callable[[str], bool],
         threshold: float,
         rows_per_tensor: int,
         on_fault: Callable[[Exception, str], None],
+        stages: Sequence[str] = STAGES,
     ) -> None:
         self.tally = Tally()
         self.faults = 0
         self._tracebacks: list[str] = []
         self._model = model
-        self._selection = selection
+        self._wanted = wanted
         self._threshold = threshold
         self._rows_per_tensor = rows_per_tensor
         self._on_fault = on_fault
+        self._stages = stages
         self._derivation: Derivation | None = None
 
     def forget(self) -> None:
@@ -56,7 +58,7 @@ class Judge:
         try:
             if self._derivation is None:
                 self._derivation = Derivation(
-                    self._model, Replay(record.jit), self._selection.weight
+                    self._model, Replay(record.jit), self._wanted, self._stages
                 )
             return self._compare(record, self._derivation(record))
         except Exception as error:
@@ -65,8 +67,8 @@ class Judge:
 
     def unjudged(self, record: StepRecord, reason: str) -> Comparison:
         """Return a step's verdicts where none of its weights can be judged."""
-        paths = [v.path for v in self._model.trainable_variables if self._selection.weight(v.path)]
-        reasons = {(stage, path): reason for stage in _STAGES for path in paths}
+        paths = [v.path for v in self._model.trainable_variables if self._wanted(v.path)]
+        reasons = {(stage, path): reason for stage in self._stages for path in paths}
         return self._compare(record, Reference(None, {}, (), reasons, 0.0))
 
     def fault(self, error: Exception, doing: str) -> str:

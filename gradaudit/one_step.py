@@ -1,15 +1,18 @@
 """One audited step outside of `fit`: `check` and `audit_gradients`."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import keras
+import numpy as np
 import tensorflow as tf
 
-from gradaudit.capture import Capture, environment
+from gradaudit.capture import Capture, environment, to_numpy, uncaptured
 from gradaudit.errors import UsageError
 from gradaudit.judge import Judge
-from gradaudit.records import StepRecord
+from gradaudit.records import Comparison
+from gradaudit.reference import draws, graph_of, layer_gaps
 from gradaudit.report import Run, collected
 from gradaudit.selection import Selection
 
@@ -55,7 +58,7 @@ def check(
             f"the model {model.name!r} is distributed over several replicas. Expected one replica. "
             "Audit it in fit, with GradientAudit."
         )
-    judge = Judge(model, Selection(layers=layers), threshold, rows_per_tensor)
+    judge = Judge(model, Selection(layers=layers).weight, threshold, rows_per_tensor, _raise)
     capture = Capture(model)
     batch = capture.trace(iter([(x, y, sample_weight)]))
     before = [(v, v.value.numpy()) for v in (*model.variables, *_optimizer_variables(model))]
@@ -65,7 +68,7 @@ def check(
     finally:
         for variable, value in before:
             variable.assign(value)
-    return _report(judge, record, model)
+    return _report(judge, judge.judge(record), model)
 
 
 def audit_gradients(
@@ -77,6 +80,7 @@ def audit_gradients(
     x: Any,
     y: Any,
     sample_weight: Any = None,
+    loss_scale: float = 1.0,
     threshold: float = 8.0,
     rows_per_tensor: int = 10_000,
 ) -> Run:
@@ -90,6 +94,7 @@ def audit_gradients(
         loss_fn: a Keras loss, or what stands for one in `compile`.
         variables, gradients: as given to and returned by `tape.gradient`; None for no gradient.
         x, y, sample_weight: the batch that the tape saw.
+        loss_scale: by how much the loss was scaled, as by `optimizer.scale_loss`.
         threshold: the largest |tape − reference| / (κ σ) that passes.
         rows_per_tensor: most single weights of a tensor in `.weights`; the worst are kept.
 
@@ -122,18 +127,37 @@ def audit_gradients(
             "Expected model.trainable_variables, or some of them."
         )
     given = {v.path: g for v, g in zip(variables, gradients, strict=True)}
-    judge = Judge(model, Selection(), threshold, rows_per_tensor)
-    record = gradient_record(model, x, y, sample_weight, given)
-    gaps = graph_gaps(model)
+    seen = to_numpy({"x": x, "y": y, "sample_weight": sample_weight, "gradients": given})
+    record = replace(uncaptured(model, step=0, epoch=0), **seen, loss_scale=float(loss_scale))
+    gaps = layer_gaps(model)
+    subject = model if gaps else _compiled_with(loss_fn, model, (x, y, sample_weight))
+    judge = Judge(
+        subject, given.__contains__, threshold, rows_per_tensor, _raise, stages=("gradient",)
+    )
     if gaps:
         return _report(judge, judge.unjudged(record, "; ".join(gaps)), model)
-    of_loss = with_loss(model, loss_fn, x, y)
+    before = dict(record.variables)
+    for path, count in draws(model, record).items():
+        before[path] = before[path] - np.array([0, count], before[path].dtype)
+    return _report(judge, judge.judge(replace(record, variables=before)), model)
 
 
-def _report(judge: Judge, record: StepRecord, model: keras.Model) -> Run:
-    comparison = judge.judge(record)
+def _compiled_with(loss_fn: Any, model: keras.Model, batch: tuple[Any, ...]) -> keras.Model:
+    """Return the same layers as a model that is compiled with a loss, and has no optimizer."""
+    graph = graph_of(model)
+    subject = keras.Model(graph._inputs_struct, graph._outputs_struct, name=model.name)
+    subject.compile(optimizer=None, loss=loss_fn)
+    subject._symbolic_build(data_batch=batch)
+    return subject
+
+
+def _report(judge: Judge, comparison: Comparison, model: keras.Model) -> Run:
     judge.add(comparison)
     return collected([comparison], {**judge.summary(), **environment(model)})
+
+
+def _raise(error: Exception, words: str) -> None:
+    raise error
 
 
 def _optimizer_variables(model: keras.Model) -> list[Any]:

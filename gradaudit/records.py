@@ -13,6 +13,9 @@ import numpy as np
 
 Arrays = dict[str, np.ndarray]
 
+STAGES = ("gradient", "update")
+"""What is audited of a step: the gradients that came, and the changes that followed."""
+
 
 @dataclass(frozen=True)
 class StepRecord:
@@ -26,7 +29,8 @@ class StepRecord:
     replica_gradients: those of all replicas in sync, this one's among them.
     applications: how many times `optimizer.apply` ran in the step; None where that is not known,
         since it stands in a branch or a loop.
-    loss: as `compute_loss` returned it and the tape differentiated it, before loss scaling.
+    loss: as `compute_loss` returned it; None where it is not known. loss_scale: the tape
+        differentiated the loss times this.
     learning_rate: of this step. jit: compiled by XLA. tensorfloat32: float32 products use TF32.
     capture_ms: time of the step with its capture.
     replica, replicas: its number, and how many are in sync: Keras divides the loss of each by it.
@@ -44,7 +48,8 @@ class StepRecord:
     gradients: dict[str, np.ndarray | None]
     replica_gradients: tuple[dict[str, np.ndarray | None], ...]
     applications: int | None
-    loss: float
+    loss: float | None
+    loss_scale: float
     learning_rate: float
     jit: bool
     tensorfloat32: bool
@@ -152,7 +157,7 @@ class Comparison:
     epoch: int
     replica: int
     batch_size: int
-    loss_tape: float
+    loss_tape: float | None
     loss_reference: float
     loss_z: float
     tensors: tuple[TensorComparison, ...]

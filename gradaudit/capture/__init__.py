@@ -7,7 +7,16 @@ gradients again on a kept batch, which audits another computation than the one t
 from gradaudit.capture.environment import environment
 from gradaudit.capture.fit import when_fit_breaks_off
 from gradaudit.capture.replay import Replay
-from gradaudit.capture.step import Capture
+from gradaudit.capture.step import Capture, to_numpy, uncaptured
 from gradaudit.capture.workers import wait_for_all, worker
 
-__all__ = ["Capture", "Replay", "environment", "wait_for_all", "when_fit_breaks_off", "worker"]
+__all__ = [
+    "Capture",
+    "Replay",
+    "environment",
+    "to_numpy",
+    "uncaptured",
+    "wait_for_all",
+    "when_fit_breaks_off",
+    "worker",
+]

@@ -86,22 +86,25 @@ class Capture:
         model, replicas = self._model, seen["replicas"]
         start = time.perf_counter()
         paths = [v.path for v in model.trainable_variables]
-        local = [_numpy({path: each["gradients"].get(path) for path in paths}) for each in replicas]
+        local = [
+            to_numpy({path: each["gradients"].get(path) for path in paths}) for each in replicas
+        ]
         everywhere = local if self._workers == 1 else _of_each(replicas[0]["gathered"], paths)
         milliseconds = seen["capture_ms"] + (time.perf_counter() - start) * 1e3
         return [
             StepRecord(
                 step=step,
                 epoch=epoch,
-                **{key: _numpy(replica["batch"][key]) for key in ("x", "y", "sample_weight")},
-                variables=_numpy(replica["variables"]),
-                optimizer_variables=_numpy(replica["optimizer_variables"]),
-                variables_after=self._values(_state(model), number),
-                optimizer_variables_after=self._values(_slots(model), number),
+                **{key: to_numpy(replica["batch"][key]) for key in ("x", "y", "sample_weight")},
+                variables=to_numpy(replica["variables"]),
+                optimizer_variables=to_numpy(replica["optimizer_variables"]),
+                variables_after=_values(_state(model), self._strategy, number),
+                optimizer_variables_after=_values(_slots(model), self._strategy, number),
                 gradients=local[number],
                 replica_gradients=tuple(everywhere),
                 applications=_count(replica["applications"]),
                 loss=_number(replica.get("loss")),
+                loss_scale=float(replica["loss_scale"]),
                 learning_rate=float(replica["learning_rate"]),
                 jit=bool(model.jit_compile) and not model.run_eagerly,
                 tensorfloat32=_tensorfloat32(),
@@ -111,28 +114,6 @@ class Capture:
             )
             for number, replica in enumerate(replicas)
         ]
-
-    def uncaptured(self, step: int, epoch: int) -> StepRecord:
-        """Return a record of a step of which nothing is known but the weights."""
-        return StepRecord(
-            step=step,
-            epoch=epoch,
-            x=None,
-            y=None,
-            sample_weight=None,
-            variables=self._values(_state(self._model), 0),
-            optimizer_variables={},
-            variables_after={},
-            optimizer_variables_after={},
-            gradients={},
-            replica_gradients=(),
-            applications=0,
-            loss=np.nan,
-            learning_rate=np.nan,
-            jit=False,
-            tensorfloat32=False,
-            capture_ms=0.0,
-        )
 
     def _build(self, data: Any) -> None:
         """Make the variables that the first step would make: their values before it are wanted.
@@ -188,6 +169,7 @@ class Capture:
             "variables": _reads(_state(model)),
             "optimizer_variables": _reads(_slots(model)),
             "learning_rate": tf.identity(getattr(optimizer, "learning_rate", np.nan)),
+            "loss_scale": tf.identity(_loss_scale(optimizer)),
             "replica": tf.convert_to_tensor(context.replica_id_in_sync_group),
             "gradients": {},
             "applications": 0,
@@ -236,11 +218,29 @@ class Capture:
             with _replaced(optimizer, "apply", apply):
                 yield
 
-    def _values(self, variables: list[Any], replica: int) -> Arrays:
-        return {
-            key: np.array(self._strategy.experimental_local_results(v.value)[replica].numpy())
-            for key, v in keyed(variables).items()
-        }
+
+def uncaptured(model: keras.Model, step: int, epoch: int) -> StepRecord:
+    """Return a record of a step of which nothing is known but the weights."""
+    return StepRecord(
+        step=step,
+        epoch=epoch,
+        x=None,
+        y=None,
+        sample_weight=None,
+        variables=_values(_state(model), model.distribute_strategy, 0),
+        optimizer_variables={},
+        variables_after={},
+        optimizer_variables_after={},
+        gradients={},
+        replica_gradients=(),
+        applications=0,
+        loss=None,
+        loss_scale=1.0,
+        learning_rate=np.nan,
+        jit=False,
+        tensorfloat32=_tensorfloat32(),
+        capture_ms=0.0,
+    )
 
 
 @contextmanager
@@ -275,6 +275,20 @@ def _path(variable: Any, model: keras.Model) -> str:
     if isinstance(variable, keras.Variable):
         return variable.path
     return next((v.path for v in _weights(model) if v.value is variable), variable.name)
+
+
+def _values(variables: list[Any], strategy: tf.distribute.Strategy, replica: int) -> Arrays:
+    """Return the values that variables have in one of the local replicas."""
+    return {
+        key: np.array(strategy.experimental_local_results(v.value)[replica].numpy())
+        for key, v in keyed(variables).items()
+    }
+
+
+def _loss_scale(optimizer: Any) -> Any:
+    if isinstance(optimizer, keras.optimizers.LossScaleOptimizer):
+        return optimizer.dynamic_scale.value
+    return float(getattr(optimizer, "loss_scale_factor", None) or 1.0)
 
 
 def _reads(variables: list[Any]) -> dict[str, tf.Tensor]:
@@ -316,7 +330,7 @@ def _per_replica(seen: Any, strategy: tf.distribute.Strategy) -> list[Any]:
     return [of(i) for i in range(len(strategy.experimental_local_results(seen["replica"])))]
 
 
-def _numpy(structure: Any) -> Any:
+def to_numpy(structure: Any) -> Any:
     """Return tensors as NumPy arrays; None stays None, and so do ragged and sparse tensors."""
     return tree.map_structure(
         lambda part: np.array(part) if isinstance(part, tf.Tensor) else part, structure
@@ -325,7 +339,7 @@ def _numpy(structure: Any) -> Any:
 
 def _of_each(gathered: dict[str, tf.Tensor], paths: list[str]) -> list[dict[str, Any]]:
     """Return the gradients of each replica, from those of all replicas along the first axis."""
-    arrays = {path: _numpy(gathered[path]) for path in paths if path in gathered}
+    arrays = {path: to_numpy(gathered[path]) for path in paths if path in gathered}
     count = len(next(iter(arrays.values()), ()))
     return [
         {path: arrays[path][i] if path in arrays else None for path in paths} for i in range(count)

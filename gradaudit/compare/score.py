@@ -59,7 +59,7 @@ def compare(
     judged = [each for each in tensors if not np.isnan(each.max_z)]
     worst = max(judged, key=lambda each: each.max_z, default=None)
     loss_reference, loss_z = np.nan, np.nan
-    if reference.loss is not None:
+    if reference.loss is not None and record.loss is not None:
         loss_reference = float(reference.loss.value)
         z, either = _scores(np.asarray(record.loss), reference.loss)
         loss_z = 0.0 if either else float(z)

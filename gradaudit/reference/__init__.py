@@ -4,7 +4,8 @@ One job: StepRecord to Reference. Rejected: a second Keras model in float64 as t
 would repeat the framework's mistakes in more digits.
 """
 
-from gradaudit.reference.derive import Derivation
-from gradaudit.reference.gaps import model_gaps, update_gaps
+from gradaudit.reference.derive import Derivation, draws
+from gradaudit.reference.gaps import layer_gaps
+from gradaudit.reference.walk import graph_of
 
-__all__ = ["Derivation", "model_gaps", "update_gaps"]
+__all__ = ["Derivation", "draws", "graph_of", "layer_gaps"]

@@ -1,7 +1,8 @@
 """From a StepRecord to its Reference: three runs of the same rules, and κ."""
 
 import time
-from collections.abc import Callable, Iterator
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import keras
@@ -18,7 +19,7 @@ from gradaudit.numerics import (
     Simulating,
 )
 from gradaudit.numerics.arithmetic import Array
-from gradaudit.records import Arrays, Estimate, Reference, StepRecord
+from gradaudit.records import STAGES, Arrays, Estimate, Reference, StepRecord
 from gradaudit.reference.gaps import model_gaps, update_gaps
 from gradaudit.reference.losses import (
     Given,
@@ -41,14 +42,19 @@ class Derivation:
     Args:
         model: a built, compiled Keras model.
         replay: repeats a random draw, as `gradaudit.capture.replay` does.
-        wanted: whether a weight is asked for, by its path.
+        wanted: whether a weight is asked for, by its path. stages: which stages are.
     """
 
     def __init__(
-        self, model: keras.Model, replay: Replay, wanted: Callable[[str], bool] = lambda path: True
+        self,
+        model: keras.Model,
+        replay: Replay,
+        wanted: Callable[[str], bool] = lambda path: True,
+        stages: Sequence[str] = STAGES,
     ) -> None:
         self._model = model
         self._wanted = wanted
+        self._stages = stages
         self._replay = replay
         self._gradient_gaps = model_gaps(model)
         self._update_gaps = update_gaps(model)
@@ -70,6 +76,8 @@ class Derivation:
             except UnsupportedModelError as error:  # what only the data of a step shows
                 gaps = [str(error)]
         unjudged.update({("gradient", v.path): "; ".join(gaps) for v in variables if gaps})
+        if "update" not in self._stages:
+            return Reference(loss, gradients, (), unjudged, _milliseconds(start))
         gaps = list(self._update_gaps)
         if record.applications is None:
             gaps.append("optimizer.apply stands in a branch or a loop of train_step")
@@ -77,8 +85,7 @@ class Derivation:
             gaps.append(f"optimizer.apply ran {record.applications} times in the step, not once")
         unjudged.update({("update", v.path): "; ".join(gaps) for v in variables if gaps})
         updates = () if gaps else self._updates(record)
-        milliseconds = (time.perf_counter() - start) * 1e3
-        return Reference(loss, gradients, updates, unjudged, milliseconds)
+        return Reference(loss, gradients, updates, unjudged, _milliseconds(start))
 
     def _derived_gradients(
         self, record: StepRecord, variables: list[Any]
@@ -106,7 +113,7 @@ class Derivation:
         if losses:
             losses = [walk.total(losses)]
         loss = walk.total([*losses, *penalties])
-        loss.add(arithmetic.array(self._loss_scale(record), loss.dtype))
+        loss.add(arithmetic.array(record.loss_scale, loss.dtype))
         walk.backward()
         return {"": loss.value, **walk.cotangents}
 
@@ -141,12 +148,6 @@ class Derivation:
 
         total = walk.cast(walk.apply(y, (loss, vjp), term.dtype), self._model._compile_loss.dtype)
         return total if term.weight is None else walk.scale(total, term.weight)
-
-    def _loss_scale(self, record: StepRecord) -> Any:
-        optimizer = self._model.optimizer
-        if isinstance(optimizer, keras.optimizers.LossScaleOptimizer):
-            return record.optimizer_variables[optimizer.dynamic_scale.path]
-        return getattr(optimizer, "loss_scale_factor", None) or 1.0
 
     def _updates(self, record: StepRecord) -> Iterator[tuple[str, Estimate]]:
         """Yield the change of each variable; the runs go side by side, weight by weight."""
@@ -204,6 +205,19 @@ class Derivation:
     @property
     def _halves(self) -> bool:
         return bool(self._dtypes & {"float16", "bfloat16"})
+
+
+def draws(model: keras.Model, record: StepRecord) -> Counter[str]:
+    """Return how often the model draws from each of its seeds in one step, by the seed's path."""
+    walk = Walk(
+        record.variables, Plain(np.float64), lambda name, state, shape, *_, **__: np.ones(shape)
+    )
+    walk.model(model, _inputs(model, record.x, walk.arithmetic))
+    return walk.draws
+
+
+def _milliseconds(start: float) -> float:
+    return (time.perf_counter() - start) * 1e3
 
 
 def _inputs(model: keras.Model, x: Any, arithmetic: Arithmetic) -> list[Tensor]:

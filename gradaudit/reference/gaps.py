@@ -32,11 +32,11 @@ def model_gaps(model: keras.Model) -> list[str]:
     gaps += _repeated_paths(model)
     if model.built and not model.trainable_variables:
         gaps.append("the model has no trainable weights")
-    gaps += _layer_gaps(model) + _weight_gaps(model) + _loss_gaps(model)
+    gaps += layer_gaps(model) + _weight_gaps(model) + _loss_gaps(model)
     return list(dict.fromkeys(gaps))  # a layer that is called twice has each of its gaps once
 
 
-def _layer_gaps(layer: Any) -> list[str]:
+def layer_gaps(layer: Any) -> list[str]:
     """Return the gaps of a layer, of a model with all that it calls, or of an operation."""
     if not isinstance(layer, keras.Layer):
         return [f"the operation {layer.name!r} ({type(layer).__name__}) has no derived rule"]
@@ -77,7 +77,7 @@ def _graph_gaps(model: keras.Model, where: str) -> list[str]:
     graph = graph_of(model)
     if graph is None:
         gaps = [f"{where} was built without a graph of its layers"] if model.built else []
-        return gaps + [gap for layer in model.layers for gap in _layer_gaps(layer)]
+        return gaps + [gap for layer in model.layers for gap in layer_gaps(layer)]
     gaps = []
     for symbol in graph.inputs:
         what = f"the input {symbol.name!r} of {where}"
@@ -86,7 +86,7 @@ def _graph_gaps(model: keras.Model, where: str) -> list[str]:
             gaps.append(f"{what} is optional")
     for node in nodes(graph):
         layer = node.operation
-        gaps += _layer_gaps(layer)
+        gaps += layer_gaps(layer)
         several = len(node.arguments.keras_tensors) != 1 or len(node.outputs) != 1
         if several and isinstance(layer, keras.Layer) and not isinstance(layer, keras.Model):
             gaps.append(f"the layer {layer.name!r} takes or makes several tensors")

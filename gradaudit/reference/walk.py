@@ -2,6 +2,7 @@
 
 import functools
 import operator
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -44,6 +45,7 @@ class Walk:
     variables: values before the step, by path. replay: repeats a random draw from a seed's state.
     cotangents: of the variables, by path; complete after `backward`.
     penalties: what the regularizers add to the loss, in the order in which the run met them.
+    draws: how often each seed was drawn from, by its path.
     """
 
     variables: Mapping[str, np.ndarray]
@@ -51,7 +53,7 @@ class Walk:
     replay: Replay
     cotangents: dict[str, Array] = field(default_factory=dict)
     penalties: list[Tensor] = field(default_factory=list)
-    _draws: dict[str, int] = field(default_factory=dict)
+    draws: Counter[str] = field(default_factory=Counter)
     _tape: list[tuple[Tensor, Callable[[Array], None]]] = field(default_factory=list)
 
     def apply(self, x: Tensor, found: tuple[Array, Vjp], dtype: str) -> Tensor:
@@ -99,8 +101,8 @@ class Walk:
         Each draw adds (0, 1) to the seed's state: keras/src/random/seed_generator.py.
         """
         path = layer.seed_generator.state.path
-        count = self._draws.get(path, 0)
-        self._draws[path] = count + 1
+        count = self.draws[path]
+        self.draws[path] += 1
         state = self.variables[path] + np.array([0, count], self.variables[path].dtype)
         return self.replay(name, state, shape, layer.compute_dtype, **options)
 
