@@ -27,8 +27,8 @@ def records(model, x, y, batch_size=4, weight=None, epochs=1):
             self.model.train_function = self.run
 
         def run(self, iterator):
-            logs, record = self.capture.run(iterator, len(found), 0)
-            found.append(record)
+            logs, seen = self.capture.run(self.capture.trace(iterator))
+            found.extend(self.capture.records(seen, len(found), 0))
             return logs
 
     model.fit(
@@ -101,11 +101,57 @@ def test_a_dropout_mask_is_drawn_again():
     assert (kept != other).any()
 
 
-def test_an_apply_of_one_s_own_on_the_instance_is_not_trodden_on():
+def test_an_apply_of_one_s_own_on_the_instance_is_called_and_stays():
     model, x, y = model_and_data()
-    vars(model.optimizer)["apply"] = model.optimizer.apply
-    with pytest.raises(RuntimeError, match="has its own 'apply'"):
-        records(model, x, y)
+    called = []
+    right = model.optimizer.apply
+
+    def own(grads, trainable_variables=None):
+        called.append(True)
+        return right(grads, trainable_variables)
+
+    vars(model.optimizer)["apply"] = own
+    first, second = records(model, x, y)
+    assert called
+    assert first.applications == second.applications == 1
+    assert vars(model.optimizer)["apply"] is own
+
+
+def test_a_step_that_cannot_be_traced_leaves_the_variables_usable():
+    """Variables that are made in a trace which fails would stay without values."""
+    model = keras.Sequential([keras.layers.Dense(2)])
+    model.compile("adam", "mse")
+    x, y = np.ones((6, 3), np.float32), np.ones((6, 2), np.float32)
+    capture = Capture(model)
+    right = model.train_step
+
+    def failing(data):
+        right(data)
+        raise ValueError("not today")
+
+    vars(model)["train_step"] = failing
+    with pytest.raises(ValueError, match="not today"):
+        capture.trace(iter([(x, y)]))
+    del vars(model)["train_step"]
+    model.fit(x, y, verbose=0)
+    assert np.isfinite(model.optimizer.variables[2].value.numpy()).all()
+
+
+def test_each_replica_has_its_record_and_the_gradients_of_all():
+    strategy = tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
+    with strategy.scope():
+        model, x, y = model_and_data()
+    first, second = records(model, x, y, batch_size=6)
+    assert [first.replica, second.replica] == [0, 1]
+    assert first.replicas == second.replicas == 2
+    np.testing.assert_array_equal(np.concatenate([first.x, second.x]), x)
+    for mine, gradients in zip((first, second), first.replica_gradients, strict=True):
+        np.testing.assert_equal(mine.gradients, gradients)
+    np.testing.assert_equal(first.variables_after, second.variables_after)
+    path = model.layers[0].kernel.path
+    total = sum(gradients[path] for gradients in first.replica_gradients)
+    moved = first.variables_after[path] - first.variables[path]
+    np.testing.assert_allclose(moved, -0.01 * total, rtol=1e-4, atol=1e-7)
 
 
 def test_the_environment_names_model_and_optimizer():
