@@ -116,15 +116,19 @@ class _Step:
         return [global_norm(of_replica) for of_replica in zip(*squares, strict=True)]
 
     def _received(self, variable: Any) -> list[Array]:
-        """Return each replica's gradient, unscaled; the mean of those gathered where it applies."""
+        """Return each replica's gradient, unscaled; the mean of those gathered where it applies.
+
+        A graph divides by a constant in multiplying by its reciprocal, rounded for all alike.
+        """
         received = []
         for gradients in self.replica_gradients:
             g = self.arithmetic.array(gradients[variable.path], variable.dtype)
             if self.scale is not None:
-                g = g / self.arithmetic.array(self.scale, variable.dtype)
+                g = g * (1 / self.arithmetic.array(self.scale, variable.dtype))
             if self._gathered > 1:
                 g = g + self._held(self._of("_accumulated_gradients", variable))
-                g = g / float(self._gathered) if self._applies else g
+                if self._applies:
+                    g = g * (1 / self.arithmetic.array(self._gathered, variable.dtype))
             received.append(g)
         return received
 

@@ -48,7 +48,7 @@ def adafactor(call, weight, gradient, slots):
         v = slots["velocity"] * beta + q * (1 - beta)
         new_slots = {"velocity": v}
     u = gradient * np.power(v, -0.5)
-    clipped = u / np.maximum(1.0, _rms(u) / optimizer.clip_threshold)
+    clipped = u / np.maximum(1.0, _rms(u) * (1 / optimizer.clip_threshold))
     return weight - clipped * alpha, new_slots
 
 

@@ -29,7 +29,7 @@ def schedule_free_adamw(call, weight, gradient, slots):
     beta_1, beta_2 = call.number(optimizer.beta_1), call.number(optimizer.beta_2)
     rate = call.learning_rate
     if optimizer.warmup_steps > 0:
-        rate = rate * np.minimum(t / call.number(optimizer.warmup_steps), 1.0)
+        rate = rate * np.minimum(t * (1 / call.number(optimizer.warmup_steps)), 1.0)
     v = slots["velocity"] + (np.square(gradient) - slots["velocity"]) * (1 - beta_2)
     scale = np.sqrt(v / (1 - np.power(beta_2, t))) + call.number(optimizer.epsilon)
     z = slots["momentum"] - gradient * rate / scale
