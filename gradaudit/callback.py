@@ -259,8 +259,12 @@ class GradientAudit(keras.callbacks.Callback):
             self._record(self._judge.judge(record))
 
     def _record_unjudged(self, step: int, reason: str) -> None:
-        record = uncaptured(self.model, step, self._epoch)
-        self._record(self._judge.unjudged(record, reason))
+        try:
+            comparison = self._judge.unjudged(uncaptured(self.model, step, self._epoch), reason)
+        except Exception as error:
+            self._judge.fault(error, f"recording step {step} as unjudged")
+            return
+        self._record(comparison)
 
     def _record(self, comparison: Comparison) -> None:
         first = self.audited_steps == 0

@@ -13,6 +13,8 @@ import pytest
 import tensorflow as tf
 from hypothesis import settings
 
+pytest_plugins = ["pytester"]
+
 settings.register_profile("repeatable", derandomize=True, deadline=None)
 settings.load_profile("repeatable")
 tf.config.threading.set_intra_op_parallelism_threads(1)

@@ -9,7 +9,7 @@ import tensorflow as tf
 from keras import ops
 
 from gradaudit import GradientAudit, load
-from gradaudit.errors import FolderError, UnsupportedModelError, UsageError
+from gradaudit.errors import AuditFailure, FolderError, UsageError
 from gradaudit.models import NETS, Settings
 from gradaudit.models.catalogue import PRECISIONS, compiled
 
@@ -312,7 +312,7 @@ def test_what_has_no_rule_is_told_all_at_once_and_training_goes_on(tmp_path, cap
         "layer 'b' (Mine) has no derived rule",
         "layer 'c' (LayerNormalization) has no",
         "layer 'd' (Dense) does not cast",
-        "the loss '<lambda>'",
+        "the loss 'lambda' (LossFunctionWrapper) has no derived rule",
     ):
         assert words in gradient
     assert "'sequential/d/bias' has the constraint" in update
@@ -390,47 +390,7 @@ def test_unaudited_steps_run_keras_s_own_function(tmp_path):
     assert list(run.steps["epoch"]) == [0, 0, 1]
     assert len(called) == 10 - 3
     assert run.run["coverage"] == {"steps_trained": 10, "steps_audited": 3}
-    assert any("every=4" in words for words in run.run["left_out"])
-
-
-def test_nothing_stays_on_the_model(tmp_path):
-    model = compiled(NETS["iris"], Settings("adam", 0.1, "float32"))
-    x, y = NETS["iris"].data["iris"]()
-    own, optimizer = set(vars(model)), set(vars(model.optimizer))
-    fresh = compiled(NETS["iris"], Settings("adam", 0.1, "float32"))
-    fresh.fit(x, y, verbose=0)
-    model.fit(x, y, verbose=0, callbacks=[GradientAudit(tmp_path)])
-    assert set(vars(model)) - own <= set(vars(fresh))
-    assert set(vars(model.optimizer)) - optimizer <= set(vars(fresh.optimizer))
-    assert "GradientAudit" not in repr(model.train_function)
-    model.fit(x, y, verbose=0)
-
-
-class Stop(Exception):
-    pass
-
-
-@pytest.mark.parametrize("error", [Stop, KeyboardInterrupt])
-def test_an_exception_leaves_whole_rows_and_a_clean_model(tmp_path, error):
-    model = compiled(NETS["iris"], Settings("sgd", 0.1, "float32"))
-    x, y = NETS["iris"].data["iris"]()
-    audit = GradientAudit(tmp_path)
-    right = audit._audit
-
-    def failing(record):
-        if record.step == 3:
-            raise error
-        right(record)
-
-    audit._audit = failing
-    with pytest.raises(error):
-        model.fit(x, y, verbose=0, callbacks=[audit])
-    run = load(tmp_path)
-    assert run.verdict == ("interrupted" if error is KeyboardInterrupt else "aborted")
-    assert len(run.steps) == 3
-    assert "GradientAudit" not in repr(model.train_function)
-    assert "apply" not in vars(model.optimizer)
-    assert "compute_loss" not in vars(model)
+    assert run.run["left_out"] == ["all steps but multiples of 4"]
 
 
 def test_a_second_fit_goes_on_in_the_same_report(tmp_path):
@@ -460,7 +420,21 @@ def test_a_run_is_not_overwritten(tmp_path):
 
 @pytest.mark.parametrize(
     "options",
-    [{"every": 0}, {"threshold": 0.0}, {"threshold": float("nan")}, {"rows_per_tensor": 0}],
+    [
+        {"every": 0},
+        {"every": "step"},
+        {"every": True},
+        {"steps": 3},
+        {"steps": (-1,)},
+        {"first": -1},
+        {"layers": "("},
+        {"budget": 0.0},
+        {"threshold": 0.0},
+        {"threshold": float("nan")},
+        {"on_fail": "cry"},
+        {"rows_per_tensor": 0},
+        {"verbose": 3},
+    ],
 )
 def test_arguments_out_of_range_are_refused(tmp_path, options):
     with pytest.raises(UsageError, match="Expected"):
@@ -473,7 +447,7 @@ def test_run_json_says_what_the_run_was_made_with(tmp_path):
     x, y = NETS["iris"].data["iris"]()
     model.fit(x, y, 75, verbose=0, callbacks=[GradientAudit(tmp_path, threshold=9.0)])
     run = json.loads((tmp_path / "run.json").read_text())
-    assert run["schema_version"] == 1
+    assert run["schema_version"] == 2
     assert run["seed"] == 7
     assert run["jit"] is True
     assert run["eager"] is False
@@ -484,3 +458,173 @@ def test_run_json_says_what_the_run_was_made_with(tmp_path):
     assert run["model"]["weights"] == 15
     assert sum(run["counts"]["gradient"].values()) == 2 * 15
     assert run["device"]["devices"]
+
+
+def iris(**options):
+    return compiled(NETS["iris"], Settings("sgd", 0.1, "float32", **options))
+
+
+def fitted(audit, model=None, batch_size=32, epochs=2, **options):
+    """Train on 150 rows: 5 steps an epoch."""
+    model = iris() if model is None else model
+    x, y = NETS["iris"].data["iris"]()
+    model.fit(x, y, batch_size, epochs, verbose=0, callbacks=[audit], **options)
+    return model
+
+
+@pytest.mark.parametrize(
+    ("options", "steps"),
+    [
+        ({}, list(range(10))),
+        ({"every": 4}, [0, 4, 8]),
+        ({"every": "epoch"}, [0, 5]),
+        ({"steps": (0, 3, 9, 100)}, [0, 3, 9]),
+        ({"first": 2}, [0, 1]),
+        ({"first": 2, "every": 5}, [0, 1, 5]),
+        ({"first": 1, "steps": [7], "every": "epoch"}, [0, 5, 7]),
+    ],
+)
+def test_the_steps_that_are_chosen(tmp_path, options, steps):
+    audit = GradientAudit(tmp_path, verbose=0, **options)
+    fitted(audit)
+    run = load(tmp_path)
+    assert list(run.steps["step"]) == steps
+    assert audit.audited_steps == len(steps)
+    assert run.run["coverage"] == {"steps_trained": 10, "steps_audited": len(steps)}
+    assert bool(run.run["left_out"]) == (len(steps) < 10)
+    for name, value in options.items():
+        assert run.run["options"][name] == (list(value) if name == "steps" else value)
+
+
+@pytest.mark.parametrize("every", [1, 3])
+def test_an_execution_of_several_steps_is_audited_whole(tmp_path, every):
+    model = iris()
+    model.compile("sgd", "categorical_crossentropy", steps_per_execution=2)
+    fitted(GradientAudit(tmp_path, every=every, verbose=0), model)
+    steps = list(load(tmp_path).steps["step"])
+    # Executions of an epoch begin at its steps 0, 2 and 4; the last one is a single step.
+    assert steps == (list(range(10)) if every == 1 else [0, 1, 2, 3, 5, 6, 9])
+
+
+def test_only_the_layers_that_are_chosen(tmp_path):
+    model = compiled(NETS["deep_tanh"], Settings("adam", 0.1, "float32"))
+    x, y = NETS["deep_tanh"].data["iris"]()
+    model.fit(x, y, 50, verbose=0, callbacks=[GradientAudit(tmp_path, layers="layer_[12]")])
+    run = load(tmp_path)
+    assert run.verdict == "pass"
+    weights = run.tensors.loc[run.tensors["stage"] == "gradient", "path"]
+    assert {path.split("/")[1] for path in weights} == {"layer_1", "layer_2"}
+    assert not run.tensors["path"].str.contains("output").any()  # nor its slots
+    assert run.tensors["path"].str.contains("layer_1_kernel_velocity").any()
+    assert any("layer_[12]" in words for words in run.run["left_out"])
+
+
+def test_layers_that_no_weight_belongs_to_leave_nothing_judged(tmp_path):
+    audit = GradientAudit(tmp_path, layers="encoder", verbose=0)
+    fitted(audit)
+    assert audit.verdict == load(tmp_path).verdict == "unjudged"
+
+
+def test_a_budget_passes_over_steps_and_says_so(tmp_path, capsys):
+    audit = GradientAudit(tmp_path, budget=1e-6)
+    fitted(audit)
+    run = load(tmp_path)
+    assert list(run.steps["step"]) == [0]
+    (words, more) = run.run["left_out"]
+    assert words.startswith("9 selected steps, for budget=1e-06: the audit took ")
+    assert "took more than the budget" in more
+    assert run.run["options"]["budget"] == 1e-6
+    assert words in capsys.readouterr().err
+
+
+def wrong_iris():
+    model = iris()
+    with_wrong_kernel(model.get_layer("output"), 1.5, (1, 2))
+    return model
+
+
+def test_a_failure_stops_the_training_where_that_is_asked_for(tmp_path):
+    audit = GradientAudit(tmp_path, on_fail="stop", verbose=0)
+    fitted(audit, wrong_iris())
+    run = load(tmp_path)
+    assert list(run.steps["step"]) == [0]
+    assert run.verdict == "fail"
+    assert run.run["coverage"]["steps_trained"] == 1
+
+
+def test_a_failure_is_raised_where_that_is_asked_for(tmp_path):
+    audit = GradientAudit(tmp_path, on_fail="raise", verbose=0)
+    with pytest.raises(AuditFailure, match=r"gradient of iris/output/kernel: 1 of 12 .* Report: "):
+        fitted(audit, wrong_iris())
+    run = load(tmp_path)
+    assert list(run.steps["verdict"]) == ["fail"]
+    assert run.verdict == "aborted"
+
+
+def test_what_is_printed(tmp_path, capsys):
+    for verbose in (0, 1, 2):
+        fitted(GradientAudit(tmp_path / str(verbose), verbose=verbose), wrong_iris(), epochs=1)
+        printed = capsys.readouterr().err.splitlines()
+        if verbose == 0:
+            assert printed == []
+            continue
+        assert printed[0].startswith("gradaudit: FAIL step 0, gradient of iris/output/kernel")
+        assert printed[-1].startswith("gradaudit: FAIL, 5 steps audited. Report: ")
+        assert len(printed) == (2 if verbose == 1 else 7)
+
+
+class Broken(Exception):
+    pass
+
+
+def broken(*args, **kwargs):
+    raise Broken("a bug of the auditor")
+
+
+FAULTS = {
+    "capture": ("gradaudit.capture.step._copy", "capturing step 0"),
+    "record": ("gradaudit.capture.step.to_numpy", "reading step 0"),
+    "reference": ("gradaudit.reference.derive.Walk.model", "judging step 0"),
+    "update": ("gradaudit.reference.derive.updated", "judging step 0"),
+    "compare": ("gradaudit.compare.score._scores", "judging step 0"),
+}
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_a_fault_of_the_auditor_leaves_the_training_alone(tmp_path, monkeypatch, capsys, fault):
+    target, doing = FAULTS[fault]
+    expected = [v.value.numpy() for v in fitted(GradientAudit(tmp_path / "right")).variables]
+    capsys.readouterr()
+    with monkeypatch.context() as patched:
+        patched.setattr(target, broken)
+        audit = GradientAudit(tmp_path / "broken", verbose=0)
+        model = fitted(audit)
+    for mine, right in zip(model.variables, expected, strict=True):
+        np.testing.assert_array_equal(mine.value.numpy(), right)
+    printed = capsys.readouterr().err
+    assert printed.count("\n") == 1
+    assert f"warning: the auditor failed in {doing}: Broken: a bug" in printed
+    run = load(tmp_path / "broken")
+    assert audit.verdict == run.verdict == "unjudged"
+    assert set(run.steps["verdict"]) == {"unjudged"}
+    assert len(run.steps) == 10
+    assert set(run.weights["verdict"]) == {"unjudged"}
+    assert run.tensors["cause"].str.contains("the auditor failed in").all()
+    assert run.run["faults"]["count"] >= 10
+    assert "in broken" in run.run["faults"]["tracebacks"][0]
+
+
+def test_a_table_that_cannot_be_written_leaves_the_training_alone(tmp_path, monkeypatch, capsys):
+    audit = GradientAudit(tmp_path, verbose=0)
+    monkeypatch.setattr("gradaudit.report.folder.RunFolder.extend", broken)
+    fitted(audit)
+    run = json.loads((tmp_path / "run.json").read_text())
+    assert audit.verdict == run["verdict"] == "unjudged"
+    assert run["faults"]["count"] == 10
+    assert "failed in writing step 0" in capsys.readouterr().err
+
+
+def test_a_fault_is_raised_where_failures_are(tmp_path, monkeypatch):
+    monkeypatch.setattr("gradaudit.compare.score._scores", broken)
+    with pytest.raises(Broken):
+        fitted(GradientAudit(tmp_path, on_fail="raise", verbose=0))

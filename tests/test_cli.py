@@ -160,14 +160,33 @@ def test_a_part_without_a_rule_is_exit_code_3(gradaudit, own):
     Path("numbers.csv").write_text("u,v,w\n" + "1,2,3\n0,1,2\n" * 3)
     arguments = ["run", "--model", "my_nets:normalized", "--data", "numbers.csv", "--target", "w"]
     code, out, err = gradaudit(*arguments)
-    assert (code, out) == (3, "")
-    assert err.startswith("gradaudit: the model cannot be audited: the layer 'layer_normalization")
-    assert err.count("\n") == 1
-    assert not Path("runs").exists()
-    code, out, _ = gradaudit(*arguments, "--allow-unjudged")
-    assert code == 0
+    assert code == 3
     assert "left out: gradient of" in out
+    assert "the layer 'layer_normalization" in out
+    assert "UNJUDGED" in out
+    assert gradaudit(*arguments, "--allow-unjudged")[0] == 0
     assert gradaudit("show", "runs/my_nets")[0] == 3
+    _, _, err = gradaudit(*arguments, "--verbose", 1)
+    assert "gradaudit: cannot judge the gradient of" in err
+
+
+def test_the_choice_of_what_is_audited(gradaudit):
+    code, out, _ = gradaudit(
+        *"run --model deep_tanh --epochs 2 --batch-size 50 --every epoch --steps 3".split(),
+        *"--first 1 --layers layer_1 --budget 1000 --on-fail stop --json".split(),
+    )
+    assert code == 0
+    run = json.loads(out)
+    assert run["options"] == {
+        "every": "epoch",
+        "steps": [3],
+        "first": 1,
+        "layers": "layer_1",
+        "budget": 1000.0,
+        "on_fail": "stop",
+        "rows_per_tensor": 10_000,
+    }
+    assert run["coverage"] == {"steps_trained": 4, "steps_audited": 3}
 
 
 BAD = {
@@ -188,7 +207,13 @@ BAD = {
     ),
     "epochs": (["--model", "iris", "--epochs", "0"], 2, "--epochs"),
     "batch size": (["--model", "iris", "--batch-size", "0"], 2, "--batch-size"),
-    "every": (["--model", "iris", "--every", "0"], 2, "--every"),
+    "every": (["--model", "iris", "--every", "0"], 2, "every is 0"),
+    "every word": (["--model", "iris", "--every", "step"], 2, "every is 'step'"),
+    "steps": (["--model", "iris", "--steps", "1;2"], 2, "--steps is '1;2'"),
+    "first": (["--model", "iris", "--first", "-1"], 2, "--first"),
+    "layers": (["--model", "iris", "--layers", "("], 2, "no regular expression"),
+    "budget": (["--model", "iris", "--budget", "0"], 2, "budget is 0.0"),
+    "on fail": (["--model", "iris", "--on-fail", "cry"], 2, "'cry' is not one of"),
     "rate": (["--model", "iris", "--learning-rate", "-1"], 2, "Expected a number above 0"),
     "rate nan": (["--model", "iris", "--learning-rate", "nan"], 2, "Expected a number above 0"),
     "threshold": (["--model", "iris", "--threshold", "0"], 2, "threshold is 0.0"),
@@ -273,6 +298,7 @@ def test_every_option_is_explained(gradaudit):
     _, out, _ = gradaudit("run", "--help")
     for option in (
         "--model --data --target --epochs --batch-size --optimizer --learning-rate --seed --every "
+        "--steps --first --layers --budget --on-fail --verbose "
         "--threshold --out --overwrite --jit --no-jit --eager --precision --no-bias --json "
         "--allow-unjudged"
     ).split():

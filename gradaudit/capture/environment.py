@@ -32,7 +32,7 @@ def environment(model: keras.Model) -> dict[str, Any]:
         "eager": bool(model.run_eagerly),
         "replicas": model.distribute_strategy.num_replicas_in_sync,
         "seed": keras.src.utils.rng_utils.get_random_seed(),
-        "optimizer": _optimizer(model.optimizer),
+        "optimizer": _optimizer(getattr(model, "optimizer", None)),
         "model": {
             "name": model.name,
             "class": type(model).__name__,

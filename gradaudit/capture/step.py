@@ -267,7 +267,8 @@ def _state(model: keras.Model) -> list[Any]:
 
 
 def _slots(model: keras.Model) -> list[Any]:
-    return [] if model.optimizer is None else model.optimizer.variables
+    optimizer = getattr(model, "optimizer", None)  # a model that was never compiled has none
+    return [] if optimizer is None else optimizer.variables
 
 
 def _path(variable: Any, model: keras.Model) -> str:

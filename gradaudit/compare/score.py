@@ -97,14 +97,14 @@ def stage_verdicts(tensors: Iterable[TensorComparison]) -> dict[str, set[str]]:
 def of_stages(stages: Mapping[str, set[str]]) -> str:
     """Return the verdict on a whole from those on the weights of its stages.
 
-    A whole is unresolved where one of its stages is: where nothing of it could be said. Where there
-    is nothing at all, nothing was judged.
+    A whole is unresolved where one of its stages is: where nothing of it could be said. It is
+    unjudged where there is no gradient at all.
     """
     present = set().union(*stages.values())
     for verdict in ("fail", "unjudged"):
         if verdict in present:
             return verdict
-    if not present:
+    if not stages.get("gradient"):
         return "unjudged"
     return "unresolved" if {"unresolved"} in stages.values() else "pass"
 

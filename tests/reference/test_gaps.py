@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from keras import layers, ops
 
-from gradaudit.reference import model_gaps
+from gradaudit.reference.gaps import model_gaps
 
 X, Y = np.ones((4, 3), "float32"), np.ones((4, 2), "float32")
 

@@ -10,7 +10,7 @@ from gradaudit import GradientAudit, load
 from gradaudit.checks import CHECKS, check_rule
 from gradaudit.models.catalogue import set_precision
 from gradaudit.numerics import Plain, Rounding
-from gradaudit.reference import update_gaps
+from gradaudit.reference.gaps import update_gaps
 from gradaudit.reference.update import updated
 from gradaudit.report import RunFolder
 from gradaudit.rules import Case, all_rules, keyed

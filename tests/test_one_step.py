@@ -1,0 +1,209 @@
+"""One audited step outside of `fit`."""
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from keras import layers
+
+import gradaudit
+from gradaudit.errors import AuditFailure, FolderError, UsageError
+
+
+def net(*middle, **options):
+    keras.utils.set_random_seed(0)
+    model = keras.Sequential([keras.Input((4,)), *middle, layers.Dense(3, "softmax", name="out")])
+    options.setdefault("optimizer", keras.optimizers.Adam(0.01, name="adam"))
+    model.compile(loss="sparse_categorical_crossentropy", metrics=["accuracy"], **options)
+    return model
+
+
+def batch(rows=20):
+    rng = np.random.default_rng(0)
+    return rng.standard_normal((rows, 4)).astype(np.float32), rng.integers(0, 3, rows)
+
+
+def values(model):
+    return [np.array(v.value.numpy()) for v in (*model.variables, *model.optimizer.variables)]
+
+
+def wrong(layer, factor=2.0):
+    scaled = tf.custom_gradient(lambda k: (tf.identity(k), lambda dk: factor * dk))
+    layer.call = lambda x, training=None: keras.ops.softmax(
+        x @ scaled(tf.identity(layer.kernel.value)) + layer.bias
+    )
+    return layer
+
+
+@pytest.mark.parametrize("mode", [{}, {"jit_compile": True}, {"run_eagerly": True}])
+def test_a_right_model_passes_and_stays_as_it_was(mode):
+    model = net(layers.Dense(5, "tanh"), layers.Dropout(0.4), **mode)
+    model.fit(*batch(), verbose=0)
+    before = values(model)
+    run = gradaudit.check(model, *batch(), sample_weight=np.linspace(0.5, 2, 20))
+    assert run.verdict == "pass"
+    for mine, expected in zip(values(model), before, strict=True):
+        np.testing.assert_array_equal(mine, expected)
+    assert list(run.steps["batch_size"]) == [20]
+    assert set(run.tensors["stage"]) == {"gradient", "update"}
+    assert run.weights["z"].max() < 4
+    assert run.run["optimizer"]["class"] == "Adam"
+    run.raise_for_failure()
+
+
+def test_the_training_after_a_check_is_the_training_without_it():
+    checked, plain = (net(layers.Dropout(0.4, seed=1)) for _ in range(2))
+    gradaudit.check(checked, *batch())
+    for model in (checked, plain):
+        keras.utils.set_random_seed(2)  # of the shuffling
+        model.fit(*batch(), epochs=2, verbose=0)
+    for mine, expected in zip(values(checked), values(plain), strict=True):
+        np.testing.assert_array_equal(mine, expected)
+
+
+def test_a_wrong_gradient_is_found():
+    model = net(layers.Dense(4, "tanh"))
+    wrong(model.get_layer("out"))
+    run = gradaudit.check(model, *batch())
+    assert run.verdict == "fail"
+    with pytest.raises(AuditFailure, match=r"gradient of sequential.*/out/kernel: twice too large"):
+        run.raise_for_failure(allow_unjudged=True)
+
+
+def test_a_step_that_raises_leaves_the_model_as_it_was():
+    model = net()
+    gradaudit.check(model, *batch())
+    before = values(model)
+    x, _ = batch()
+    with pytest.raises(Exception, match="label"):
+        gradaudit.check(model, x, np.full(20, 7))
+    for mine, expected in zip(values(model), before, strict=True):
+        np.testing.assert_array_equal(mine, expected)
+
+
+def test_what_cannot_be_judged_raises_unless_it_is_allowed():
+    run = gradaudit.check(net(layers.LayerNormalization()), *batch())
+    assert run.verdict == "unjudged"
+    run.raise_for_failure(allow_unjudged=True)
+    with pytest.raises(AuditFailure, match=r"unjudged: gradient of .* has no derived rule"):
+        run.raise_for_failure()
+
+
+def test_only_the_layers_that_are_chosen():
+    run = gradaudit.check(net(layers.Dense(5, name="first")), *batch(), layers="first")
+    assert set(run.tensors.query("stage == 'gradient'")["layer"].str[-5:]) == {"first"}
+
+
+def test_a_model_that_cannot_be_checked_is_told():
+    with pytest.raises(UsageError, match="is not compiled"):
+        gradaudit.check(keras.Sequential([keras.Input((4,)), layers.Dense(3)]), *batch())
+    with tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"]).scope():
+        model = net()
+    with pytest.raises(UsageError, match="distributed over several replicas"):
+        gradaudit.check(model, *batch())
+
+
+def test_a_report_is_shown_in_notebooks_and_saved(tmp_path):
+    run = gradaudit.check(net(), *batch())
+    html = run._repr_html_()
+    assert "<b>PASS: 1 step audited</b>" in html
+    assert "/out/kernel" in html
+    run.save(tmp_path / "run")
+    again = gradaudit.load(tmp_path / "run")
+    assert again.verdict == "pass"
+    for table in ("steps", "tensors", "weights"):
+        assert getattr(again, table).shape == getattr(run, table).shape
+    with pytest.raises(FolderError, match="holds a run already"):
+        run.save(tmp_path / "run")
+
+
+def tape_gradients(model, loss_fn, x, y, scale=1.0):
+    with tf.GradientTape() as tape:
+        loss = loss_fn(y, model(x, training=True))
+        loss = scale * (loss + sum(model.losses))
+    return tape.gradient(loss, model.trainable_variables)
+
+
+@pytest.mark.parametrize("in_graph", [False, True])
+def test_gradients_of_a_loop_of_one_s_own(in_graph):
+    model = net(layers.Dense(5, "relu", kernel_regularizer="l2"), layers.Dropout(0.5))
+    loss_fn = keras.losses.SparseCategoricalCrossentropy()
+    x, y = batch()
+    step = tf.function(tape_gradients) if in_graph else tape_gradients
+    for _ in range(3):  # each with another mask
+        gradients = step(model, loss_fn, x, y)
+        run = gradaudit.audit_gradients(
+            loss_fn, model.trainable_variables, gradients, model=model, x=x, y=y
+        )
+        assert run.verdict == "pass"
+        assert set(run.tensors["stage"]) == {"gradient"}
+        assert run.weights["z"].max() < 4
+        model.optimizer.apply(gradients, model.trainable_variables)
+
+
+def test_a_wrong_gradient_of_one_s_own_is_found_and_named():
+    model = net(layers.Dense(5, "tanh"))
+    loss_fn = keras.losses.SparseCategoricalCrossentropy()
+    gradients = tape_gradients(model, loss_fn, *batch())
+    x, y = batch()
+    wrong_ones = [-gradients[0], *gradients[1:]]
+    run = gradaudit.audit_gradients(
+        loss_fn, model.trainable_variables, wrong_ones, model=model, x=x, y=y
+    )
+    assert run.run["failures"] == [
+        f"step 0, gradient of {model.trainable_variables[0].path}: the wrong sign"
+    ]
+    none = [None, *gradients[1:]]
+    run = gradaudit.audit_gradients(loss_fn, model.trainable_variables, none, model=model, x=x, y=y)
+    assert "no gradient arrives" in run.run["failures"][0]
+
+
+def test_gradients_of_some_variables_and_a_scaled_loss():
+    model = net(layers.Dense(5, "tanh"))
+    loss_fn = keras.losses.SparseCategoricalCrossentropy()
+    x, y = batch()
+    some = model.trainable_variables[2:]
+    gradients = tape_gradients(model, loss_fn, x, y, scale=64.0)[2:]
+    run = gradaudit.audit_gradients(
+        loss_fn, some, gradients, model=model, x=x, y=y, loss_scale=64.0
+    )
+    assert run.verdict == "pass"
+    assert set(run.tensors["path"]) == {v.path for v in some}
+
+
+def test_a_loss_without_a_rule_and_a_model_without_a_graph_are_unjudged():
+    class Mine(keras.Model):
+        def __init__(self):
+            super().__init__()
+            self.out = layers.Dense(3)
+
+        def call(self, x):
+            return self.out(x)
+
+    def squared(y_true, y_pred):
+        return keras.ops.mean((keras.ops.cast(y_true, "float32")[:, None] - y_pred) ** 2)
+
+    x, y = batch()
+    mine = Mine()
+    mine(x)
+    for model in (net(), mine):
+        run = gradaudit.audit_gradients(
+            squared,
+            model.trainable_variables,
+            tape_gradients(model, squared, x, y),
+            model=model,
+            x=x,
+            y=y,
+        )
+        assert run.verdict == "unjudged"
+        assert set(run.weights["verdict"]) == {"unjudged"}
+
+
+def test_gradients_that_do_not_belong_to_the_model_are_told():
+    model, other = net(), net(layers.Dense(4, name="other"))
+    x, y = batch()
+    given = {"model": model, "x": x, "y": y}
+    with pytest.raises(UsageError, match="1 gradients for 2 variables"):
+        gradaudit.audit_gradients("mse", model.trainable_variables, [None], **given)
+    with pytest.raises(UsageError, match="no trainable variable of the model"):
+        gradaudit.audit_gradients("mse", other.trainable_variables, [None] * 4, **given)
