@@ -148,10 +148,9 @@ class GradientAudit(keras.callbacks.Callback):
                 "steps or first."
             )
         self._audited = self.model
-        folder = self._path
+        self._folder = RunFolder(self._path, self._overwrite)
         if self._workers > 1:
-            folder = folder / f"worker-{self._worker}"
-        self._folder = RunFolder(folder, self._overwrite)
+            self._folder = RunFolder(self._path / f"worker-{self._worker}", self._overwrite)
         self._judge = Judge(
             self.model,
             self._selection.weight,
@@ -183,10 +182,18 @@ class GradientAudit(keras.callbacks.Callback):
     def on_train_end(self, logs: Any = None) -> None:
         self.close(self.verdict)
         if self._workers > 1:
-            wait_for_all(self.model.distribute_strategy)
-            if self._worker == 0:
-                parts = [self._path / f"worker-{i}" for i in range(self._workers)]
-                merge(parts, RunFolder(self._path, self._overwrite))
+            try:
+                self._merge()
+            except Exception as error:
+                self._judge.fault(error, "merging the reports of the workers")
+
+    def _merge(self) -> None:
+        """Let the first worker make one report of all, once each of them has closed its own."""
+        wait_for_all(self.model.distribute_strategy)
+        if self._worker == 0:
+            parts = [self._path / f"worker-{i}" for i in range(self._workers)]
+            merge(parts, RunFolder(self._path, overwrite=True))
+            self._say(1, f"the reports of {self._workers} workers are merged in {self._path}")
 
     def close(self, verdict: str) -> None:
         """Write run.json with its final verdict; to be called only where `fit` did not end."""
