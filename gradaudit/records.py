@@ -27,11 +27,13 @@ class StepRecord:
     gradients: as `optimizer.apply` received them, still scaled under loss scaling; None where the
         framework has none.
     replica_gradients: those of all replicas in sync, this one's among them.
+    repeating: paths of the gradients that came as `tf.IndexedSlices` with an index more than once.
     applications: how many times `optimizer.apply` ran in the step; None where that is not known,
         since it stands in a branch or a loop.
-    loss: as `compute_loss` returned it; None where it is not known. loss_scale: the tape
-        differentiated the loss times this.
-    learning_rate: of this step. jit: compiled by XLA. tensorfloat32: float32 products use TF32.
+    loss: as `compute_loss` returned it; None where it is not known.
+    loss_scale: the tape differentiated the loss times this.
+    learning_rates: of this step, one for each of `rules.single_optimizers`.
+    jit: compiled by XLA. tensorfloat32: float32 products use TF32.
     capture_ms: time of the step with its capture.
     replica, replicas: its number, and how many are in sync: Keras divides the loss of each by it.
     """
@@ -47,10 +49,11 @@ class StepRecord:
     optimizer_variables_after: Arrays
     gradients: dict[str, np.ndarray | None]
     replica_gradients: tuple[dict[str, np.ndarray | None], ...]
+    repeating: frozenset[str]
     applications: int | None
     loss: float | None
     loss_scale: float
-    learning_rate: float
+    learning_rates: tuple[float, ...]
     jit: bool
     tensorfloat32: bool
     capture_ms: float

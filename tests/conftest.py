@@ -31,3 +31,10 @@ def _keras_state_is_kept():
     yield
     keras.config.set_floatx(floatx)
     keras.config.set_dtype_policy(policy)
+
+
+@pytest.fixture(scope="session")
+def two_replicas():
+    from matrix.distribution import two_replicas
+
+    return two_replicas()

@@ -57,9 +57,14 @@ def test_a_cell(cell, tmp_path):
         if reason:
             assert set(rows["verdict"]) == {"unjudged"}, stage
             assert rows["cause"].str.contains(reason, regex=False).all(), set(rows["cause"])
+        elif stage == "update" and cell.some_update:
+            assert set(rows["verdict"]) == {"pass", "unjudged"}
+            causes = rows.loc[rows["verdict"] == "unjudged", "cause"]
+            assert causes.str.contains(cell.some_update, regex=False).all()
         else:
             assert set(rows["verdict"]) <= {"pass", "kink", "unresolved"}, run.run["failures"]
-    assert run.verdict == ("unjudged" if cell.gradient or cell.update else "pass")
+    judged = not (cell.gradient or cell.update or cell.some_update)
+    assert run.verdict == ("pass" if judged else "unjudged")
     assert bool(run.run["unjudged"]) == (run.verdict == "unjudged")
     assert len(run.steps) == run.run["coverage"]["steps_audited"] * run.run["replicas"]
     assert run.run["coverage"]["steps_audited"] == run.run["coverage"]["steps_trained"] > 0

@@ -94,10 +94,10 @@ def test_only_the_layers_that_are_chosen():
     assert set(run.tensors.query("stage == 'gradient'")["layer"].str[-5:]) == {"first"}
 
 
-def test_a_model_that_cannot_be_checked_is_told():
+def test_a_model_that_cannot_be_checked_is_told(two_replicas):
     with pytest.raises(UsageError, match="is not compiled"):
         gradaudit.check(keras.Sequential([keras.Input((4,)), layers.Dense(3)]), *batch())
-    with tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"]).scope():
+    with two_replicas.scope():
         model = net()
     with pytest.raises(UsageError, match="distributed over several replicas"):
         gradaudit.check(model, *batch())

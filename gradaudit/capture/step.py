@@ -16,7 +16,7 @@ from keras.src.backend.tensorflow.trainer import reduce_per_replica  # not expor
 from gradaudit.capture.workers import worker
 from gradaudit.errors import UnsupportedModelError
 from gradaudit.records import Arrays, StepRecord
-from gradaudit.rules import keyed
+from gradaudit.rules import keyed, single_optimizers
 
 _ITERATORS = (tf.data.Iterator, tf.distribute.DistributedIterator)
 
@@ -102,10 +102,11 @@ class Capture:
                 optimizer_variables_after=_values(_slots(model), self._strategy, number),
                 gradients=local[number],
                 replica_gradients=tuple(everywhere),
+                repeating=self._repeating(replica["indices"]),
                 applications=_count(replica["applications"]),
                 loss=_number(replica.get("loss")),
                 loss_scale=float(replica["loss_scale"]),
-                learning_rate=float(replica["learning_rate"]),
+                learning_rates=tuple(float(rate) for rate in replica["learning_rates"]),
                 jit=bool(model.jit_compile) and not model.run_eagerly,
                 tensorfloat32=_tensorfloat32(),
                 capture_ms=milliseconds,
@@ -114,6 +115,13 @@ class Capture:
             )
             for number, replica in enumerate(replicas)
         ]
+
+    def _repeating(self, indices: dict[str, tf.Tensor]) -> frozenset[str]:
+        """Return which gradients name an index twice: those of several replicas are taken to."""
+        several = self._strategy.num_replicas_in_sync > 1
+        return frozenset(
+            path for path, found in indices.items() if several or len(np.unique(found)) < len(found)
+        )
 
     def _build(self, data: Any) -> None:
         """Make the variables that the first step would make: their values before it are wanted.
@@ -168,10 +176,11 @@ class Capture:
             "batch": {"x": x, "y": y, "sample_weight": sample_weight},
             "variables": _reads(_state(model)),
             "optimizer_variables": _reads(_slots(model)),
-            "learning_rate": tf.identity(getattr(optimizer, "learning_rate", np.nan)),
+            "learning_rates": [tf.identity(o.learning_rate) for o in single_optimizers(optimizer)],
             "loss_scale": tf.identity(_loss_scale(optimizer)),
             "replica": tf.convert_to_tensor(context.replica_id_in_sync_group),
             "gradients": {},
+            "indices": {},
             "applications": 0,
         }
         self._replica.graph = tf.compat.v1.get_default_graph()
@@ -200,8 +209,12 @@ class Capture:
             elif seen["applications"] is not None:
                 seen["applications"] += 1
             for variable, gradient in zip(variables, grads, strict=True):
-                if gradient is not None:
-                    seen["gradients"][_path(variable, model)] = _copy(gradient)
+                if gradient is None:
+                    continue
+                path = _path(variable, model)
+                seen["gradients"][path] = _copy(gradient)
+                if isinstance(gradient, tf.IndexedSlices):
+                    seen["indices"][path] = gradient.indices
             return right_apply(grads, variables)
 
         def compute_loss(*args: Any, **kwargs: Any) -> Any:
@@ -233,10 +246,11 @@ def uncaptured(model: keras.Model, step: int, epoch: int) -> StepRecord:
         optimizer_variables_after={},
         gradients={},
         replica_gradients=(),
+        repeating=frozenset(),
         applications=0,
         loss=None,
         loss_scale=1.0,
-        learning_rate=np.nan,
+        learning_rates=(),
         jit=False,
         tensorfloat32=_tensorfloat32(),
         capture_ms=0.0,

@@ -28,11 +28,16 @@ from gradaudit.reference.losses import (
     loss_terms,
     takes_logits,
 )
-from gradaudit.reference.update import updated
+from gradaudit.reference.update import takes_parts, updated
 from gradaudit.reference.walk import Replay, Tensor, Walk, in_order, packed
-from gradaudit.rules import LossCall
+from gradaudit.rules import LossCall, moved_by
 from gradaudit.rules.losses.reduction import reduce_losses, same_rank
 
+_IN_PARTS = (
+    "the gradient came as tf.IndexedSlices with an index more than once, and Keras takes the parts "
+    "one by one (a² + b² for the square of a + b): the update is not that of the gradient, and that "
+    "of the parts is not derived, nor are the slots"
+)
 _FLOAT32 = Rounding(uniform=PRECISIONS["float32"])
 
 
@@ -84,7 +89,13 @@ class Derivation:
         elif record.applications != 1:
             gaps.append(f"optimizer.apply ran {record.applications} times in the step, not once")
         unjudged.update({("update", v.path): "; ".join(gaps) for v in variables if gaps})
-        updates = () if gaps else self._updates(record)
+        updates = ()
+        if not gaps:
+            in_parts = self._moved_by_parts(record)
+            unjudged.update(
+                {("update", v.path): _IN_PARTS for v in variables if v.path in in_parts}
+            )
+            updates = self._updates(record, in_parts)
         return Reference(loss, gradients, updates, unjudged, _milliseconds(start))
 
     def _derived_gradients(
@@ -149,12 +160,26 @@ class Derivation:
         total = walk.cast(walk.apply(y, (loss, vjp), term.dtype), self._model._compile_loss.dtype)
         return total if term.weight is None else walk.scale(total, term.weight)
 
-    def _updates(self, record: StepRecord) -> Iterator[tuple[str, Estimate]]:
-        """Yield the change of each variable; the runs go side by side, weight by weight."""
+    def _moved_by_parts(self, record: StepRecord) -> set[str]:
+        """Return the weights whose update is not that of their gradient, but of its parts."""
+        optimizer = self._model.optimizer
+        weights = self._model.trainable_variables
+        found = {
+            v.path for v in weights if v.path in record.repeating and takes_parts(optimizer, v)
+        }
+        norms = [moved_by(optimizer, v) for v in weights if v.path in found]
+        shared = [single for single in norms if single.global_clipnorm]
+        return found | {v.path for v in weights if moved_by(optimizer, v) in shared}
+
+    def _updates(self, record: StepRecord, left_out: set[str]) -> Iterator[tuple[str, Estimate]]:
+        """Yield the change of each variable; the runs go side by side, weight by weight.
+
+        left_out: weights that are not asked for, with their slots.
+        """
         optimizer, variables = self._model.optimizer, self._model.trainable_variables
         before = record.variables | record.optimizer_variables
         weights = {v.path for v in variables}
-        given = optimizer, variables, before, record.replica_gradients, record.learning_rate
+        given = optimizer, variables, before, record.replica_gradients, record.learning_rates
         runs = [updated(*given, arithmetic) for arithmetic in self._arithmetics(record)]
         while True:
             with np.errstate(all="ignore"):
@@ -163,7 +188,7 @@ class Derivation:
                     return
                 found = self._combined(record, after, before)
             del after  # so that the next weight does not begin beside it
-            if all(self._wanted(path) for path in found.keys() & weights):
+            if all(self._wanted(p) and p not in left_out for p in found.keys() & weights):
                 yield from found.items()
 
     def _arithmetics(self, record: StepRecord) -> list[Arithmetic]:

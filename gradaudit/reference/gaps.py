@@ -12,7 +12,7 @@ from keras.src.models.functional import Functional  # not exported; models are i
 
 from gradaudit.reference.losses import loss_terms
 from gradaudit.reference.walk import graph_of, nodes
-from gradaudit.rules import find_rule, keyed
+from gradaudit.rules import find_rule, keyed, single_optimizers
 from gradaudit.rules.losses.reduction import REDUCTIONS
 
 
@@ -142,25 +142,19 @@ def update_gaps(model: keras.Model) -> list[str]:
     optimizer = getattr(model, "optimizer", None)
     if optimizer is None:
         return ["the model was compiled without an optimizer"]
-    if isinstance(optimizer, keras.optimizers.MultiOptimizer):
-        return [
-            f"the optimizer {optimizer.name!r} (MultiOptimizer) has several learning rates in a "
-            "step, and one is captured"
-        ]
-    if isinstance(optimizer, keras.optimizers.LossScaleOptimizer):
-        optimizer = optimizer.inner_optimizer
-    where = f"the optimizer {optimizer.name!r} ({type(optimizer).__name__})"
-    known = find_rule(optimizer)
-    gaps = [] if known is not None else [f"{where} has no derived rule"]
-    gaps += _repeated_paths(model)
-    both = keyed(model.variables).keys() & keyed(model.optimizer.variables).keys()
-    gaps += [f"a weight and a variable of {where} are both called {path!r}" for path in both]
+    gaps = _repeated_paths(model)
+    for path in keyed(model.variables).keys() & keyed(optimizer.variables).keys():
+        gaps.append(f"a weight and a variable of the optimizer are both called {path!r}")
     replicas = model.distribute_strategy.num_replicas_in_sync
-    if optimizer.gradient_accumulation_steps and replicas > 1:
-        gaps.append(
-            f"{where} gathers gradients on {replicas} replicas (gradient_accumulation_steps), each "
-            "in accumulators of its own, of which those of the first are captured"
-        )
+    for single in single_optimizers(optimizer):
+        where = f"the optimizer {single.name!r} ({type(single).__name__})"
+        if find_rule(single) is None:
+            gaps.append(f"{where} has no derived rule")
+        if single.gradient_accumulation_steps and replicas > 1:
+            gaps.append(
+                f"{where} gathers gradients on {replicas} replicas (gradient_accumulation_steps), "
+                "each in accumulators of its own, of which those of one are captured"
+            )
     for variable in model.trainable_variables:
         if variable.constraint is not None and find_rule(variable.constraint) is None:
             kind = type(variable.constraint).__name__

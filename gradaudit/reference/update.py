@@ -11,7 +11,14 @@ import numpy as np
 from gradaudit.numerics import Arithmetic
 from gradaudit.numerics.arithmetic import Array
 from gradaudit.records import Arrays
-from gradaudit.rules import ConstraintCall, UpdateCall, find_rule, keyed
+from gradaudit.rules import (
+    ConstraintCall,
+    UpdateCall,
+    find_rule,
+    keyed,
+    moved_by,
+    single_optimizers,
+)
 from gradaudit.rules.optimizers.base import clipped, decayed, global_norm, moving_average
 
 Gradients = dict[str, np.ndarray | None]
@@ -22,17 +29,18 @@ def updated(
     variables: Sequence[Any],
     before: Arrays,
     replica_gradients: Sequence[Gradients],
-    learning_rate: float,
+    learning_rates: Sequence[float],
     arithmetic: Arithmetic,
 ) -> Iterator[dict[str, Array]]:
     """Yield the value after the step of each variable: one weight with its slots at a time.
 
     variables: the model's trainable Keras variables.
     before: those and the optimizer's, by the keys of `keyed`. replica_gradients: for each replica,
-        as `optimizer.apply` received them.
+        as `optimizer.apply` received them. learning_rates: one for each of `single_optimizers`.
     As keras/src/optimizers/base_optimizer.py and loss_scale_optimizer.py: gradients g / s for a
     loss scale s; under a LossScaleOptimizer a step with a gradient that is not finite is skipped
-    and halves s, and every `dynamic_growth_steps` finite ones in a row double it.
+    and halves s, and every `dynamic_growth_steps` finite ones in a row double it. A MultiOptimizer
+    counts the step and leaves the rest to the optimizers in it.
     """
     keys = {id(v): key for key, v in keyed(optimizer.variables).items()}
     inner, scale, finite = optimizer, getattr(optimizer, "loss_scale_factor", None), True
@@ -52,11 +60,16 @@ def updated(
             scale_key: arithmetic.array(scale * factor, "float32"),
             count_key: arithmetic.array(counted, "float64"),
         }
-    if finite:
-        step = _Step(
-            inner, keys, before, tuple(replica_gradients), scale, learning_rate, arithmetic
-        )
-        for after in step.run(variables):
+    if finite and isinstance(inner, keras.optimizers.MultiOptimizer):
+        count_key = keys[id(inner.iterations)]
+        written.add(count_key)
+        yield {count_key: arithmetic.array(before[count_key] + 1, "float64")}
+    for single, rate in zip(single_optimizers(inner), learning_rates, strict=True):
+        own = [v for v in variables if moved_by(inner, v) is single]
+        if not (finite and own):
+            continue
+        step = _Step(single, keys, before, tuple(replica_gradients), scale, rate, arithmetic)
+        for after in step.run(own):
             # What all weights share is derived with each of them.
             new = {key: value for key, value in after.items() if key not in written}
             written |= new.keys()
@@ -64,6 +77,16 @@ def updated(
     for key, variable in [*((v.path, v) for v in variables), *keyed(optimizer.variables).items()]:
         if key not in written:
             yield {key: arithmetic.array(before[key], _float(variable))}
+
+
+def takes_parts(optimizer: Any, variable: Any) -> bool:
+    """Return whether a step with a sparse gradient depends on the parts that it comes in.
+
+    Keras 3 does not add what `tf.IndexedSlices` hold for an index more than once: a² + b² is then
+    the square of a + b, parts are clipped one by one, and each rounds by itself. Accumulators make
+    the gradient dense first.
+    """
+    return not moved_by(optimizer, variable).gradient_accumulation_steps
 
 
 def _float(variable: Any) -> str:

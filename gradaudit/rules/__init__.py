@@ -15,7 +15,7 @@ from gradaudit.rules.calls import (
     apply_activation,
 )
 from gradaudit.rules.registry import Case, Rule, all_rules, find_rule, rule
-from gradaudit.rules.variables import keyed
+from gradaudit.rules.variables import keyed, moved_by, single_optimizers
 
 __all__ = [
     "ActivationCall",
@@ -30,5 +30,7 @@ __all__ = [
     "apply_activation",
     "find_rule",
     "keyed",
+    "moved_by",
     "rule",
+    "single_optimizers",
 ]

@@ -1,7 +1,9 @@
-"""Names of variables."""
+"""Names of variables, and the optimizers that move them."""
 
 from collections.abc import Iterable
 from typing import Any
+
+import keras
 
 
 def keyed(variables: Iterable[Any]) -> dict[str, Any]:
@@ -17,3 +19,21 @@ def keyed(variables: Iterable[Any]) -> dict[str, Any]:
             key = f"{variable.path}#{count}"
         found[key] = variable
     return found
+
+
+def single_optimizers(optimizer: Any) -> list[Any]:
+    """Return the optimizers that make the updates: one, or those within a MultiOptimizer."""
+    if isinstance(optimizer, keras.optimizers.LossScaleOptimizer):
+        return single_optimizers(optimizer.inner_optimizer)
+    if isinstance(optimizer, keras.optimizers.MultiOptimizer):
+        return list(optimizer.optimizers)
+    return [] if optimizer is None else [optimizer]
+
+
+def moved_by(optimizer: Any, variable: Any) -> Any:
+    """Return which of the `single_optimizers` moves a variable."""
+    if isinstance(optimizer, keras.optimizers.LossScaleOptimizer):
+        return moved_by(optimizer.inner_optimizer, variable)
+    if isinstance(optimizer, keras.optimizers.MultiOptimizer):
+        return optimizer.optimizers[optimizer._var_to_optimizer_idx[optimizer._var_key(variable)]]
+    return optimizer

@@ -79,7 +79,7 @@ def test_gradients_under_loss_scaling_are_as_the_optimizer_receives_them():
 def test_the_learning_rate_of_a_schedule_is_that_of_the_step():
     schedule = keras.optimizers.schedules.ExponentialDecay(0.5, 1, 0.5)
     found = records(*model_and_data(keras.optimizers.SGD(schedule)), epochs=2)
-    assert [record.learning_rate for record in found] == [0.5, 0.25, 0.125, 0.0625]
+    assert [record.learning_rates for record in found] == [(0.5,), (0.25,), (0.125,), (0.0625,)]
 
 
 def test_records_do_not_change_when_training_goes_on():
@@ -137,9 +137,8 @@ def test_a_step_that_cannot_be_traced_leaves_the_variables_usable():
     assert np.isfinite(model.optimizer.variables[2].value.numpy()).all()
 
 
-def test_each_replica_has_its_record_and_the_gradients_of_all():
-    strategy = tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
-    with strategy.scope():
+def test_each_replica_has_its_record_and_the_gradients_of_all(two_replicas):
+    with two_replicas.scope():
         model, x, y = model_and_data()
     first, second = records(model, x, y, batch_size=6)
     assert [first.replica, second.replica] == [0, 1]

@@ -12,8 +12,9 @@ def record(gradient, weight=None):
         step=3, epoch=1, x=np.ones((5, 2)), y=None, sample_weight=None,
         variables={"d/kernel": weight}, optimizer_variables={},
         variables_after={"d/kernel": weight - 0.5}, optimizer_variables_after={},
-        gradients={"d/kernel": gradient}, replica_gradients=(), applications=1,
-        loss=1.0, loss_scale=1.0, learning_rate=0.1, jit=False, tensorfloat32=False, capture_ms=1.0,
+        gradients={"d/kernel": gradient}, replica_gradients=(), repeating=frozenset(),
+        applications=1, loss=1.0, loss_scale=1.0, learning_rates=(0.1,), jit=False,
+        tensorfloat32=False, capture_ms=1.0,
     )  # fmt: skip
 
 

@@ -27,7 +27,7 @@ def page() -> str:
     for group, cells in CELLS.items():
         lines += ["", f"## {group}", "", "| cell | gradient | update |", "|---|---|---|"]
         lines += [
-            f"| {cell.name} | {_judged(cell.gradient)} | {_judged(cell.update)}{_first(cell)} |"
+            f"| {cell.name} | {_judged(cell.gradient)} | {_judged(cell.update)}{_not_all(cell)} |"
             for cell in cells
         ]
     return "\n".join(lines) + "\n"
@@ -37,5 +37,7 @@ def _judged(reason: str) -> str:
     return f"unjudged: … {reason} …" if reason else "judged"
 
 
-def _first(cell: Cell) -> str:
-    return f"; in the first step unjudged: … {cell.first_update} …" if cell.first_update else ""
+def _not_all(cell: Cell) -> str:
+    if cell.first_update:
+        return f"; in the first step unjudged: … {cell.first_update} …"
+    return f"; for some weights unjudged: … {cell.some_update} …" if cell.some_update else ""

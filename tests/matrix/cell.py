@@ -17,6 +17,7 @@ class Cell:
     train: trains it with a list of callbacks; returns what must not depend on the audit.
     gradient, update: words of the reason why that stage is unjudged; empty where it is judged.
     first_update: words of the reason why the update of the first step is unjudged.
+    some_update: words of the reason why the update of some of the weights is.
     warns: a pattern of the warnings that Keras itself gives.
     """
 
@@ -26,6 +27,7 @@ class Cell:
     gradient: str = ""
     update: str = ""
     first_update: str = ""
+    some_update: str = ""
     warns: str = ""
 
 

@@ -43,6 +43,12 @@ def with_dropout(**options):
     return lambda: classifier(dense(5), layers.Dropout(0.3, seed=5), **options)
 
 
+def several_optimizers():
+    chosen = optimizers.OptimizerMap(Adam(0.01))
+    chosen[".*bias"] = SGD(0.1)
+    return optimizers.MultiOptimizer(chosen)
+
+
 def fit_again(model, callbacks):
     return [fitted()(model, callbacks), fitted()(model, callbacks)]
 
@@ -147,6 +153,7 @@ CELLS = (
             "Lion", "Lamb", "Adafactor", "Muon", "ScheduleFreeAdamW",
         )
     ),
+    Cell("MultiOptimizer", with_optimizer(several_optimizers), fitted()),
     Cell("loss_weights, a list", lambda: heads(loss_weights=[0.3, 2.0]), BOTH),
     Cell("loss_weights, by name", lambda: heads(loss_weights={"class": 0.3, "size": 2.0}), BOTH),
     Cell("categorical cross-entropy",

@@ -11,6 +11,7 @@ from matrix.cell import Cell, classes, classifier, dense, features, fitted, fitt
 
 @functools.cache
 def two_replicas():
+    """Return the strategy of a process; two of them would use the same keys of collectives."""
     return tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
 
 

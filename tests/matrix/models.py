@@ -248,16 +248,16 @@ def recurrent(*first):
     )
 
 
-def embedding(**options):
+def embedding(optimizer="sgd"):
     model = keras.Sequential(
         [
             keras.Input((4,)),
-            layers.Embedding(9, 3, **options),
+            layers.Embedding(9, 3),
             layers.Flatten(),
             dense(3, "softmax"),
         ]
     )
-    return compiled(model)
+    return compiled(model, optimizer=optimizer)
 
 
 def normalized(**options):
@@ -364,7 +364,10 @@ CELLS = (
     Cell("convolution", convolutional, IMAGES, gradient=NO_RULE),
     Cell("recurrence", recurrent, SERIES, gradient=NO_RULE),
     Cell("recurrence under a mask", lambda: recurrent(layers.Masking()), SERIES, gradient=NO_RULE),
-    Cell("embedding, sparse gradients", embedding, TOKENS, gradient=NO_RULE),
+    Cell("embedding, sparse gradients", embedding, TOKENS, gradient=NO_RULE,
+         some_update="tf.IndexedSlices with an index more than once"),
+    Cell("embedding, sparse gradients, Adam", lambda: embedding("adam"), TOKENS, gradient=NO_RULE,
+         some_update="tf.IndexedSlices with an index more than once"),
     Cell("a layer of one's own", lambda: classifier(dense(5), Doubling()), fitted(),
          gradient=NO_RULE),
     Cell("a weight that is one number, XLA",
