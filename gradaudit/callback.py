@@ -180,7 +180,7 @@ class GradientAudit(keras.callbacks.Callback):
         self._epoch_steps = 0
 
     def on_train_end(self, logs: Any = None) -> None:
-        self.close(self.verdict)
+        self._close(self.verdict)
         if self._workers > 1:
             try:
                 self._merge()
@@ -195,8 +195,8 @@ class GradientAudit(keras.callbacks.Callback):
             merge(parts, RunFolder(self._path, overwrite=True))
             self._say(1, f"the reports of {self._workers} workers are merged in {self._path}")
 
-    def close(self, verdict: str) -> None:
-        """Write run.json with its final verdict; to be called only where `fit` did not end."""
+    def _close(self, verdict: str) -> None:
+        """Put everything back, and write run.json with its final verdict."""
         if not self._running:
             return
         self._running = False
@@ -216,7 +216,7 @@ class GradientAudit(keras.callbacks.Callback):
 
     def _break_off(self, error: BaseException | None) -> None:
         by_exception = isinstance(error, Exception)
-        self.close("aborted" if by_exception else "interrupted")
+        self._close("aborted" if by_exception else "interrupted")
 
     def _restore(self) -> None:
         """Give the model its own train function back."""

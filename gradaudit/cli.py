@@ -375,7 +375,6 @@ def _fit(model: Any, x: Any, y: Any, epochs: int, batch_size: int, audit: "Gradi
         raise TrainingError(words) from error
     except KeyboardInterrupt:
         interrupted = True
-        audit.close("interrupted")
     finally:
         if progress.live.is_started:
             progress.stop()

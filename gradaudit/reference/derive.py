@@ -35,8 +35,8 @@ from gradaudit.rules.losses.reduction import reduce_losses, same_rank
 
 _IN_PARTS = (
     "the gradient came as tf.IndexedSlices with an index more than once, and Keras takes the parts "
-    "one by one (a² + b² for the square of a + b): the update is not that of the gradient, and that "
-    "of the parts is not derived, nor are the slots"
+    "one by one (a² + b² for the square of a + b): what the update and the slots must be is not "
+    "derived"
 )
 _FLOAT32 = Rounding(uniform=PRECISIONS["float32"])
 
