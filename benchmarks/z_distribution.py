@@ -36,7 +36,12 @@ def runs_of(precision: str, steps: int) -> pd.DataFrame:
         epochs = -(-steps // -(-len(x) // batch))
         with tempfile.TemporaryDirectory() as folder:
             model.fit(
-                x, y, batch_size=batch, epochs=epochs, verbose=0, callbacks=[GradientAudit(folder)]
+                x,
+                y,
+                batch_size=batch,
+                epochs=epochs,
+                verbose=0,
+                callbacks=[GradientAudit(folder, verbose=0)],
             )
             run = load(folder)
         table = run.weights[["step", "stage", "path", "z", "verdict"]].assign(

@@ -107,6 +107,8 @@ class GradientAudit(keras.callbacks.Callback):
         self._judge: Judge | None = None
         self._worker, self._workers = 0, 1
         self._running = False
+        self._capture: Capture | None = None
+        self._keras_function: Any = None
         self._epoch = self._epoch_start = self._epoch_steps = self._step = 0
         self._capture_s = 0.0
 
@@ -133,8 +135,7 @@ class GradientAudit(keras.callbacks.Callback):
                 "this GradientAudit has audited another model. Expected one for each model: make "
                 "another one, with another folder."
             )
-        self._judge.forget()
-        self._capture = Capture(self.model)
+        self._keras_function = self._capture = None
         self._running = True
         self._unwatch = when_fit_breaks_off(self.model, self._break_off)
         self._budget.start()
@@ -168,8 +169,7 @@ class GradientAudit(keras.callbacks.Callback):
         selected = any(self._selection.step(self._step + i, batch + i) for i in steps)
         if selected and self._budget.allows():
             self.model.make_train_function()  # as fit has done, but not who calls train_on_batch
-            self._keras_function = self.model.train_function
-            vars(self.model)["train_function"] = self._audited_execution
+            self._stand_in_for(self.model.train_function)
 
     def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
         known = (self.params or {}).get("steps")
@@ -214,6 +214,18 @@ class GradientAudit(keras.callbacks.Callback):
             1, f"{verdict.upper()}, {self.audited_steps} steps audited. Report: {self._folder.path}"
         )
 
+    def _stand_in_for(self, train_function: Any) -> None:
+        if isinstance(getattr(train_function, "__self__", None), GradientAudit):
+            raise UsageError(
+                "two GradientAudits are to audit the same step. Expected one: leave the other out "
+                "of the callbacks, or give the two different steps."
+            )
+        if train_function is not self._keras_function:  # the first one, or one that was made anew
+            self._keras_function = train_function
+            self._capture = None
+            self._judge.forget()
+        vars(self.model)["train_function"] = self._audited_execution
+
     def _break_off(self, error: BaseException | None) -> None:
         by_exception = isinstance(error, Exception)
         self._close("aborted" if by_exception else "interrupted")
@@ -227,6 +239,7 @@ class GradientAudit(keras.callbacks.Callback):
         """Stand in for Keras's train function: run its steps one by one, and judge each."""
         self._restore()
         try:
+            self._capture = self._capture or Capture(self.model)
             iterator = self._capture.trace(iterator)
         except (StopIteration, tf.errors.OutOfRangeError):
             raise

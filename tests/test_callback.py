@@ -628,3 +628,46 @@ def test_a_fault_is_raised_where_failures_are(tmp_path, monkeypatch):
     monkeypatch.setattr("gradaudit.compare.score._scores", broken)
     with pytest.raises(Broken):
         fitted(GradientAudit(tmp_path, on_fail="raise", verbose=0))
+
+
+def test_two_audits_of_the_same_step_are_refused_and_leave_no_trace(tmp_path):
+    model = iris()
+    own = model.make_train_function() or model.train_function
+    audits = [GradientAudit(tmp_path / name, verbose=0) for name in "ab"]
+    x, y = NETS["iris"].data["iris"]()
+    with pytest.raises(UsageError, match="two GradientAudits are to audit the same step"):
+        model.fit(x, y, verbose=0, callbacks=audits)
+    assert model.train_function is own
+    audits = [
+        GradientAudit(tmp_path / "c", steps=(0, 2), verbose=0),
+        GradientAudit(tmp_path / "d", steps=(1,), verbose=0),
+    ]
+    model.fit(x, y, 50, verbose=0, callbacks=audits)
+    assert [list(load(tmp_path / name).steps["step"]) for name in "cd"] == [[0, 2], [1]]
+    assert model.train_function is own
+
+
+class Unfreezing(keras.callbacks.Callback):
+    def on_epoch_begin(self, epoch, logs=None):
+        self.model.layers[0].trainable = epoch > 0
+        self.model.make_train_function(force=True)
+
+
+def test_a_train_function_that_is_made_anew_within_fit_is_followed(tmp_path):
+    def trained(callbacks):
+        keras.utils.set_random_seed(0)
+        layers = [keras.layers.Dense(4, "tanh", name="first"), keras.layers.Dense(3, "softmax")]
+        model = keras.Sequential([keras.Input((4,)), *layers])
+        model.compile("sgd", "categorical_crossentropy")
+        model.optimizer.build(model.trainable_variables)
+        x, y = NETS["iris"].data["iris"]()
+        model.fit(x, y, 50, 2, verbose=0, callbacks=[Unfreezing(), *callbacks])
+        return [v.value.numpy() for v in model.variables]
+
+    expected = trained([])
+    for mine, right in zip(trained([GradientAudit(tmp_path, verbose=0)]), expected, strict=True):
+        np.testing.assert_array_equal(mine, right)
+    run = load(tmp_path)
+    assert run.verdict == "pass"
+    first = run.tensors[run.tensors["layer"].str.endswith("first")]
+    assert set(first["step"]) == {3, 4, 5}

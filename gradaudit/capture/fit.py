@@ -24,7 +24,8 @@ def when_fit_breaks_off(model: keras.Model, call: Callable[[BaseException | None
     iterator = _epoch_iterator(model)
     finalizer = weakref.finalize(model if iterator is None else iterator, call, None)
     if iterator is not None:
-        vars(iterator)["catch_stop_iteration"] = _watched(weakref.ref(iterator), call)
+        present = vars(iterator).get("catch_stop_iteration")  # that of another audit
+        vars(iterator)["catch_stop_iteration"] = _watched(weakref.ref(iterator), present, call)
     return finalizer.detach
 
 
@@ -40,12 +41,14 @@ def _epoch_iterator(model: keras.Model) -> EpochIterator | None:
     return None
 
 
-def _watched(owner: weakref.ref, call: Callable[[BaseException | None], None]) -> Callable:
+def _watched(
+    owner: weakref.ref, present: Callable | None, call: Callable[[BaseException | None], None]
+) -> Callable:
     @contextmanager
     def catch_stop_iteration() -> Iterator[None]:
-        iterator = owner()
+        iterator = owner()  # a reference of its own would keep the iterator, and the data, alive
         try:
-            with type(iterator).catch_stop_iteration(iterator):
+            with present() if present else type(iterator).catch_stop_iteration(iterator):
                 yield
         except BaseException as error:
             call(error)

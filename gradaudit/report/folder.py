@@ -100,7 +100,9 @@ class RunFolder:
 @contextmanager
 def uninterrupted() -> Iterator[None]:
     """Hold back a Ctrl-C until the rows of a step are whole, in every table."""
-    if threading.current_thread() is not threading.main_thread():
+    handler = signal.getsignal(signal.SIGINT)
+    # Only the main thread may hold a signal back, and only one that Python handles.
+    if threading.current_thread() is not threading.main_thread() or handler is None:
         yield
         return
     held: list[int] = []
