@@ -1,5 +1,6 @@
 """`GradientAudit`, the Keras callback: the one place that knows the order of things."""
 
+import math
 import os
 import sys
 import time
@@ -13,6 +14,7 @@ import tensorflow as tf
 from gradaudit.capture import (
     Capture,
     environment,
+    peeked,
     uncaptured,
     wait_for_all,
     when_fit_breaks_off,
@@ -109,7 +111,8 @@ class GradientAudit(keras.callbacks.Callback):
         self._running = False
         self._capture: Capture | None = None
         self._keras_function: Any = None
-        self._epoch = self._epoch_start = self._epoch_steps = self._step = 0
+        self._epoch = self._epoch_start = self._epoch_steps = self._batch = self._step = 0
+        self._short: int | None = None
         self._capture_s = 0.0
 
     @property
@@ -164,7 +167,7 @@ class GradientAudit(keras.callbacks.Callback):
         self._epoch = epoch
 
     def on_train_batch_begin(self, batch: int, logs: Any = None) -> None:
-        self._step = self._epoch_start + batch
+        self._batch, self._step = batch, self._epoch_start + batch
         steps = range(self.model.steps_per_execution)
         selected = any(self._selection.step(self._step + i, batch + i) for i in steps)
         if selected and self._budget.allows():
@@ -172,12 +175,17 @@ class GradientAudit(keras.callbacks.Callback):
             self._stand_in_for(self.model.train_function)
 
     def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
+        self._epoch_steps = min(batch + 1, self._steps_of_epoch)
+
+    @property
+    def _steps_of_epoch(self) -> float:
+        """Number of steps in the epoch, as far as it is known: its last execution may be short."""
         known = (self.params or {}).get("steps")
-        self._epoch_steps = min(batch + 1, known or batch + 1)
+        return min(known or math.inf, self._short or math.inf)
 
     def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
-        self._epoch_start += self._epoch_steps
-        self._epoch_steps = 0
+        self._epoch_start += min(self._epoch_steps, self._steps_of_epoch)
+        self._epoch_steps, self._short = 0, None
 
     def on_train_end(self, logs: Any = None) -> None:
         self._close(self.verdict)
@@ -227,8 +235,10 @@ class GradientAudit(keras.callbacks.Callback):
         vars(self.model)["train_function"] = self._audited_execution
 
     def _break_off(self, error: BaseException | None) -> None:
-        by_exception = isinstance(error, Exception)
-        self._close("aborted" if by_exception else "interrupted")
+        if isinstance(error, AuditFailure):
+            self._close(self.verdict)
+        else:
+            self._close("aborted" if isinstance(error, Exception) else "interrupted")
 
     def _restore(self) -> None:
         """Give the model its own train function back."""
@@ -238,11 +248,10 @@ class GradientAudit(keras.callbacks.Callback):
     def _audited_execution(self, iterator: Any) -> Any:
         """Stand in for Keras's train function: run its steps one by one, and judge each."""
         self._restore()
+        data, iterator = peeked(iterator)
         try:
             self._capture = self._capture or Capture(self.model)
-            iterator = self._capture.trace(iterator)
-        except (StopIteration, tf.errors.OutOfRangeError):
-            raise
+            self._capture.trace(data, iterator)
         except UnsupportedModelError as error:
             return self._unaudited_execution(iterator, str(error))
         except Exception as error:
@@ -256,6 +265,7 @@ class GradientAudit(keras.callbacks.Callback):
             except (StopIteration, tf.errors.OutOfRangeError):
                 if number == 0:
                     raise
+                self._short = self._batch + number
                 break
             self._audit(seen, self._step + number)
             self._budget.spend(time.perf_counter() - start)
@@ -264,7 +274,8 @@ class GradientAudit(keras.callbacks.Callback):
     def _unaudited_execution(self, iterator: Any, reason: str) -> Any:
         """Run Keras's own function, where the sibling of its step cannot be compiled."""
         logs = self._keras_function(iterator)
-        for number in range(self.model.steps_per_execution):
+        steps = min(self.model.steps_per_execution, self._steps_of_epoch - self._batch)
+        for number in range(int(steps)):
             self._record_unjudged(self._step + number, reason)
         return logs
 
@@ -341,7 +352,7 @@ class GradientAudit(keras.callbacks.Callback):
                 "rows_per_tensor": self._rows_per_tensor,
             },
             "coverage": {
-                "steps_trained": self._epoch_start + self._epoch_steps,
+                "steps_trained": self._epoch_start + min(self._epoch_steps, self._steps_of_epoch),
                 "steps_audited": tally.steps,
             },
             "overhead": {

@@ -60,10 +60,11 @@ def check(
         )
     judge = Judge(model, Selection(layers=layers).weight, threshold, rows_per_tensor, _raise)
     capture = Capture(model)
-    batch = capture.trace(iter([(x, y, sample_weight)]))
+    batch = (x, y, sample_weight)
+    capture.trace(batch, iter([batch]))
     before = [(v, v.value.numpy()) for v in (*model.variables, *_optimizer_variables(model))]
     try:
-        _, seen = capture.run(batch)
+        _, seen = capture.run(iter([batch]))
         (record,) = capture.records(seen, step=0, epoch=0)
     finally:
         for variable, value in before:

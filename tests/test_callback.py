@@ -1,6 +1,7 @@
 """The callback in real fits: the three nets in every mode, and planted faults."""
 
 import json
+import warnings
 
 import keras
 import numpy as np
@@ -558,7 +559,7 @@ def test_a_failure_is_raised_where_that_is_asked_for(tmp_path):
         fitted(audit, wrong_iris())
     run = load(tmp_path)
     assert list(run.steps["verdict"]) == ["fail"]
-    assert run.verdict == "aborted"
+    assert run.verdict == "fail"
 
 
 def test_what_is_printed(tmp_path, capsys):
@@ -671,3 +672,38 @@ def test_a_train_function_that_is_made_anew_within_fit_is_followed(tmp_path):
     assert run.verdict == "pass"
     first = run.tensors[run.tensors["layer"].str.endswith("first")]
     assert set(first["step"]) == {3, 4, 5}
+
+
+@pytest.mark.parametrize("known", [True, False])
+def test_steps_are_counted_where_the_last_execution_is_short(tmp_path, known):
+    x, y = NETS["iris"].data["iris"]()
+    data = tf.data.Dataset.from_tensor_slices((x, y)).batch(50)
+    if not known:
+        data = data.filter(lambda x, y: True)
+    model = iris()
+    model.compile("sgd", "categorical_crossentropy", steps_per_execution=2)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", ".*ran out of data")
+        model.fit(
+            data, epochs=3, verbose=0, callbacks=[GradientAudit(tmp_path, verbose=0)], shuffle=False
+        )
+    run = load(tmp_path)
+    assert list(run.steps["step"]) == list(range(9))
+    assert run.run["coverage"] == {"steps_trained": 9, "steps_audited": 9}
+
+
+def test_train_on_batch_goes_on_where_its_step_cannot_be_captured(tmp_path, monkeypatch):
+    monkeypatch.setattr("gradaudit.capture.step._copy", broken)
+    model, audit = iris(), GradientAudit(tmp_path, verbose=0)
+    x, y = NETS["iris"].data["iris"]()
+    callbacks = keras.callbacks.CallbackList([audit], model=model)
+    callbacks.on_train_begin()
+    losses = []
+    for step in range(3):
+        callbacks.on_train_batch_begin(step)
+        losses.append(float(model.train_on_batch(x, y)))
+        callbacks.on_train_batch_end(step)
+    callbacks.on_train_end()
+    assert losses[0] > losses[1] > losses[2]
+    run = load(tmp_path)
+    assert list(run.steps["verdict"]) == ["unjudged"] * 3

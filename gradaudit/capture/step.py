@@ -1,6 +1,7 @@
 """Keras's own train step with a second output: what went in, and the gradients it applied."""
 
 import functools
+import itertools
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -19,6 +20,18 @@ from gradaudit.records import Arrays, StepRecord
 from gradaudit.rules import keyed, single_optimizers
 
 _ITERATORS = (tf.data.Iterator, tf.distribute.DistributedIterator)
+
+
+def peeked(iterator: Any) -> tuple[Any, Any]:
+    """Return the next batch, or what is known of it, and an iterator that is still to give it.
+
+    Raises:
+        StopIteration: a Python iterator has ended.
+    """
+    if isinstance(iterator, _ITERATORS):
+        return iterator.element_spec, iterator
+    data = next(iterator)
+    return data, itertools.chain([data], iterator)
 
 
 class Capture:
@@ -40,26 +53,23 @@ class Capture:
         self._replica = threading.local()  # a strategy traces each replica in a thread of its own
         self._compile()
 
-    def trace(self, iterator: Any) -> Any:
-        """Compile the step for the next batch; return the iterator to run it on.
+    def trace(self, data: Any, iterator: Any) -> None:
+        """Compile the step for the next batch, which `peeked` has seen.
 
         Nothing is run yet: what fails here has not touched the training.
 
         Raises:
-            StopIteration: a Python iterator has ended.
             UnsupportedModelError: what the first step makes cannot be known before.
             Exception: whatever stops the step from being traced with further outputs.
         """
-        streamed = isinstance(iterator, _ITERATORS)
-        data = _without_optionals(iterator.element_spec if streamed else next(iterator))
-        iterator = iterator if streamed else iter([data])
+        data = _without_optionals(data)
         self._build(data)
-        if not self._model.run_eagerly:
-            if streamed and self._model.steps_per_execution == 1:
-                self._on_iterator.get_concrete_function(iterator)
-            else:
-                self._on_data.get_concrete_function(data)
-        return iterator
+        if self._model.run_eagerly:
+            return
+        if isinstance(iterator, _ITERATORS) and self._model.steps_per_execution == 1:
+            self._on_iterator.get_concrete_function(iterator)
+        else:
+            self._on_data.get_concrete_function(data)
 
     def run(self, iterator: Any) -> tuple[Any, dict[str, Any]]:
         """Train on the next batch; return the logs for Keras, and what `records` needs.
@@ -69,7 +79,7 @@ class Capture:
         """
         start = time.perf_counter()
         if not isinstance(iterator, _ITERATORS):
-            seen = self._on_data(next(iterator))
+            seen = self._on_data(_without_optionals(next(iterator)))
         elif self._model.steps_per_execution == 1:
             seen = self._on_iterator(iterator)
         else:

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from gradaudit.capture import Capture, Replay, environment
+from gradaudit.capture import Capture, Replay, environment, peeked
 
 
 def model_and_data(optimizer="sgd", **compile_options):
@@ -27,7 +27,9 @@ def records(model, x, y, batch_size=4, weight=None, epochs=1):
             self.model.train_function = self.run
 
         def run(self, iterator):
-            logs, seen = self.capture.run(self.capture.trace(iterator))
+            data, iterator = peeked(iterator)
+            self.capture.trace(data, iterator)
+            logs, seen = self.capture.run(iterator)
             found.extend(self.capture.records(seen, len(found), 0))
             return logs
 
@@ -131,7 +133,7 @@ def test_a_step_that_cannot_be_traced_leaves_the_variables_usable():
 
     vars(model)["train_step"] = failing
     with pytest.raises(ValueError, match="not today"):
-        capture.trace(iter([(x, y)]))
+        capture.trace((x, y), iter([(x, y)]))
     del vars(model)["train_step"]
     model.fit(x, y, verbose=0)
     assert np.isfinite(model.optimizer.variables[2].value.numpy()).all()
