@@ -13,6 +13,7 @@ import tensorflow as tf
 
 from gradaudit.capture import (
     Capture,
+    batches_of_epoch,
     environment,
     peeked,
     uncaptured,
@@ -20,7 +21,12 @@ from gradaudit.capture import (
     when_fit_breaks_off,
     worker,
 )
-from gradaudit.errors import AuditFailure, UnsupportedModelError, UsageError
+from gradaudit.errors import (
+    AuditFailure,
+    GradauditError,
+    UnsupportedModelError,
+    UsageError,
+)
 from gradaudit.judge import Judge
 from gradaudit.records import Comparison
 from gradaudit.report import RunFolder, merge, uninterrupted
@@ -112,8 +118,12 @@ class GradientAudit(keras.callbacks.Callback):
         self._capture: Capture | None = None
         self._keras_function: Any = None
         self._epoch = self._epoch_start = self._epoch_steps = self._batch = self._step = 0
+        self._batches: int | None = None
         self._short: int | None = None
         self._capture_s = 0.0
+        self._left_to_another = 0
+        self._told: set[str] = set()
+        self._apart: list[float] = []
 
     @property
     def verdict(self) -> str:
@@ -131,25 +141,45 @@ class GradientAudit(keras.callbacks.Callback):
         return 0 if self._judge is None else self._judge.tally.steps
 
     def on_train_begin(self, logs: Any = None) -> None:
-        if self._judge is None:
+        if self._running:  # the last fit broke off between two epochs
+            self._close("interrupted")
+        self._end_epoch()
+        try:
             self._begin()
+        except GradauditError:
+            raise
+        except Exception as error:
+            if self._on_fail == "raise":
+                raise
+            _print(f"warning: nothing is audited, {type(error).__name__} at the beginning: {error}")
+            return
+        self._running = True
+
+    def _begin(self) -> None:
+        if self._judge is None:
+            self._begin_report()
         elif self._audited is not self.model:
             raise UsageError(
                 "this GradientAudit has audited another model. Expected one for each model: make "
                 "another one, with another folder."
             )
         self._keras_function = self._capture = None
-        self._running = True
+        self._batches = batches_of_epoch(self.model)
         self._unwatch = when_fit_breaks_off(self.model, self._break_off)
         self._budget.start()
 
-    def _begin(self) -> None:
+    def _begin_report(self) -> None:
         self._worker, self._workers = worker(self.model.distribute_strategy)
         if self._workers > 1 and self._budget.share is not None:
             raise UsageError(
                 "budget is given, and several workers train together. Expected all of them to "
                 "audit the same steps, which their own clocks cannot tell. Choose with every, "
                 "steps or first."
+            )
+        if self._workers > 1 and self._on_fail != "record":
+            raise UsageError(
+                f"on_fail is {self._on_fail!r}, and several workers train together: one of them "
+                "that ends by itself leaves the others waiting. Expected on_fail='record'."
             )
         self._audited = self.model
         self._folder = RunFolder(self._path, self._overwrite)
@@ -168,6 +198,8 @@ class GradientAudit(keras.callbacks.Callback):
 
     def on_train_batch_begin(self, batch: int, logs: Any = None) -> None:
         self._batch, self._step = batch, self._epoch_start + batch
+        if not self._running:
+            return
         steps = range(self.model.steps_per_execution)
         selected = any(self._selection.step(self._step + i, batch + i) for i in steps)
         if selected and self._budget.allows():
@@ -180,15 +212,17 @@ class GradientAudit(keras.callbacks.Callback):
     @property
     def _steps_of_epoch(self) -> float:
         """Number of steps in the epoch, as far as it is known: its last execution may be short."""
-        known = (self.params or {}).get("steps")
-        return min(known or math.inf, self._short or math.inf)
+        return min(self._batches or math.inf, self._short or math.inf)
 
     def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
+        self._end_epoch()
+
+    def _end_epoch(self) -> None:
         self._epoch_start += min(self._epoch_steps, self._steps_of_epoch)
         self._epoch_steps, self._short = 0, None
 
     def on_train_end(self, logs: Any = None) -> None:
-        self._close(self.verdict)
+        self._close("finished")
         if self._workers > 1:
             try:
                 self._merge()
@@ -203,31 +237,35 @@ class GradientAudit(keras.callbacks.Callback):
             merge(parts, RunFolder(self._path, overwrite=True))
             self._say(1, f"the reports of {self._workers} workers are merged in {self._path}")
 
-    def _close(self, verdict: str) -> None:
-        """Put everything back, and write run.json with its final verdict."""
+    def _close(self, ended: str) -> None:
+        """Put everything back, and write run.json as it is at the end.
+
+        ended: "finished", "aborted" or "interrupted"; what is not finished has that as its verdict,
+            unless something failed.
+        """
         if not self._running:
             return
         self._running = False
         self._unwatch()
         self._restore()
+        verdict = self.verdict if ended == "finished" or self.verdict == "fail" else ended
         self._budget.stop()
         try:
             with uninterrupted():
-                self._folder.write_run({**self._run_json(), "verdict": verdict})
+                run = {**self._run_json(), "verdict": verdict, "ended": ended}
+                self._folder.write_run(run)
         except Exception as error:
             self._judge.fault(error, "writing run.json")
         for words in self._budget.words():
-            self._say(1, f"left out {words}")
+            self._say(1, words)
         self._say(
             1, f"{verdict.upper()}, {self.audited_steps} steps audited. Report: {self._folder.path}"
         )
 
     def _stand_in_for(self, train_function: Any) -> None:
         if isinstance(getattr(train_function, "__self__", None), GradientAudit):
-            raise UsageError(
-                "two GradientAudits are to audit the same step. Expected one: leave the other out "
-                "of the callbacks, or give the two different steps."
-            )
+            self._left_to_another += 1
+            return
         if train_function is not self._keras_function:  # the first one, or one that was made anew
             self._keras_function = train_function
             self._capture = None
@@ -235,10 +273,7 @@ class GradientAudit(keras.callbacks.Callback):
         vars(self.model)["train_function"] = self._audited_execution
 
     def _break_off(self, error: BaseException | None) -> None:
-        if isinstance(error, AuditFailure):
-            self._close(self.verdict)
-        else:
-            self._close("aborted" if isinstance(error, Exception) else "interrupted")
+        self._close("aborted" if isinstance(error, Exception) else "interrupted")
 
     def _restore(self) -> None:
         """Give the model its own train function back."""
@@ -247,6 +282,7 @@ class GradientAudit(keras.callbacks.Callback):
 
     def _audited_execution(self, iterator: Any) -> Any:
         """Stand in for Keras's train function: run its steps one by one, and judge each."""
+        start = time.perf_counter()
         self._restore()
         data, iterator = peeked(iterator)
         try:
@@ -259,16 +295,15 @@ class GradientAudit(keras.callbacks.Callback):
             return self._unaudited_execution(iterator, reason)
         logs = None
         for number in range(self.model.steps_per_execution):
-            start = time.perf_counter()
             try:
-                logs, seen = self._capture.run(iterator)
+                logs, seen = self._capture.run(iterator, self._keras_function)
             except (StopIteration, tf.errors.OutOfRangeError):
                 if number == 0:
                     raise
                 self._short = self._batch + number
                 break
             self._audit(seen, self._step + number)
-            self._budget.spend(time.perf_counter() - start)
+        self._budget.spend(time.perf_counter() - start)
         return logs
 
     def _unaudited_execution(self, iterator: Any, reason: str) -> Any:
@@ -286,6 +321,7 @@ class GradientAudit(keras.callbacks.Callback):
             self._record_unjudged(step, self._judge.fault(error, f"reading step {step}"))
             return
         self._capture_s += sum(record.capture_ms for record in records) / 1e3
+        self._apart += [seen["apart"]] if seen.get("apart") else []
         for record in records:
             self._record(self._judge.judge(record))
 
@@ -298,14 +334,13 @@ class GradientAudit(keras.callbacks.Callback):
         self._record(comparison)
 
     def _record(self, comparison: Comparison) -> None:
-        first = self.audited_steps == 0
         with uninterrupted():
             failures = self._judge.add(comparison)
             try:
                 self._folder.append(comparison)
             except Exception as error:
                 self._judge.fault(error, f"writing step {comparison.step}")
-        self._tell(comparison, first, failures)
+        self._tell(comparison, failures)
         if failures and self._on_fail == "stop":
             self.model.stop_training = True
         if failures and self._on_fail == "raise":
@@ -318,10 +353,11 @@ class GradientAudit(keras.callbacks.Callback):
         if self._judge.faults == 1:
             _print(f"warning: {words}. The training goes on; run.json has the traceback.")
 
-    def _tell(self, comparison: Comparison, first: bool, failures: list[str]) -> None:
+    def _tell(self, comparison: Comparison, failures: list[str]) -> None:
         tally = self._judge.tally
-        if first:
-            for words in tally.unjudged_in_words():
+        for words in tally.unjudged_in_words():
+            if words not in self._told:
+                self._told.add(words)
                 self._say(1, f"cannot judge the {words}")
         if failures and len(failures) == tally.failed:
             self._say(1, f"FAIL {failures[0]}")
@@ -343,6 +379,17 @@ class GradientAudit(keras.callbacks.Callback):
             )
         left_out += tally.unjudged_in_words()
         left_out += self._selection.left_out() + self._budget.words()
+        if self._left_to_another:
+            left_out.append(
+                f"{self._left_to_another} selected steps that another GradientAudit of the same "
+                "fit audits"
+            )
+        if self._apart:
+            left_out.append(
+                f"the last digits of {len(self._apart)} steps: XLA computes them otherwise where "
+                "gradients are read, so what was judged differs from what was trained, by a "
+                f"relative {max(self._apart):.1e} at most"
+            )
         return {
             **self._judge.summary(),
             "options": {
@@ -350,6 +397,7 @@ class GradientAudit(keras.callbacks.Callback):
                 "budget": self._budget.share,
                 "on_fail": self._on_fail,
                 "rows_per_tensor": self._rows_per_tensor,
+                "verbose": self._verbose,
             },
             "coverage": {
                 "steps_trained": self._epoch_start + min(self._epoch_steps, self._steps_of_epoch),

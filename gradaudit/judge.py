@@ -94,6 +94,12 @@ class Judge:
     def _compare(self, record: StepRecord, reference: Reference) -> Comparison:
         return compare(record, reference, self._threshold, self._rows_per_tensor)
 
+    def _unjudged(self) -> list[str]:
+        paths = [v.path for v in self._model.trainable_variables]
+        if any(self._wanted(path) for path in paths):
+            return self.tally.unjudged_in_words()
+        return [f"no trainable weight is asked for, of {', '.join(paths[:9]) or 'none'}"]
+
     def summary(self) -> dict[str, Any]:
         """Return what run.json says of the verdicts."""
         tally = self.tally
@@ -105,6 +111,6 @@ class Judge:
             "threshold": self._threshold,
             "failed": tally.failed,
             "failures": tally.failures,
-            "unjudged": tally.unjudged_in_words(),
+            "unjudged": self._unjudged(),
             "faults": {"count": self.faults, "tracebacks": self._tracebacks},
         }

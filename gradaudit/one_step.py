@@ -42,7 +42,8 @@ def check(
         The report: `.verdict`, `.steps`, `.tensors`, `.weights`, `.run`, `.raise_for_failure()`.
 
     Raises:
-        UsageError: the model is not compiled, or is distributed over several replicas.
+        UsageError: the model is not compiled, or is distributed over several replicas; x is no
+            batch; no trainable weight is asked for.
 
     Example:
         >>> import gradaudit
@@ -58,13 +59,26 @@ def check(
             f"the model {model.name!r} is distributed over several replicas. Expected one replica. "
             "Audit it in fit, with GradientAudit."
         )
-    judge = Judge(model, Selection(layers=layers).weight, threshold, rows_per_tensor, _raise)
+    if isinstance(x, tf.data.Dataset):
+        raise UsageError(
+            "x is a tf.data.Dataset. Expected one batch of arrays or tensors, such as those of "
+            "next(iter(dataset))."
+        )
+    wanted = Selection(layers=layers).weight
+    if model.built and not any(wanted(v.path) for v in model.trainable_variables):
+        paths = ", ".join(v.path for v in model.trainable_variables) or "none"
+        raise UsageError(
+            f"no weight is asked for by layers={layers!r}. Expected an expression that is found in "
+            f"the layer of one of the model's trainable weights: {paths}."
+        )
+    judge = Judge(model, wanted, threshold, rows_per_tensor, _raise)
     capture = Capture(model)
     batch = (x, y, sample_weight)
     capture.trace(batch, iter([batch]))
-    before = [(v, v.value.numpy()) for v in (*model.variables, *_optimizer_variables(model))]
+    variables = (*model.variables, *model.metrics_variables, *_optimizer_variables(model))
+    before = [(v, v.value.numpy()) for v in variables]
     try:
-        _, seen = capture.run(iter([batch]))
+        _, seen = capture.run(iter([batch]), train_function=None)
         (record,) = capture.records(seen, step=0, epoch=0)
     finally:
         for variable, value in before:
@@ -104,8 +118,8 @@ def audit_gradients(
         There is no stage `update` in it.
 
     Raises:
-        UsageError: there are not as many gradients as variables, or a variable is not a trainable
-            one of the model.
+        UsageError: there are not as many gradients as variables, a variable is not a trainable
+            one of the model, or it was called within a tf.function.
 
     Example:
         >>> with tf.GradientTape() as tape:  # doctest: +SKIP
@@ -115,6 +129,11 @@ def audit_gradients(
         ...     loss_fn, model.trainable_variables, gradients, model=model, x=x, y=y
         ... ).raise_for_failure()
     """
+    if any(tf.is_symbolic_tensor(g) for g in gradients if g is not None):
+        raise UsageError(
+            "the gradients are symbolic: audit_gradients was called within a tf.function. Expected "
+            "numbers. Return the gradients from the function, and audit them outside of it."
+        )
     known = {v.path for v in model.trainable_variables}
     if len(variables) != len(gradients):
         raise UsageError(
@@ -147,6 +166,7 @@ def _compiled_with(loss_fn: Any, model: keras.Model, batch: tuple[Any, ...]) -> 
     """Return the same layers as a model that is compiled with a loss, and has no optimizer."""
     graph = graph_of(model)
     subject = keras.Model(graph._inputs_struct, graph._outputs_struct, name=model.name)
+    subject.dtype_policy = model.dtype_policy
     subject.compile(optimizer=None, loss=loss_fn)
     subject._symbolic_build(data_batch=batch)
     return subject

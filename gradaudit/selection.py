@@ -141,8 +141,8 @@ class Budget:
         training = max(self.elapsed_s - self.audit_s, 1e-9)
         reached = self.audit_s / training
         words = [
-            f"{self.passed_over} selected steps, for budget={self.share}: the audit took "
-            f"{reached:.1%} of the training's own time"
+            f"{self.passed_over} selected executions are left out for budget={self.share}: the "
+            f"audit took {reached:.1%} of the training's own time"
         ]
         if reached > self.share:
             words.append(

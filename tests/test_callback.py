@@ -1,5 +1,6 @@
 """The callback in real fits: the three nets in every mode, and planted faults."""
 
+import gc
 import json
 import warnings
 
@@ -523,7 +524,11 @@ def test_only_the_layers_that_are_chosen(tmp_path):
 def test_layers_that_no_weight_belongs_to_leave_nothing_judged(tmp_path):
     audit = GradientAudit(tmp_path, layers="encoder", verbose=0)
     fitted(audit)
-    assert audit.verdict == load(tmp_path).verdict == "unjudged"
+    run = load(tmp_path)
+    assert audit.verdict == run.verdict == "unjudged"
+    assert run.run["unjudged"] == [
+        "no trainable weight is asked for, of iris/output/kernel, iris/output/bias"
+    ]
 
 
 def test_a_budget_passes_over_steps_and_says_so(tmp_path, capsys):
@@ -532,7 +537,7 @@ def test_a_budget_passes_over_steps_and_says_so(tmp_path, capsys):
     run = load(tmp_path)
     assert list(run.steps["step"]) == [0]
     (words, more) = run.run["left_out"]
-    assert words.startswith("9 selected steps, for budget=1e-06: the audit took ")
+    assert words.startswith("9 selected executions are left out for budget=1e-06: the audit took ")
     assert "took more than the budget" in more
     assert run.run["options"]["budget"] == 1e-6
     assert words in capsys.readouterr().err
@@ -631,20 +636,18 @@ def test_a_fault_is_raised_where_failures_are(tmp_path, monkeypatch):
         fitted(GradientAudit(tmp_path, on_fail="raise", verbose=0))
 
 
-def test_two_audits_of_the_same_step_are_refused_and_leave_no_trace(tmp_path):
+def test_of_two_audits_the_first_takes_a_step_that_both_select(tmp_path):
     model = iris()
     own = model.make_train_function() or model.train_function
-    audits = [GradientAudit(tmp_path / name, verbose=0) for name in "ab"]
     x, y = NETS["iris"].data["iris"]()
-    with pytest.raises(UsageError, match="two GradientAudits are to audit the same step"):
-        model.fit(x, y, verbose=0, callbacks=audits)
-    assert model.train_function is own
     audits = [
         GradientAudit(tmp_path / "c", steps=(0, 2), verbose=0),
-        GradientAudit(tmp_path / "d", steps=(1,), verbose=0),
+        GradientAudit(tmp_path / "d", steps=(1, 2), verbose=0),
     ]
     model.fit(x, y, 50, verbose=0, callbacks=audits)
-    assert [list(load(tmp_path / name).steps["step"]) for name in "cd"] == [[0, 2], [1]]
+    first, second = (load(tmp_path / name) for name in "cd")
+    assert [list(run.steps["step"]) for run in (first, second)] == [[0, 2], [1]]
+    assert "1 selected steps that another GradientAudit" in second.run["left_out"][-1]
     assert model.train_function is own
 
 
@@ -690,6 +693,90 @@ def test_steps_are_counted_where_the_last_execution_is_short(tmp_path, known):
     run = load(tmp_path)
     assert list(run.steps["step"]) == list(range(9))
     assert run.run["coverage"] == {"steps_trained": 9, "steps_audited": 9}
+
+
+def test_executions_are_whole_where_steps_per_epoch_is_given(tmp_path):
+    """Keras then trains on 9 batches in an epoch of 8."""
+    x, y = NETS["iris"].data["iris"]()
+    data = tf.data.Dataset.from_tensor_slices((x, y)).repeat().batch(10)
+    model = iris()
+    model.compile("sgd", "categorical_crossentropy", steps_per_execution=3)
+    audit = GradientAudit(tmp_path, every=4, verbose=0)
+    model.fit(data, epochs=2, steps_per_epoch=8, verbose=0, shuffle=False, callbacks=[audit])
+    run = load(tmp_path)
+    assert run.run["coverage"]["steps_trained"] == int(model.optimizer.iterations.value) == 18
+    assert run.steps["step"].is_unique
+
+
+class Interrupting(keras.callbacks.Callback):
+    def on_train_batch_end(self, batch, logs=None):
+        if batch == 3:
+            raise KeyboardInterrupt
+
+
+def test_a_fit_after_one_that_broke_off_goes_on_counting(tmp_path):
+    model, audit = iris(), GradientAudit(tmp_path, verbose=0)
+    x, y = NETS["iris"].data["iris"]()
+    with pytest.raises(KeyboardInterrupt):
+        model.fit(x, y, 30, verbose=0, callbacks=[audit, Interrupting()])
+    assert load(tmp_path).verdict == "interrupted"
+    model.fit(x, y, 30, verbose=0, callbacks=[audit])
+    run = load(tmp_path)
+    assert run.verdict == "pass"
+    trained = int(model.optimizer.iterations.value)
+    assert list(run.steps["step"]) == list(range(len(run.steps)))
+    assert trained - 1 <= len(run.steps) <= trained  # the step that broke off may be counted
+
+
+def test_a_failure_stays_the_verdict_of_a_run_that_was_interrupted(tmp_path):
+    audit = GradientAudit(tmp_path, verbose=0)
+    x, y = NETS["iris"].data["iris"]()
+    with pytest.raises(KeyboardInterrupt):
+        wrong_iris().fit(x, y, 30, verbose=0, callbacks=[audit, Interrupting()])
+    run = load(tmp_path)
+    assert (run.verdict, run.run["ended"]) == ("fail", "interrupted")
+
+
+def test_an_old_exception_does_not_close_a_later_fit(tmp_path):
+    class Raising(keras.callbacks.Callback):
+        def on_epoch_end(self, epoch, logs=None):
+            raise Broken
+
+    model, audit = iris(), GradientAudit(tmp_path, verbose=0)
+    x, y = NETS["iris"].data["iris"]()
+    kept = None
+    try:
+        model.fit(x, y, 50, verbose=0, callbacks=[audit, Raising()])
+    except Broken as error:
+        kept = [error]  # as a notebook keeps the last one
+
+    class Freeing(keras.callbacks.Callback):
+        def on_train_batch_begin(self, batch, logs=None):
+            kept.clear()
+            gc.collect()
+
+    model.fit(x, y, 50, verbose=0, callbacks=[audit, Freeing()])
+    run = load(tmp_path)
+    assert run.verdict == audit.verdict == "pass"
+    assert list(run.steps["step"]) == list(range(6))
+
+
+def test_a_fault_at_the_beginning_leaves_the_training_alone(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr("gradaudit.callback.when_fit_breaks_off", broken)
+    audit = GradientAudit(tmp_path, verbose=0)
+    model = fitted(audit)
+    assert int(model.optimizer.iterations.value) == 10
+    assert audit.verdict == "unjudged"
+    assert "warning: nothing is audited, Broken" in capsys.readouterr().err
+
+
+def test_what_cannot_be_judged_is_told_when_it_first_comes_up(tmp_path, capsys):
+    model, audit = iris(), GradientAudit(tmp_path)
+    fitted(audit, model)
+    model.compile("sgd", lambda y, p: (y - p) ** 2)
+    fitted(audit, model)
+    printed = capsys.readouterr().err
+    assert printed.count("cannot judge the gradient of iris/output/kernel") == 1
 
 
 def test_train_on_batch_goes_on_where_its_step_cannot_be_captured(tmp_path, monkeypatch):

@@ -185,6 +185,7 @@ def test_the_choice_of_what_is_audited(gradaudit):
         "budget": 1000.0,
         "on_fail": "stop",
         "rows_per_tensor": 10_000,
+        "verbose": 0,
     }
     assert run["coverage"] == {"steps_trained": 4, "steps_audited": 3}
 

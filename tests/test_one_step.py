@@ -24,7 +24,8 @@ def batch(rows=20):
 
 
 def values(model):
-    return [np.array(v.value.numpy()) for v in (*model.variables, *model.optimizer.variables)]
+    variables = (*model.variables, *model.metrics_variables, *model.optimizer.variables)
+    return [np.array(v.value.numpy()) for v in variables]
 
 
 def wrong(layer, factor=2.0):
@@ -97,6 +98,10 @@ def test_only_the_layers_that_are_chosen():
 def test_a_model_that_cannot_be_checked_is_told(two_replicas):
     with pytest.raises(UsageError, match="is not compiled"):
         gradaudit.check(keras.Sequential([keras.Input((4,)), layers.Dense(3)]), *batch())
+    with pytest.raises(UsageError, match=r"no weight is asked for by layers='encoder'.*out/kernel"):
+        gradaudit.check(net(), *batch(), layers="encoder")
+    with pytest.raises(UsageError, match="Expected one batch of arrays"):
+        gradaudit.check(net(), tf.data.Dataset.from_tensor_slices(batch()).batch(4))
     with two_replicas.scope():
         model = net()
     with pytest.raises(UsageError, match="distributed over several replicas"):
@@ -207,3 +212,18 @@ def test_gradients_that_do_not_belong_to_the_model_are_told():
         gradaudit.audit_gradients("mse", model.trainable_variables, [None], **given)
     with pytest.raises(UsageError, match="no trainable variable of the model"):
         gradaudit.audit_gradients("mse", other.trainable_variables, [None] * 4, **given)
+
+
+def test_symbolic_gradients_are_told():
+    model = net()
+    x, y = batch()
+
+    @tf.function
+    def step():
+        gradients = tape_gradients(model, keras.losses.SparseCategoricalCrossentropy(), x, y)
+        gradaudit.audit_gradients(
+            "mse", model.trainable_variables, gradients, model=model, x=x, y=y
+        )
+
+    with pytest.raises(UsageError, match=r"called within a tf\.function"):
+        step()

@@ -62,7 +62,9 @@ def test_the_audit_stays_within_its_share_of_the_training():
     assert len(audited) == 49
     assert budget.passed_over == 1000 - 49
     (words,) = budget.words()
-    assert words.startswith("951 selected steps, for budget=0.05: the audit took 4.9%")
+    assert words.startswith(
+        "951 selected executions are left out for budget=0.05: the audit took 4.9%"
+    )
 
 
 def test_a_first_step_that_compiles_is_made_up_for():

@@ -5,7 +5,7 @@ gradients again on a kept batch, which audits another computation than the one t
 """
 
 from gradaudit.capture.environment import environment
-from gradaudit.capture.fit import when_fit_breaks_off
+from gradaudit.capture.fit import batches_of_epoch, when_fit_breaks_off
 from gradaudit.capture.replay import Replay
 from gradaudit.capture.step import Capture, peeked, to_numpy, uncaptured
 from gradaudit.capture.workers import wait_for_all, worker
@@ -13,6 +13,7 @@ from gradaudit.capture.workers import wait_for_all, worker
 __all__ = [
     "Capture",
     "Replay",
+    "batches_of_epoch",
     "environment",
     "peeked",
     "to_numpy",

@@ -29,6 +29,17 @@ def when_fit_breaks_off(model: keras.Model, call: Callable[[BaseException | None
     return finalizer.detach
 
 
+def batches_of_epoch(model: keras.Model) -> int | None:
+    """Return how many batches the running `fit` trains on in an epoch, where the data says it.
+
+    With `steps_per_epoch` the executions are whole, and may make more steps than that.
+    """
+    iterator = _epoch_iterator(model)
+    if iterator is None or iterator.steps_per_epoch:
+        return None
+    return iterator.num_batches
+
+
 def _epoch_iterator(model: keras.Model) -> EpochIterator | None:
     """Return the iterator over the training data in the frame of the `fit` that is running."""
     frame = sys._getframe()

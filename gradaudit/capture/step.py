@@ -45,6 +45,7 @@ class Capture:
 
     def __init__(self, model: keras.Model) -> None:
         self._model = model
+        self._jit = bool(model.jit_compile) and not model.run_eagerly
         self._strategy = model.distribute_strategy
         _, self._workers = worker(self._strategy)
         self._built = all(layer.built for layer in model._flatten_layers()) and getattr(
@@ -66,19 +67,26 @@ class Capture:
         self._build(data)
         if self._model.run_eagerly:
             return
-        if isinstance(iterator, _ITERATORS) and self._model.steps_per_execution == 1:
+        in_graph = isinstance(iterator, _ITERATORS) and self._model.steps_per_execution == 1
+        if in_graph and not self._jit:
             self._on_iterator.get_concrete_function(iterator)
-        else:
-            self._on_data.get_concrete_function(data)
+            return
+        self._variables = self._on_data.get_concrete_function(data).graph.variables
 
-    def run(self, iterator: Any) -> tuple[Any, dict[str, Any]]:
+    def run(self, iterator: Any, train_function: Callable | None) -> tuple[Any, dict[str, Any]]:
         """Train on the next batch; return the logs for Keras, and what `records` needs.
+
+        XLA arranges a computation by who uses its parts, so that a gradient which is read may be
+        rounded otherwise. Under XLA this step is therefore taken back, and `train_function`, which
+        is Keras's own, trains on the same batch from the same state; without one, it stays.
 
         Raises:
             StopIteration, tf.errors.OutOfRangeError: the data has ended, as for Keras's own.
         """
         start = time.perf_counter()
-        if not isinstance(iterator, _ITERATORS):
+        if self._jit:
+            seen = self._run_beside(iterator, train_function)
+        elif not isinstance(iterator, _ITERATORS):
             seen = self._on_data(_without_optionals(next(iterator)))
         elif self._model.steps_per_execution == 1:
             seen = self._on_iterator(iterator)
@@ -88,8 +96,30 @@ class Capture:
             if not batch.has_value():
                 raise StopIteration
             seen = self._on_data(_without_optionals(batch.get_value()))
+        seen.setdefault("after", self._after(len(seen["replicas"])))
         seen["capture_ms"] = (time.perf_counter() - start) * 1e3
         return seen["logs"], seen
+
+    def _run_beside(self, iterator: Any, train_function: Callable | None) -> dict[str, Any]:
+        data = next(iterator)
+        before = [(v, tf.identity(v)) for v in self._variables]
+        seen = self._on_data(_without_optionals(data))
+        if train_function is None:
+            return seen
+        seen["after"] = self._after(len(seen["replicas"]))
+        for variable, value in before:
+            variable.assign(value)
+        seen["logs"] = train_function(_once(data, iterator))
+        seen["apart"] = _apart(seen["after"], self._after(len(seen["replicas"])))
+        return seen
+
+    def _after(self, replicas: int) -> list[tuple[Arrays, Arrays]]:
+        """Return the values of the model's and of the optimizer's variables in each replica."""
+        both = _state(self._model), _slots(self._model)
+        return [
+            tuple(_values(variables, self._strategy, replica) for variables in both)
+            for replica in range(replicas)
+        ]
 
     def records(self, seen: dict[str, Any], step: int, epoch: int) -> list[StepRecord]:
         """Return the record of the step that has just run, one for each local replica."""
@@ -108,8 +138,8 @@ class Capture:
                 **{key: to_numpy(replica["batch"][key]) for key in ("x", "y", "sample_weight")},
                 variables=to_numpy(replica["variables"]),
                 optimizer_variables=to_numpy(replica["optimizer_variables"]),
-                variables_after=_values(_state(model), self._strategy, number),
-                optimizer_variables_after=_values(_slots(model), self._strategy, number),
+                variables_after=seen["after"][number][0],
+                optimizer_variables_after=seen["after"][number][1],
                 gradients=local[number],
                 replica_gradients=tuple(everywhere),
                 repeating=self._repeating(replica["indices"]),
@@ -117,7 +147,7 @@ class Capture:
                 loss=_number(replica.get("loss")),
                 loss_scale=float(replica["loss_scale"]),
                 learning_rates=tuple(float(rate) for rate in replica["learning_rates"]),
-                jit=bool(model.jit_compile) and not model.run_eagerly,
+                jit=self._jit,
                 tensorfloat32=_tensorfloat32(),
                 capture_ms=milliseconds,
                 replica=int(replica["replica"]),
@@ -371,6 +401,29 @@ def _of_each(gathered: dict[str, tf.Tensor], paths: list[str]) -> list[dict[str,
     ]
 
 
+def _once(data: Any, iterator: Any) -> Any:
+    """Return an iterator over one batch, for which Keras's function need not be compiled anew."""
+    spec = getattr(iterator, "element_spec", None)
+    optional = any(isinstance(part, tf.OptionalSpec) for part in tree.flatten(spec))
+    if not isinstance(iterator, tf.data.Iterator) or optional:
+        return iter([data])
+    return iter(tf.data.Dataset.from_generator(lambda: iter([data]), output_signature=spec))
+
+
+def _apart(found: list[tuple[Arrays, Arrays]], trained: list[tuple[Arrays, Arrays]]) -> float:
+    """Return the largest relative difference of a variable; 0 where all are equal to the bit."""
+    largest = 0.0
+    for mine, theirs in zip(found, trained, strict=True):
+        for one, other in zip(mine, theirs, strict=True):
+            for path, value in one.items():
+                if not np.array_equal(value, other[path], equal_nan=True):
+                    with np.errstate(all="ignore"):
+                        size = np.linalg.norm(np.asarray(other[path], np.float64))
+                        distance = np.linalg.norm(np.subtract(value, other[path], dtype=np.float64))
+                        largest = max(largest, float(distance / size) if size else np.inf)
+    return largest
+
+
 def _without_optionals(data: Any) -> Any:
     """Return data, or its spec, with None for what Keras takes as absent."""
     optional = (tf.experimental.Optional, tf.OptionalSpec)
@@ -381,9 +434,9 @@ def _count(applications: Any) -> int | None:
     return None if applications is None else int(applications)
 
 
-def _number(loss: tf.Tensor | None) -> float:
-    """Return a loss that is one number; NaN where there is none, or one for each sample."""
-    return float(loss) if loss is not None and loss.shape.rank == 0 else float("nan")
+def _number(loss: tf.Tensor | None) -> float | None:
+    """Return a loss that is one number; None where there is none, or one for each sample."""
+    return float(loss) if loss is not None and loss.shape.rank == 0 else None
 
 
 def _tensorfloat32() -> bool:

@@ -8,8 +8,10 @@ def worker(strategy: tf.distribute.Strategy) -> tuple[int, int]:
     resolver = strategy.cluster_resolver
     if resolver is None or not resolver.task_type:
         return 0, 1
-    workers = resolver.cluster_spec().as_dict().get(resolver.task_type, [])
-    return int(resolver.task_id), max(len(workers), 1)
+    cluster = resolver.cluster_spec().as_dict()
+    tasks = [(kind, i) for kind in ("chief", "worker") for i in range(len(cluster.get(kind, ())))]
+    task = (resolver.task_type, resolver.task_id)
+    return (tasks.index(task), len(tasks)) if task in tasks else (0, 1)
 
 
 def wait_for_all(strategy: tf.distribute.Strategy) -> None:

@@ -24,12 +24,13 @@ def records(model, x, y, batch_size=4, weight=None, epochs=1):
     class Recorder(keras.callbacks.Callback):
         def on_train_begin(self, logs=None):
             self.capture = Capture(self.model)
+            self.keras_function = self.model.train_function
             self.model.train_function = self.run
 
         def run(self, iterator):
             data, iterator = peeked(iterator)
             self.capture.trace(data, iterator)
-            logs, seen = self.capture.run(iterator)
+            logs, seen = self.capture.run(iterator, self.keras_function)
             found.extend(self.capture.records(seen, len(found), 0))
             return logs
 

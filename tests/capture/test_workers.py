@@ -8,8 +8,10 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import tensorflow as tf
 
 from gradaudit import load
+from gradaudit.capture import worker
 
 SCRIPT = Path(__file__).with_name("worker_script.py")
 
@@ -27,10 +29,10 @@ def free_ports():
 def train(*arguments):
     """Return what each of two workers prints."""
     cluster = {"worker": [f"127.0.0.1:{port}" for port in free_ports()]}
-    workers = []
+    processes = []
     for index in range(2):
         task = {"cluster": cluster, "task": {"type": "worker", "index": index}}
-        workers.append(
+        processes.append(
             subprocess.Popen(
                 [sys.executable, SCRIPT, *arguments],
                 env={**os.environ, "TF_CONFIG": json.dumps(task), "TF_CPP_MIN_LOG_LEVEL": "3"},
@@ -40,12 +42,27 @@ def train(*arguments):
             )
         )
     found = []
-    for worker in workers:
-        with worker:
-            out, err = worker.communicate(timeout=180)
-        assert worker.returncode == 0, err
+    for process in processes:
+        with process:
+            out, err = process.communicate(timeout=180)
+        assert process.returncode == 0, err
         found.append((out.splitlines(), err))
     return found
+
+
+class Strategy:
+    def __init__(self, cluster, kind, number):
+        self.cluster_resolver = tf.distribute.cluster_resolver.SimpleClusterResolver(
+            tf.train.ClusterSpec(cluster), task_type=kind, task_id=number
+        )
+
+
+def test_the_chief_is_the_first_of_the_workers():
+    cluster = {"chief": ["a:1"], "worker": ["b:1", "c:1"], "ps": ["d:1"]}
+    tasks = [("chief", 0), ("worker", 0), ("worker", 1)]
+    assert [worker(Strategy(cluster, *task)) for task in tasks] == [(0, 3), (1, 3), (2, 3)]
+    assert worker(Strategy({"worker": ["a:1"]}, "worker", 0)) == (0, 1)
+    assert worker(tf.distribute.get_strategy()) == (0, 1)
 
 
 def test_two_workers_are_undisturbed_and_the_first_merges_their_reports(tmp_path):
@@ -75,3 +92,4 @@ def test_two_workers_are_undisturbed_and_the_first_merges_their_reports(tmp_path
     np.testing.assert_array_equal(*moved)
     for lines in (first, second):
         assert lines[1].startswith("budget is given, and several workers train together.")
+        assert lines[2].startswith("on_fail is 'stop', and several workers train together")

@@ -38,9 +38,9 @@ history = model.fit(data, epochs=2, verbose=0, shuffle=False, callbacks=callback
 variables = [*model.variables, *model.optimizer.variables]
 print(json.dumps([history, [v.value.numpy().tolist() for v in variables]]))
 
-if callbacks:
+for options in ({"budget": 0.05}, {"on_fail": "stop"}) if callbacks else ():
     try:
-        budget = [GradientAudit(sys.argv[1] + "-2", budget=0.05)]
-        model.fit(data, verbose=0, shuffle=False, callbacks=budget)
+        refused = [GradientAudit(sys.argv[1] + "-2", **options)]
+        model.fit(data, verbose=0, shuffle=False, callbacks=refused)
     except UsageError as error:
         print(error)

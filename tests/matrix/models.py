@@ -234,12 +234,19 @@ def lora():
     return compiled(model)
 
 
-def convolutional():
-    return compiled(
-        keras.Sequential(
-            [keras.Input((6, 6, 1)), layers.Conv2D(2, 3), layers.Flatten(), dense(3, "softmax")]
-        )
-    )
+def convolutional(**options):
+    middle = [layers.Conv2D(6, 3), layers.GlobalAveragePooling2D()]
+    model = keras.Sequential([keras.Input((6, 6, 1)), *middle, dense(3, "softmax")])
+    return compiled(model, **options)
+
+
+def clipped(option, **others):
+    """Return options of compile under which XLA computes a gradient otherwise when it is read."""
+    return {
+        "optimizer": keras.optimizers.SGD(0.1, **{option: 0.1}),
+        "jit_compile": True,
+        **others,
+    }
 
 
 def recurrent(*first):
@@ -362,6 +369,15 @@ CELLS = (
              layers.LayerNormalization(), optimizer=keras.optimizers.SGD(0.1, clipnorm=0.1)
          ), fitted(), gradient=NO_RULE),
     Cell("convolution", convolutional, IMAGES, gradient=NO_RULE),
+    Cell("convolution, XLA, clipnorm", lambda: convolutional(**clipped("clipnorm")), IMAGES,
+         gradient=NO_RULE),
+    Cell("convolution, XLA, global_clipnorm", lambda: convolutional(**clipped("global_clipnorm")),
+         IMAGES, gradient=NO_RULE),
+    Cell("convolution, XLA, global_clipnorm, steps_per_execution=2",
+         lambda: convolutional(**clipped("global_clipnorm", steps_per_execution=2)), IMAGES,
+         gradient=NO_RULE),
+    Cell("batch normalization, XLA, clipnorm", lambda: normalized(**clipped("clipnorm"))(),
+         fitted(), gradient=NO_RULE),
     Cell("recurrence", recurrent, SERIES, gradient=NO_RULE),
     Cell("recurrence under a mask", lambda: recurrent(layers.Masking()), SERIES, gradient=NO_RULE),
     Cell("embedding, sparse gradients", embedding, TOKENS, gradient=NO_RULE,
