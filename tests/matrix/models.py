@@ -236,8 +236,13 @@ def lora():
 
 def convolutional(**options):
     middle = [layers.Conv2D(6, 3), layers.GlobalAveragePooling2D()]
-    model = keras.Sequential([keras.Input((6, 6, 1)), *middle, dense(3, "softmax")])
+    model = keras.Sequential([keras.Input((8, 8, 3)), *middle, dense(3, "softmax")])
     return compiled(model, **options)
+
+
+def wide_normalized(**options):
+    middle = [dense(30, "relu"), layers.BatchNormalization()]
+    return classifier(*middle, width=50, **options)
 
 
 def clipped(option, **others):
@@ -282,7 +287,8 @@ def regularized(**options):
     return lambda: classifier(dense(5, **options), dense(4))
 
 
-IMAGES = fitted(rng().standard_normal((20, 6, 6, 1)), classes())
+IMAGES = fitted(rng().standard_normal((32, 8, 8, 3)), classes(32))
+WIDE = fitted(rng().standard_normal((32, 50)), classes(32))
 SERIES = fitted(rng().standard_normal((20, 5, 2)), classes())
 TOKENS = fitted(rng().integers(0, 9, (20, 4)), classes())
 HEADS = fitted(features(), {"class": classes(), "size": features(width=2)})
@@ -376,8 +382,8 @@ CELLS = (
     Cell("convolution, XLA, global_clipnorm, steps_per_execution=2",
          lambda: convolutional(**clipped("global_clipnorm", steps_per_execution=2)), IMAGES,
          gradient=NO_RULE),
-    Cell("batch normalization, XLA, clipnorm", lambda: normalized(**clipped("clipnorm"))(),
-         fitted(), gradient=NO_RULE),
+    Cell("batch normalization, XLA, clipnorm", lambda: wide_normalized(**clipped("clipnorm")),
+         WIDE, gradient=NO_RULE),
     Cell("recurrence", recurrent, SERIES, gradient=NO_RULE),
     Cell("recurrence under a mask", lambda: recurrent(layers.Masking()), SERIES, gradient=NO_RULE),
     Cell("embedding, sparse gradients", embedding, TOKENS, gradient=NO_RULE,
