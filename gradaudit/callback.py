@@ -257,7 +257,7 @@ class GradientAudit(keras.callbacks.Callback):
         except Exception as error:
             self._judge.fault(error, "writing run.json")
         for words in self._budget.words():
-            self._say(1, words)
+            self._say(1, f"left out {words}")
         self._say(
             1, f"{verdict.upper()}, {self.audited_steps} steps audited. Report: {self._folder.path}"
         )

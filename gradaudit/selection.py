@@ -138,18 +138,14 @@ class Budget:
         """Return in words what the limit left out."""
         if self.share is None:
             return []
-        training = max(self.elapsed_s - self.audit_s, 1e-9)
-        reached = self.audit_s / training
-        words = [
-            f"{self.passed_over} selected executions are left out for budget={self.share}: the "
-            f"audit took {reached:.1%} of the training's own time"
-        ]
+        reached = self.audit_s / max(self.elapsed_s - self.audit_s, 1e-9)
+        words = (
+            f"{self.passed_over} selected executions, for budget={self.share}: the audit took "
+            f"{reached:.1%} of the training's own time"
+        )
         if reached > self.share:
-            words.append(
-                "the first audited step, which compiles, took more than the budget of a training "
-                "as short as this"
-            )
-        return words
+            words += ", since the first audited step compiles and the training was short"
+        return [words]
 
 
 def _whole(value: Any, least: int) -> bool:

@@ -8,6 +8,7 @@ from keras import tree
 
 from gradaudit.compare.diagnosis import diagnose
 from gradaudit.records import (
+    STAGES,
     Comparison,
     Estimate,
     Reference,
@@ -56,6 +57,7 @@ def compare(
             tape = after[path] - before[path] if path in after else None
         tensors.append(_unjudged(stage, path, tape, before[path], reason, rows_per_tensor))
 
+    tensors.sort(key=lambda each: STAGES.index(each.stage))
     judged = [each for each in tensors if not np.isnan(each.max_z)]
     worst = max(judged, key=lambda each: each.max_z, default=None)
     loss_reference, loss_z = np.nan, np.nan

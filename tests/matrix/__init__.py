@@ -12,6 +12,16 @@ CELLS: dict[str, tuple[Cell, ...]] = {
     "Company": company.CELLS,
 }
 
+NOTES = (
+    "- Two processes under MultiWorkerMirroredStrategy: `tests/capture/test_workers.py`. Keras",
+    "  3.15 cannot `fit` under it (github.com/keras-team/keras/issues/20585); the test's processes",
+    "  mend the two places where it fails, and both stages are judged.",
+    "- A callback that raises, data that fails, Ctrl-C: `tests/test_traces.py`.",
+    "- Each optimizer with each of its options over 50 steps: `tests/reference/test_update.py`.",
+    "- Not here, since Keras itself fails: MirroredStrategy with steps_per_execution above 1, with",
+    "  gradient_accumulation_steps, or with jit_compile on a CPU.",
+)
+
 
 def page() -> str:
     """Return the matrix as Markdown."""
@@ -30,6 +40,7 @@ def page() -> str:
             f"| {cell.name} | {_judged(cell.gradient)} | {_judged(cell.update)}{_not_all(cell)} |"
             for cell in cells
         ]
+    lines += ["", "## Beside the table", "", *NOTES]
     return "\n".join(lines) + "\n"
 
 
