@@ -78,7 +78,7 @@ def check(
     variables = (*model.variables, *model.metrics_variables, *_optimizer_variables(model))
     before = [(v, v.value.numpy()) for v in variables]
     try:
-        _, seen = capture.run(iter([batch]), train_function=None)
+        _, seen = capture.run(iter([batch]))
         (record,) = capture.records(seen, step=0, epoch=0)
     finally:
         for variable, value in before:

@@ -73,7 +73,9 @@ class Capture:
             return
         self._variables = self._on_data.get_concrete_function(data).graph.variables
 
-    def run(self, iterator: Any, train_function: Callable | None) -> tuple[Any, dict[str, Any]]:
+    def run(
+        self, iterator: Any, train_function: Callable | None = None
+    ) -> tuple[Any, dict[str, Any]]:
         """Train on the next batch; return the logs for Keras, and what `records` needs.
 
         XLA arranges a computation by who uses its parts, so that a gradient which is read may be
@@ -84,7 +86,7 @@ class Capture:
             StopIteration, tf.errors.OutOfRangeError: the data has ended, as for Keras's own.
         """
         start = time.perf_counter()
-        if self._jit:
+        if self._jit and train_function is not None:
             seen = self._run_beside(iterator, train_function)
         elif not isinstance(iterator, _ITERATORS):
             seen = self._on_data(_without_optionals(next(iterator)))
@@ -100,12 +102,10 @@ class Capture:
         seen["capture_ms"] = (time.perf_counter() - start) * 1e3
         return seen["logs"], seen
 
-    def _run_beside(self, iterator: Any, train_function: Callable | None) -> dict[str, Any]:
+    def _run_beside(self, iterator: Any, train_function: Callable) -> dict[str, Any]:
         data = next(iterator)
         before = [(v, tf.identity(v)) for v in self._variables]
         seen = self._on_data(_without_optionals(data))
-        if train_function is None:
-            return seen
         seen["after"] = self._after(len(seen["replicas"]))
         for variable, value in before:
             variable.assign(value)
