@@ -39,10 +39,10 @@ class GradientAudit(keras.callbacks.Callback):
     """Audit the gradients and the updates of a model while `fit` trains it.
 
     Every audited step is Keras's own train step, compiled a second time with the batch, the
-    variables and the gradients as further outputs; the other steps run Keras's own function. The
-    trained weights are bit for bit those of the same `fit` without the callback. What cannot be
-    judged is recorded as unjudged, with the reason; so is a fault of the audit itself, and training
-    goes on.
+    variables and the gradients as further outputs; under XLA it is taken back, and Keras's own
+    function trains. The other steps run Keras's own function alone. The trained weights are bit for
+    bit those of the same `fit` without the callback. What cannot be judged is recorded as unjudged,
+    with the reason; so is a fault of the audit itself, and training goes on.
 
     Args:
         folder: where the report goes: steps.csv, tensors.csv, weights.csv, run.json. Each worker of
@@ -218,7 +218,7 @@ class GradientAudit(keras.callbacks.Callback):
         self._end_epoch()
 
     def _end_epoch(self) -> None:
-        self._epoch_start += min(self._epoch_steps, self._steps_of_epoch)
+        self._epoch_start += self._epoch_steps
         self._epoch_steps, self._short = 0, None
 
     def on_train_end(self, logs: Any = None) -> None:
@@ -400,7 +400,7 @@ class GradientAudit(keras.callbacks.Callback):
                 "verbose": self._verbose,
             },
             "coverage": {
-                "steps_trained": self._epoch_start + min(self._epoch_steps, self._steps_of_epoch),
+                "steps_trained": self._epoch_start + self._epoch_steps,
                 "steps_audited": tally.steps,
             },
             "overhead": {

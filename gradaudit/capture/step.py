@@ -240,7 +240,7 @@ class Capture:
 
         def apply(grads: Any, trainable_variables: Any = None) -> Any:
             grads = list(grads)
-            variables = _weights(model)
+            variables = model.trainable_variables
             if trainable_variables is not None:
                 variables = list(trainable_variables)
             seen = self._replica.seen
@@ -310,10 +310,6 @@ def _replaced(owner: Any, name: str, function: Callable) -> Iterator[None]:
         own.update(present)
 
 
-def _weights(model: keras.Model) -> list[Any]:
-    return model.trainable_variables
-
-
 def _state(model: keras.Model) -> list[Any]:
     """Return the weights and seeds of a model: its variables but those of its metrics."""
     metrics = {id(v) for v in model.metrics_variables}
@@ -329,7 +325,7 @@ def _path(variable: Any, model: keras.Model) -> str:
     """Return the path of a Keras variable, or of the one that a `tf.Variable` belongs to."""
     if isinstance(variable, keras.Variable):
         return variable.path
-    return next((v.path for v in _weights(model) if v.value is variable), variable.name)
+    return next((v.path for v in model.trainable_variables if v.value is variable), variable.name)
 
 
 def _values(variables: list[Any], strategy: tf.distribute.Strategy, replica: int) -> Arrays:
