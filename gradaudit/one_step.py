@@ -11,7 +11,7 @@ import tensorflow as tf
 from gradaudit.capture import Capture, environment, to_numpy, uncaptured
 from gradaudit.errors import UsageError
 from gradaudit.judge import Judge
-from gradaudit.records import Comparison
+from gradaudit.records import Comparison, StepRecord
 from gradaudit.reference import draws, graph_of, layer_gaps
 from gradaudit.report import Run, collected
 from gradaudit.selection import Selection
@@ -72,6 +72,16 @@ def check(
             f"the layer of one of the model's trainable weights: {paths}."
         )
     judge = Judge(model, wanted, threshold, rows_per_tensor, _raise)
+    return _report(judge, judge.judge(recorded(model, x, y, sample_weight)), model)
+
+
+def recorded(model: keras.Model, x: Any, y: Any, sample_weight: Any = None) -> StepRecord:
+    """Return the record of one step of a model's own train step; the model stays as it is."""
+    if not model.compiled:
+        raise UsageError(
+            f"the model {model.name!r} is not compiled. Expected one that could be trained: call "
+            "model.compile(optimizer, loss), or use gradaudit.audit_gradients in a loop of yours."
+        )
     capture = Capture(model)
     batch = (x, y, sample_weight)
     capture.trace(batch, iter([batch]))
@@ -83,7 +93,7 @@ def check(
     finally:
         for variable, value in before:
             variable.assign(value)
-    return _report(judge, judge.judge(record), model)
+    return record
 
 
 def audit_gradients(

@@ -170,3 +170,136 @@ class Comparison:
     verdict: str
     capture_ms: float
     reference_ms: float
+
+
+@dataclass(frozen=True)
+class Claim:
+    """A number that somebody published about a net.
+
+    model, quantity, index: which number; index is () for a single one, or counted from 0.
+    printed: as text. decimals: how many digits behind the point it is meant to. given: what it was
+    computed from, in words.
+    """
+
+    model: str
+    quantity: str
+    index: tuple[int, ...]
+    printed: str
+    decimals: int
+    given: str
+
+    @property
+    def number(self) -> float:
+        """The printed number."""
+        return float(self.printed)
+
+    @property
+    def unit(self) -> float:
+        """One in the last digit."""
+        return 10.0**-self.decimals
+
+
+@dataclass(frozen=True)
+class CheckedClaim:
+    """A claim, recomputed.
+
+    recomputed: None where that cannot be done. verdict: "agrees", "cut" (off by less than one unit
+        in the last digit, towards zero), "disagrees" or "cannot be checked".
+    diagnosis: what a disagreement looks like, or why it cannot be checked.
+    """
+
+    claim: Claim
+    recomputed: float | None
+    verdict: str
+    diagnosis: str
+
+
+@dataclass(frozen=True)
+class Symbol:
+    """How a formula writes a quantity: W₂, or ∂L/∂W₂ where d is set.
+
+    sub: "" for none. at: the index of one element, in text, or "".
+    """
+
+    letter: str
+    sub: str = ""
+    d: bool = False
+    at: str = ""
+
+
+Formula = tuple[Symbol | str, ...]
+
+
+@dataclass(frozen=True)
+class PathStep:
+    """One array on the path of a gradient: what it is, how it is made, and its numbers.
+
+    layer: the name of the layer that makes it, "" for what none makes.
+    """
+
+    symbol: Symbol
+    formula: Formula
+    layer: str
+    value: np.ndarray
+
+
+@dataclass(frozen=True)
+class PathTerms:
+    """How one call of a layer carries the gradient to a weight: a sum of products.
+
+    names: of the factors. outputs: (n, axes) index of the layer's output that each product goes
+    through, its row first. factors: (n, factors). The sum of their products is the gradient's
+    part, `value`, up to rounding.
+    last_factor: in the row that is shown, its own products, symbol and number, symbol and number;
+    empty where they are more than a reader wants to see.
+    """
+
+    layer: str
+    names: tuple[Formula, ...]
+    outputs: np.ndarray
+    factors: np.ndarray
+    value: float
+    last_factor: tuple[tuple[Symbol, float, Symbol, float], ...] = ()
+
+
+@dataclass(frozen=True)
+class GradientPath:
+    """The path of one weight's gradient through one step, with all numbers.
+
+    path, index, symbol, weight: which weight, and its value before the step.
+    row, rows: the row of the batch whose numbers `forward` and `backward` show, of how many.
+    chain: from the output back. terms: one for each call of the layer that owns the weight.
+    penalty: the regularizer's part of the gradient.
+    loss, loss_name: of the whole batch. loss_scale: by which the framework multiplied it.
+    tape, reference, sigma, z, verdict: of the gradient; update_reference: what the step adds to the
+    weight, after: what the framework made of it, NaN where there is no optimizer.
+    rules: name, VJP section and source of each rule on the way.
+    """
+
+    model: str
+    step: int
+    path: str
+    index: tuple[int, ...]
+    symbol: Symbol
+    weight: float
+    row: int
+    rows: int
+    forward: tuple[PathStep, ...]
+    loss: float
+    loss_name: str
+    loss_scale: float
+    backward: tuple[PathStep, ...]
+    chain: tuple[Symbol, ...]
+    terms: tuple[PathTerms, ...]
+    penalty: float
+    tape: float
+    reference: float
+    sigma: float
+    z: float
+    verdict: str
+    optimizer: str
+    learning_rate: float
+    update_reference: float
+    update_sigma: float
+    after: float
+    rules: tuple[tuple[str, str, str], ...]

@@ -8,9 +8,10 @@ import keras
 import numpy as np
 
 from gradaudit.callback import GradientAudit
-from gradaudit.checks.subject import Subject, floats, subject, targets
+from gradaudit.checks.subject import Subject, subject, targets
 from gradaudit.checks.updates import KINDS, updates
 from gradaudit.errors import CheckFailure, UnknownNameError
+from gradaudit.models.precision import floats
 from gradaudit.numerics import PRECISIONS, Plain, Rounded, Rounding
 from gradaudit.report import load
 from gradaudit.rules import Case, Rule, find_rule

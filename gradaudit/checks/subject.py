@@ -1,8 +1,7 @@
 """A rule and one of its cases as a differentiable function, beside Keras's own."""
 
 import functools
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,19 +17,6 @@ from gradaudit.rules.losses.reduction import reduce_losses, same_rank
 
 Primals = dict[str, np.ndarray]
 Vjp = Callable[[Array], dict[str, Array]]
-
-
-@contextmanager
-def floats(dtype: str) -> Iterator[None]:
-    """Let Keras build and compute in a dtype for a while."""
-    floatx, policy = keras.config.floatx(), keras.config.dtype_policy()
-    keras.config.set_floatx(dtype)
-    keras.config.set_dtype_policy(dtype)
-    try:
-        yield
-    finally:
-        keras.config.set_floatx(floatx)
-        keras.config.set_dtype_policy(policy)
 
 
 @dataclass(frozen=True)

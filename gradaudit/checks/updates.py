@@ -6,7 +6,8 @@ from typing import Any
 import keras
 import numpy as np
 
-from gradaudit.checks.subject import Primals, floats
+from gradaudit.checks.subject import Primals
+from gradaudit.models.precision import floats
 from gradaudit.numerics import Arithmetic
 from gradaudit.reference.update import updated
 from gradaudit.rules import Case, Rule, keyed

@@ -1,6 +1,7 @@
 """What a wrong tensor looks like, next to the right one."""
 
 import math
+from collections.abc import Callable
 
 import numpy as np
 
@@ -23,20 +24,39 @@ def diagnose(tape: np.ndarray, reference: np.ndarray, failed: np.ndarray, batch_
         return "the tape is zero: no gradient arrives"
     if not reference.any():
         return "the reference is zero: the loss does not depend on it"
+    return relation(tape, reference, failed, batch_size, _alike)
+
+
+def relation(
+    wrong: np.ndarray,
+    right: np.ndarray,
+    failed: np.ndarray,
+    batch_size: int,
+    alike: Callable[[np.ndarray, np.ndarray], bool],
+) -> str:
+    """Return the simplest relation of wrong values to right ones, in a few words.
+
+    alike: whether two arrays are the same as far as can be told.
+    """
     few = int(failed.sum())
     if few < failed.size and few <= max(1, failed.size // 10):
         index = tuple(int(i) for i in np.argwhere(failed)[0])
-        return (
-            f"{few} of {failed.size} weights differ, {list(index)} {_ratio(tape, reference, index)}"
-        )
-    factor = float(np.vdot(tape, reference) / np.vdot(reference, reference))
-    if _alike(tape, factor * reference):
-        return _factor(factor, batch_size)
-    if tape.ndim == 2 and tape.shape[0] == tape.shape[1] and _alike(tape, reference.T):
+        return f"{few} of {failed.size} values differ, {list(index)} {_ratio(wrong, right, index)}"
+    for words, known in _known_factors(batch_size).items():
+        if alike(wrong, known * right):
+            return words
+    factor = float(np.vdot(wrong, right) / np.vdot(right, right))
+    if alike(wrong, factor * right):
+        if abs(factor - 1) < _CLOSE:
+            return f"off by a relative {factor - 1:.2g} throughout"
+        rounded = (float(f"{factor:.{digits}g}") for digits in range(1, 17))
+        shortest = next((each for each in rounded if alike(wrong, each * right)), factor)
+        return f"a factor {shortest:g} throughout"
+    if wrong.ndim == 2 and wrong.shape[0] == wrong.shape[1] and alike(wrong, right.T):
         return "transposed"
-    if _alike(np.sort(tape, axis=None), np.sort(reference, axis=None)):
+    if alike(np.sort(wrong, axis=None), np.sort(right, axis=None)):
         return "the right values in another order"
-    return f"relative difference {_distance(tape, reference):.2g}, of no simple form"
+    return f"relative difference {_distance(wrong, right):.2g}, of no simple form"
 
 
 def _distance(a: np.ndarray, b: np.ndarray) -> float:
@@ -53,19 +73,19 @@ def _ratio(tape: np.ndarray, reference: np.ndarray, index: tuple[int, ...]) -> s
     return f"by a relative {tape[index] / reference[index] - 1:.2g}"
 
 
-def _factor(factor: float, batch_size: int) -> str:
+def _known_factors(batch_size: int) -> dict[str, float]:
     known = {
         "the wrong sign": -1.0,
         "twice too large": 2.0,
         "half of what it should be": 0.5,
-        "a factor ln 2 too small: a logarithm to base 2 taken for a natural one": math.log(2),
-        "a factor 1/ln 2 too large: a natural logarithm taken for one to base 2": 1 / math.log(2),
-        f"{batch_size} times too large: a sum over the batch for a mean": float(batch_size),
-        f"{batch_size} times too small: a mean over the batch for a sum": 1.0 / batch_size,
+        "a factor ln 2 too small: a natural logarithm for one to base 2": math.log(2),
+        "a factor 1/ln 2 too large: a logarithm to base 2 for a natural one": 1 / math.log(2),
+        "a factor ln 10 too small: a logarithm to base 10 for a natural one": 1 / math.log(10),
+        "a factor ln 10 too large: a natural logarithm for one to base 10": math.log(10),
     }
-    for words, value in known.items():
-        if math.isclose(factor, value, rel_tol=_CLOSE):
-            return words
-    if abs(factor - 1) < _CLOSE:
-        return f"off by a relative {factor - 1:.2g} throughout"
-    return f"a factor {factor:.6g} throughout"
+    if batch_size > 1:
+        known |= {
+            f"{batch_size} times too large: a sum over the batch for a mean": float(batch_size),
+            f"{batch_size} times too small: a mean over the batch for a sum": 1.0 / batch_size,
+        }
+    return known

@@ -5,12 +5,25 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from gradaudit.errors import UnknownNameError
 from gradaudit.models import deep_tanh, iris, sigmoid_mse
+from gradaudit.models.precision import set_precision
 
 OPTIMIZERS = ("sgd", "momentum", "nesterov", "adam")
-PRECISIONS = ("float32", "float64", "mixed_float16", "mixed_bfloat16")
+
+
+@dataclass(frozen=True)
+class Published:
+    """The worked example that a tutorial publishes for a net.
+
+    sample: returns x and y. weights: by path, NaN where they are not printed; those that are not
+    here are as the net is built.
+    """
+
+    sample: Callable[[], tuple[np.ndarray, np.ndarray]]
+    weights: Mapping[str, ArrayLike]
 
 
 @dataclass(frozen=True)
@@ -35,6 +48,7 @@ class Net:
     learning_rate: float = 0.1
     epochs: int = 10
     batch_size: int = 16
+    published: Published | None = None
 
 
 @dataclass(frozen=True)
@@ -63,6 +77,7 @@ NETS: dict[str, Net] = {
             features=4,
             build=iris.build,
             make_loss=iris.make_loss,
+            published=Published(iris.worked_sample, {"iris/output/kernel": iris.WORKED_KERNEL}),
         ),
         Net(
             name="deep_tanh",
@@ -77,6 +92,7 @@ NETS: dict[str, Net] = {
             features=3,
             build=deep_tanh.build,
             make_loss=deep_tanh.make_loss,
+            published=Published(deep_tanh.worked_sample, {}),
         ),
         Net(
             name="sigmoid_mse",
@@ -103,14 +119,6 @@ def net_named(name: str) -> Net:
     if name not in NETS:
         raise UnknownNameError("model", name, NETS)
     return NETS[name]
-
-
-def set_precision(precision: str) -> None:
-    """Make layers and losses that are built from now on compute in `precision`."""
-    import keras
-
-    keras.config.set_floatx("float64" if precision == "float64" else "float32")
-    keras.config.set_dtype_policy(precision)
 
 
 def compiled(net: Net, settings: Settings) -> Any:

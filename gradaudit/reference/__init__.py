@@ -4,8 +4,11 @@ One job: StepRecord to Reference. Rejected: a second Keras model in float64 as t
 would repeat the framework's mistakes in more digits.
 """
 
-from gradaudit.reference.derive import Derivation, draws
+from gradaudit.reference.backprop import draws
+from gradaudit.reference.derive import Derivation
 from gradaudit.reference.gaps import layer_gaps
+from gradaudit.reference.path import Path
+from gradaudit.reference.quantities import Quantities, Quantity
 from gradaudit.reference.walk import graph_of
 
-__all__ = ["Derivation", "draws", "graph_of", "layer_gaps"]
+__all__ = ["Derivation", "Path", "Quantities", "Quantity", "draws", "graph_of", "layer_gaps"]

@@ -1,7 +1,6 @@
 """From a StepRecord to its Reference: three runs of the same rules, and κ."""
 
 import time
-from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -20,18 +19,12 @@ from gradaudit.numerics import (
 )
 from gradaudit.numerics.arithmetic import Array
 from gradaudit.records import STAGES, Arrays, Estimate, Reference, StepRecord
+from gradaudit.reference.backprop import backprop
 from gradaudit.reference.gaps import model_gaps, update_gaps
-from gradaudit.reference.losses import (
-    Given,
-    LossTerm,
-    given_to_losses,
-    loss_terms,
-    takes_logits,
-)
+from gradaudit.reference.losses import loss_terms
 from gradaudit.reference.update import takes_parts, updated
-from gradaudit.reference.walk import Replay, Tensor, Walk, in_order, packed
-from gradaudit.rules import LossCall, moved_by
-from gradaudit.rules.losses.reduction import reduce_losses, same_rank
+from gradaudit.reference.walk import Replay, Walk
+from gradaudit.rules import moved_by
 
 _IN_PARTS = (
     "the gradient came as tf.IndexedSlices with an index more than once, and Keras takes the parts "
@@ -65,8 +58,7 @@ class Derivation:
         self._update_gaps = update_gaps(model)
         self._dtypes = {layer.compute_dtype for layer in model._flatten_layers()}
         self._dtypes |= {v.dtype for v in model.trainable_variables}
-        self._terms = loss_terms(model)
-        self._dtypes |= {term.dtype for term in self._terms}
+        self._dtypes |= {term.dtype for term in loss_terms(model)}
 
     def __call__(self, record: StepRecord) -> Reference:
         """Return the reference of one step; its updates are derived as they are read."""
@@ -109,56 +101,9 @@ class Derivation:
 
     def _gradients(self, record: StepRecord, arithmetic: Arithmetic) -> dict[str, Array]:
         """Return the gradient of each variable by path, and the loss under the empty path."""
-        model = self._model
         walk = Walk(record.variables, arithmetic, self._replay)
-        y_pred = packed(model, walk.model(model, _inputs(model, record.x, arithmetic)))
-        given = given_to_losses(model, record.y, y_pred, record.sample_weight)
-        losses = [
-            self._loss(walk, term, part, record.replicas)
-            for term, part in zip(self._terms, given, strict=False)
-        ]
-        walk.penalize_weights(model.trainable_variables)
-        penalties = walk.penalties
-        if record.replicas > 1:
-            penalties = [walk.scale(penalty, 1.0 / record.replicas) for penalty in penalties]
-        if losses:
-            losses = [walk.total(losses)]
-        loss = walk.total([*losses, *penalties])
-        loss.add(arithmetic.array(record.loss_scale, loss.dtype))
-        walk.backward()
+        loss = backprop(self._model, record, walk)
         return {"": loss.value, **walk.cotangents}
-
-    def _loss(self, walk: Walk, term: LossTerm, given: Given, replicas: int) -> Tensor:
-        """Return one loss with its weight."""
-        y_true, y = (
-            _numbers(given.y_true, f"what the loss {term.name!r} compares with"),
-            given.y_pred,
-        )
-        options = term.options
-        # A last axis that the loss squeezes away takes the logits with it.
-        squeezed = 1 < y_true.ndim == y.value.ndim - 1 and y.value.shape[-1] == 1
-        if takes_logits(term) and y.logits is not None and y.dtype == term.dtype and not squeezed:
-            y, options = y.logits, {**options, "from_logits": True}
-        y = walk.cast(y, term.dtype)
-        call = LossCall(term.loss, options, term.dtype, walk.arithmetic, keras.config.epsilon())
-        true, ranked = same_rank(y_true, y.value)
-        losses, loss_vjp = term.rule.function(call, true, ranked)
-        loss, reduce_vjp = reduce_losses(
-            call, losses, given.sample_weight, term.reduction, replicas
-        )
-
-        def vjp(dloss: Array) -> Array:
-            dy = loss_vjp(reduce_vjp(dloss))
-            if dy.size != y.value.size:
-                raise UnsupportedModelError(
-                    f"the targets {y_true.shape} are broadcast against the predictions "
-                    f"{y.value.shape} by the loss {term.name!r}, which its rule does not do. "
-                    "Expected one target each."
-                )
-            return dy.reshape(y.value.shape)
-
-        total = walk.cast(walk.apply(y, (loss, vjp), term.dtype), self._model._compile_loss.dtype)
-        return total if term.weight is None else walk.scale(total, term.weight)
 
     def _moved_by_parts(self, record: StepRecord) -> set[str]:
         """Return the weights whose update is not that of their gradient, but of its parts."""
@@ -232,36 +177,8 @@ class Derivation:
         return bool(self._dtypes & {"float16", "bfloat16"})
 
 
-def draws(model: keras.Model, record: StepRecord) -> Counter[str]:
-    """Return how often the model draws from each of its seeds in one step, by the seed's path."""
-    walk = Walk(
-        record.variables, Plain(np.float64), lambda name, state, shape, *_, **__: np.ones(shape)
-    )
-    walk.model(model, _inputs(model, record.x, walk.arithmetic))
-    return walk.draws
-
-
 def _milliseconds(start: float) -> float:
     return (time.perf_counter() - start) * 1e3
-
-
-def _inputs(model: keras.Model, x: Any, arithmetic: Arithmetic) -> list[Tensor]:
-    """Return a batch's inputs in the order of the model's own; integers become floats."""
-    inputs = []
-    for part in in_order(model, x):
-        part = _numbers(part, "an input of the model")
-        dtype = str(part.dtype) if part.dtype.kind == "f" else keras.config.floatx()
-        inputs.append(Tensor(arithmetic.array(part, dtype), dtype))
-    return inputs
-
-
-def _numbers(part: Any, what: str) -> np.ndarray:
-    array = np.asarray(part)
-    if array.dtype.kind not in "fiub":
-        raise UnsupportedModelError(
-            f"{what} is an array of {array.dtype}. Expected dense numbers. Convert it before fit."
-        )
-    return array
 
 
 def _kappa(twin: np.ndarray | Simulated, reference: Rounded) -> float:

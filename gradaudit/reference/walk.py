@@ -5,7 +5,7 @@ import operator
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 import keras
 import numpy as np
@@ -26,16 +26,43 @@ class Tensor:
 
     dtype: the framework's. cotangent: d loss / d value, of value's shape; None until some arrives.
     logits: what softmax or sigmoid made it from, which Keras keeps on it for the losses.
+    source: what it was made from, in a run that is watched.
     """
 
     value: Array
     dtype: str
     logits: "Tensor | None" = None
     cotangent: Array | None = None
+    source: "Tensor | None" = None
 
     def add(self, cotangent: Array) -> None:
         """Add a part of the cotangent."""
         self.cotangent = cotangent if self.cotangent is None else self.cotangent + cotangent
+
+
+@dataclass(eq=False)
+class Application:
+    """One call of a layer in a run that is watched.
+
+    call: what the layer's rule was given, x: and with which input. z: the pre-activation, None
+    where the layer has no activation to be taken apart. y: the output. paths: of the layer's
+    variables, by their names. vjp: the rule's, from the cotangent of z, or of y where z is None.
+    """
+
+    layer: Any
+    call: LayerCall
+    x: Tensor
+    paths: Mapping[str, str]
+    vjp: Callable[[Array], tuple[Array, Mapping[str, Array]]]
+    z: Tensor | None = None
+    y: Tensor | None = None
+
+
+class Watch(Protocol):
+    """Sees every tensor that a layer makes, and may put another in its place."""
+
+    def __call__(self, application: Application, part: str, made: Tensor) -> Tensor:
+        """Return the tensor to go on with. part: "preactivation" or "activation"."""
 
 
 @dataclass
@@ -46,11 +73,13 @@ class Walk:
     cotangents: of the variables, by path; complete after `backward`.
     penalties: what the regularizers add to the loss, in the order in which the run met them.
     draws: how often each seed was drawn from, by its path.
+    watch: is shown the tensors of every layer; activations are then operations of their own.
     """
 
     variables: Mapping[str, np.ndarray]
     arithmetic: Arithmetic
     replay: Replay
+    watch: Watch | None = None
     cotangents: dict[str, Array] = field(default_factory=dict)
     penalties: list[Tensor] = field(default_factory=list)
     draws: Counter[str] = field(default_factory=Counter)
@@ -59,7 +88,10 @@ class Walk:
     def apply(self, x: Tensor, found: tuple[Array, Vjp], dtype: str) -> Tensor:
         """Return the tensor that an operation made of x; found is its value and the VJP to x."""
         value, vjp = found
-        return self._record(value, dtype, lambda dy: x.add(vjp(dy)))
+        y = self._record(value, dtype, lambda dy: x.add(vjp(dy)))
+        if self.watch is not None:
+            y.source = x
+        return y
 
     def cast(self, x: Tensor, dtype: str) -> Tensor:
         """Return x after the framework's cast to a dtype."""
@@ -147,7 +179,8 @@ class Walk:
             for name, v in own.items()
         }
         to_logits = leaves_logits(layer)
-        call = LayerCall(layer, weights, True, self.arithmetic, self.draw, to_logits)
+        apart = to_logits or (self.watch is not None and _ends_with_activation(layer))
+        call = LayerCall(layer, weights, True, self.arithmetic, self.draw, apart)
         value, rule_vjp = find_rule(layer).function(call, x.value)
 
         def vjp(dy: Array) -> Array:
@@ -158,12 +191,19 @@ class Walk:
 
         # A layer that does nothing hands on the very tensor, as in Keras.
         y = x if value is x.value else self.apply(x, (value, vjp), dtype)
-        if to_logits:
-            logits = y
-            y = self.apply(logits, apply_activation(layer.activation, logits.value), dtype)
-            y.logits = logits
+        paths = {name: v.path for name, v in own.items()}
+        application = Application(layer, call, x, paths, rule_vjp)
+        if apart:
+            z = self._shown(application, "preactivation", y)
+            y = self.apply(z, apply_activation(layer.activation, z.value), dtype)
+            if to_logits:
+                y.logits = z
+        y = self._shown(application, "activation", y)
         self._penalize_activity(layer, [y])
         return y
+
+    def _shown(self, application: Application, part: str, made: Tensor) -> Tensor:
+        return made if self.watch is None else self.watch(application, part, made)
 
     def _collect(self, variable: Any, cotangent: Array) -> None:
         if variable.trainable:
@@ -198,6 +238,17 @@ class Walk:
     def _penalty(self, regularizer: Any, w: Tensor) -> tuple[Array, Vjp]:
         call = RegularizerCall(regularizer, w.dtype, self.arithmetic, keras.config.epsilon())
         return find_rule(regularizer).function(call, w.value)
+
+
+def _ends_with_activation(layer: Any) -> bool:
+    """Return whether a rule ends with `call.activate`: those of Keras's own layers do."""
+    activation = getattr(layer, "activation", keras.activations.linear)
+    own = type(layer).__module__.partition(".")[0] == "keras"
+    return (
+        own
+        and activation is not keras.activations.linear
+        and not isinstance(layer, keras.layers.RNN)
+    )
 
 
 def graph_of(model: keras.Model) -> Any:

@@ -4,8 +4,24 @@ One job: Comparison to files that a reviewer can sign. Rejected: one file at the
 which a killed run never writes.
 """
 
+from gradaudit.report.claims import claim_rows, claims_csv, claims_html, shown, summary
+from gradaudit.report.explanation import Explanation
 from gradaudit.report.folder import FILES, RunFolder, uninterrupted
 from gradaudit.report.merge import merge
 from gradaudit.report.run import Run, collected, load
 
-__all__ = ["FILES", "Run", "RunFolder", "collected", "load", "merge", "uninterrupted"]
+__all__ = [
+    "FILES",
+    "Explanation",
+    "Run",
+    "RunFolder",
+    "claim_rows",
+    "claims_csv",
+    "claims_html",
+    "collected",
+    "load",
+    "merge",
+    "shown",
+    "summary",
+    "uninterrupted",
+]

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 
 from gradaudit import GradientAudit, load
-from gradaudit.checks.subject import floats
 from gradaudit.models import NETS, Settings
 from gradaudit.models.catalogue import compiled
 from gradaudit.models.deep_tanh import KERNELS
+from gradaudit.models.precision import floats
 
 getcontext().prec = 40
 

@@ -1,0 +1,27 @@
+"""The dtypes in which Keras builds and computes: global settings of Keras."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+
+def set_precision(policy: str) -> None:
+    """Make layers and losses that are built from now on compute under a dtype policy."""
+    import keras
+
+    keras.config.set_floatx("float64" if policy == "float64" else "float32")
+    keras.config.set_dtype_policy(policy)
+
+
+@contextmanager
+def floats(dtype: str) -> Iterator[None]:
+    """Let Keras build and compute in a dtype for a while."""
+    import keras
+
+    floatx, policy = keras.config.floatx(), keras.config.dtype_policy()
+    keras.config.set_floatx(dtype)
+    keras.config.set_dtype_policy(dtype)
+    try:
+        yield
+    finally:
+        keras.config.set_floatx(floatx)
+        keras.config.set_dtype_policy(policy)

@@ -1,0 +1,106 @@
+"""One run of a step: forward through the model, its losses and penalties, and back."""
+
+from collections import Counter
+from typing import Any
+
+import keras
+import numpy as np
+
+from gradaudit.errors import UnsupportedModelError
+from gradaudit.numerics import Arithmetic, Plain
+from gradaudit.numerics.arithmetic import Array
+from gradaudit.records import StepRecord
+from gradaudit.reference.losses import (
+    Given,
+    LossTerm,
+    given_to_losses,
+    loss_terms,
+    takes_logits,
+)
+from gradaudit.reference.walk import Tensor, Walk, in_order, packed
+from gradaudit.rules import LossCall
+from gradaudit.rules.losses.reduction import reduce_losses, same_rank
+
+
+def backprop(model: keras.Model, record: StepRecord, walk: Walk) -> Tensor:
+    """Run a step of a compiled model; return its loss. The gradients are then in the walk.
+
+    Raises:
+        UnsupportedModelError: the data are of a kind that the rules do not take.
+    """
+    y_pred = packed(model, walk.model(model, _inputs(model, record.x, walk.arithmetic)))
+    given = given_to_losses(model, record.y, y_pred, record.sample_weight)
+    total_dtype = getattr(model._compile_loss, "dtype", None)
+    losses = [
+        _loss(walk, term, part, record.replicas, total_dtype)
+        for term, part in zip(loss_terms(model), given, strict=False)
+    ]
+    walk.penalize_weights(model.trainable_variables)
+    penalties = walk.penalties
+    if record.replicas > 1:
+        penalties = [walk.scale(penalty, 1.0 / record.replicas) for penalty in penalties]
+    if losses:
+        losses = [walk.total(losses)]
+    loss = walk.total([*losses, *penalties])
+    loss.add(walk.arithmetic.array(record.loss_scale, loss.dtype))
+    walk.backward()
+    return loss
+
+
+def _loss(walk: Walk, term: LossTerm, given: Given, replicas: int, total_dtype: str) -> Tensor:
+    """Return one loss with its weight, in the dtype of the sum of all."""
+    y_true, y = (
+        _numbers(given.y_true, f"what the loss {term.name!r} compares with"),
+        given.y_pred,
+    )
+    options = term.options
+    # A last axis that the loss squeezes away takes the logits with it.
+    squeezed = 1 < y_true.ndim == y.value.ndim - 1 and y.value.shape[-1] == 1
+    if takes_logits(term) and y.logits is not None and y.dtype == term.dtype and not squeezed:
+        y, options = y.logits, {**options, "from_logits": True}
+    y = walk.cast(y, term.dtype)
+    call = LossCall(term.loss, options, term.dtype, walk.arithmetic, keras.config.epsilon())
+    true, ranked = same_rank(y_true, y.value)
+    losses, loss_vjp = term.rule.function(call, true, ranked)
+    loss, reduce_vjp = reduce_losses(call, losses, given.sample_weight, term.reduction, replicas)
+
+    def vjp(dloss: Array) -> Array:
+        dy = loss_vjp(reduce_vjp(dloss))
+        if dy.size != y.value.size:
+            raise UnsupportedModelError(
+                f"the targets {y_true.shape} are broadcast against the predictions "
+                f"{y.value.shape} by the loss {term.name!r}, which its rule does not do. "
+                "Expected one target each."
+            )
+        return dy.reshape(y.value.shape)
+
+    total = walk.cast(walk.apply(y, (loss, vjp), term.dtype), total_dtype)
+    return total if term.weight is None else walk.scale(total, term.weight)
+
+
+def draws(model: keras.Model, record: StepRecord) -> Counter[str]:
+    """Return how often the model draws from each of its seeds in one step, by the seed's path."""
+    walk = Walk(
+        record.variables, Plain(np.float64), lambda name, state, shape, *_, **__: np.ones(shape)
+    )
+    walk.model(model, _inputs(model, record.x, walk.arithmetic))
+    return walk.draws
+
+
+def _inputs(model: keras.Model, x: Any, arithmetic: Arithmetic) -> list[Tensor]:
+    """Return a batch's inputs in the order of the model's own; integers become floats."""
+    inputs = []
+    for part in in_order(model, x):
+        part = _numbers(part, "an input of the model")
+        dtype = str(part.dtype) if part.dtype.kind == "f" else keras.config.floatx()
+        inputs.append(Tensor(arithmetic.array(part, dtype), dtype))
+    return inputs
+
+
+def _numbers(part: Any, what: str) -> np.ndarray:
+    array = np.asarray(part)
+    if array.dtype.kind not in "fiub":
+        raise UnsupportedModelError(
+            f"{what} is an array of {array.dtype}. Expected dense numbers. Convert it before fit."
+        )
+    return array

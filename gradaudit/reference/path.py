@@ -1,0 +1,422 @@
+"""The path of one weight's gradient, from the loss back to the weight, with all numbers."""
+
+import math
+import re
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any
+
+import keras
+import numpy as np
+from keras import tree
+
+from gradaudit.errors import UnknownNameError, UsageError
+from gradaudit.numerics import Plain
+from gradaudit.records import (
+    Estimate,
+    Formula,
+    GradientPath,
+    PathStep,
+    PathTerms,
+    StepRecord,
+    Symbol,
+)
+from gradaudit.reference.losses import loss_terms
+from gradaudit.reference.quantities import NOT_ELEMENTWISE, Quantities, Quantity
+from gradaudit.reference.walk import Application, Replay, Tensor
+from gradaudit.rules import RegularizerCall, Rule, find_rule
+
+_LETTERS = {"kernel": "W", "bias": "b"}
+_PROBABILITIES = (keras.activations.softmax, keras.activations.sigmoid)
+_MOST_PRODUCTS = 8
+_NAMED = re.compile(r"([^\[\]]+?)\s*(?:\[\s*(\d+(?:\s*,\s*\d+)*)?\s*\])?")
+_PROBE = 2.0**60
+"""So large that what else a layer adds is lost beside it, and a power of two: no digit is."""
+
+
+class Path:
+    """One step of a model, laid out as a reader of a textbook follows it.
+
+    Args:
+        model: a built, compiled Keras model. record: of a step.
+    """
+
+    def __init__(self, model: keras.Model, record: StepRecord, replay: Replay) -> None:
+        self._model, self._record = model, record
+        self._numbers = Quantities(model, record, replay)
+        self._calls = self._numbers.applications
+        self.rows = self._numbers.rows
+        owners = [call.layer for call in self._calls if call.paths]
+        self._owners = list({id(layer): layer for layer in owners}.values())
+
+    def find(self, text: str) -> tuple[str, tuple[int, ...]]:
+        """Return the path and the index of the weight that `W2[0,1]` or `dense/kernel[0,1]` names.
+
+        Raises:
+            UsageError: the text has another form, or the index is out of range.
+            UnknownNameError: there is no trainable weight of that name.
+        """
+        found = _NAMED.fullmatch(text.strip())
+        if found is None:
+            raise UsageError(f"the weight is {text!r}. Expected a name and an index: W2[0,1].")
+        name = found[1].replace("_", "") if re.fullmatch(r"[A-Za-z]_\d+", found[1]) else found[1]
+        paths = {v.path: v for v in self._model.trainable_variables}
+        symbols = {self._plain(path): path for path in paths}
+        path = symbols.get(name)
+        if path is None:
+            ends = [each for each in paths if f"/{each}".endswith(f"/{name}")]
+            if len(ends) != 1:
+                raise UnknownNameError("trainable weight", name, [*symbols, *paths])
+            (path,) = ends
+        index = tuple(int(part) for part in found[2].split(",")) if found[2] else ()
+        shape = tuple(paths[path].shape)
+        if len(index) != len(shape) or any(i >= n for i, n in zip(index, shape, strict=True)):
+            last = ",".join(str(n - 1) for n in shape)
+            raise UsageError(
+                f"the weight is {text!r}. Expected an index into the shape {shape} of {path}: "
+                f"up to [{last}]."
+            )
+        return path, index
+
+    def _plain(self, path: str) -> str:
+        symbol = self._weight(path)
+        return symbol.letter + symbol.sub
+
+    def of(
+        self,
+        path: str,
+        index: tuple[int, ...],
+        gradient: Estimate,
+        change: Estimate | None,
+        z: float,
+        verdict: str,
+    ) -> GradientPath:
+        """Return the path of one weight's gradient.
+
+        gradient, change: the references of its tensor's gradient and of its change.
+        z, verdict: of the gradient.
+        """
+        record, at = self._record, _text(index)
+        uses = [n for n, call in enumerate(self._calls) if path in call.paths.values()]
+        terms = [self._terms(n, path, index) for n in uses]
+        row = _largest_row(terms)
+        terms = [
+            replace(each, last_factor=self._last_factor(n, each, row))
+            for n, each in zip(uses, terms, strict=True)
+        ]
+        after = self._after(uses)
+        backward = list(self._backward(after, uses, path, row))
+        tape = record.gradients.get(path)
+        optimizer = self._model.optimizer
+        return GradientPath(
+            model=self._model.name,
+            step=record.step,
+            path=path,
+            index=index,
+            symbol=replace(self._weight(path), at=at),
+            weight=float(record.variables[path][index]),
+            row=row,
+            rows=self.rows,
+            forward=tuple(self._forward(row)),
+            loss=float(self._numbers[self._numbers.find("loss")].value),
+            loss_name=" + ".join(term.name for term in loss_terms(self._model)) or "penalties",
+            loss_scale=record.loss_scale,
+            backward=tuple(backward),
+            chain=tuple(step.symbol for step in backward),
+            terms=tuple(terms),
+            penalty=self._penalty(path, index),
+            tape=0.0 if tape is None else float(tape[index]),
+            reference=float(gradient.value[index]),
+            sigma=float(gradient.sigma[index]),
+            z=z,
+            verdict=verdict,
+            optimizer=type(optimizer).__name__ if optimizer is not None else "",
+            learning_rate=record.learning_rates[0] if record.learning_rates else math.nan,
+            update_reference=math.nan if change is None else float(change.value[index]),
+            update_sigma=math.nan if change is None else float(change.sigma[index]),
+            after=float(record.variables_after[path][index])
+            if record.variables_after
+            else math.nan,
+            rules=tuple(self._rules(after)),
+        )
+
+    def _at_row(self, value: Any, row: int) -> np.ndarray:
+        """Return what belongs to one row of the batch."""
+        value = np.asarray(getattr(value, "value", value))
+        return value[row] if value.ndim and len(value) == self.rows else value
+
+    def _weight(self, path: str) -> Symbol:
+        owner = next((c for c in self._calls if path in c.paths.values()), None)
+        if owner is None:
+            return Symbol(path)
+        name = next(name for name, own in owner.paths.items() if own == path)
+        return Symbol(_LETTERS.get(name, name), self._sub(owner.layer))
+
+    def _sub(self, layer: Any) -> str:
+        if layer not in self._owners:
+            return layer.name
+        return str(self._owners.index(layer) + 1) if len(self._owners) > 1 else ""
+
+    def _symbol(self, n: int, part: str) -> Symbol:
+        """Return the symbol of what the n-th call makes: "z" before its activation, or "y"."""
+        call = self._calls[n]
+        again = sum(earlier.layer is call.layer for earlier in self._calls[:n])
+        sub = self._sub(call.layer) + "′" * again
+        if part == "z":
+            return Symbol("a", sub)
+        if n < len(self._calls) - 1:
+            return Symbol("h", sub)
+        return Symbol("p" if _activation(call) in _PROBABILITIES else "y")
+
+    def _from(self, n: int) -> int | None:
+        """Return which call made the input of the n-th one; None for an input of the model."""
+        makers = {id(call.y): m for m, call in enumerate(self._calls[:n])}
+        tensor: Tensor | None = self._calls[n].x
+        while tensor is not None and id(tensor) not in makers:
+            tensor = tensor.source
+        return None if tensor is None else makers[id(tensor)]
+
+    def _input(self, n: int) -> Symbol:
+        maker = self._from(n)
+        return Symbol("x") if maker is None else self._symbol(maker, "y")
+
+    def _after(self, uses: list[int]) -> set[int]:
+        """Return the calls through which the calls of a weight's layer reach the loss."""
+        reached = set(uses)
+        for n in range(len(self._calls)):
+            if self._from(n) in reached:
+                reached.add(n)
+        return reached
+
+    def _forward(self, row: int) -> Iterator[PathStep]:
+        for n, call in enumerate(self._calls):
+            x, kind = self._input(n), type(call.layer).__name__
+            if self._from(n) is None:
+                yield PathStep(x, (), "", self._at_row(call.x.value, row))
+            for path in call.paths.values():
+                value = np.asarray(self._record.variables[path])
+                yield PathStep(self._weight(path), (), call.layer.name, value)
+            formula: Formula = (f"{kind}(", x, ")")
+            if isinstance(call.layer, keras.layers.Dense):
+                formula = (x, " ", Symbol("W", self._sub(call.layer)))
+                if "bias" in call.paths:
+                    formula += (" + ", Symbol("b", self._sub(call.layer)))
+            if call.z is not None:
+                a = self._symbol(n, "z")
+                yield PathStep(a, formula, call.layer.name, self._at_row(call.z.value, row))
+                formula = (f"{_activation(call).__name__}(", a, ")")
+            y = self._at_row(call.y.value, row)
+            yield PathStep(self._symbol(n, "y"), formula, call.layer.name, y)
+        if not tree.is_nested(self._record.y):
+            yield PathStep(Symbol("t"), (), "", self._at_row(self._record.y, row))
+
+    def _backward(
+        self, after: set[int], uses: list[int], path: str, row: int
+    ) -> Iterator[PathStep]:
+        for n in sorted(after, reverse=True):
+            call = self._calls[n]
+            dy = replace(self._symbol(n, "y"), d=True)
+            if call.y.cotangent is not None:
+                users = [m for m in after if self._from(m) == n]
+                formula = _sum([self._to_input(m) for m in users])
+                formula = formula or self._from_loss(n, call.y.cotangent.value)
+                yield PathStep(dy, formula, call.layer.name, self._at_row(call.y.cotangent, row))
+            if call.z is not None and call.z.cotangent is not None:
+                a, name = self._symbol(n, "z"), _activation(call).__name__
+                formula = (f"{name}′(", a, ") ∘ ", dy)
+                if call.y.cotangent is None:
+                    formula = self._from_loss(n, call.z.cotangent.value)
+                elif _activation(call) in NOT_ELEMENTWISE:
+                    formula = (f"vjp of {name} (", dy, ")")
+                da = self._at_row(call.z.cotangent, row)
+                yield PathStep(replace(a, d=True), formula, call.layer.name, da)
+        symbol = replace(self._weight(path), d=True)
+        gradient = self._numbers.by_row(Quantity("weight", path=path, d=True))
+        formula = _sum([self._to_weight(n, path) for n in uses])
+        yield PathStep(symbol, formula, self._calls[uses[0]].layer.name, gradient.value)
+
+    def _from_loss(self, n: int, cotangent: np.ndarray) -> Formula:
+        """Return what the loss sends back: p − t where that is what the numbers are."""
+        y, t = self._calls[n].y.value.value, self._record.y
+        symbol = self._symbol(n, "y")
+        if not tree.is_nested(t) and np.shape(t) == y.shape == cotangent.shape:
+            for count in (1, self.rows):
+                if np.allclose(count * cotangent, y - t, rtol=1e-12, atol=1e-15):
+                    if count == 1:
+                        return (symbol, " − ", Symbol("t"))
+                    return ("(", symbol, " − ", Symbol("t"), f") / {count}")
+        return (f"vjp of {' + '.join(term.name for term in loss_terms(self._model))}",)
+
+    def _dz(self, n: int) -> Symbol:
+        return replace(self._symbol(n, "y" if self._calls[n].z is None else "z"), d=True)
+
+    def _to_input(self, n: int) -> Formula:
+        """Return what the n-th call sends back to its input."""
+        layer = self._calls[n].layer
+        if isinstance(layer, keras.layers.Dense):
+            return (self._dz(n), " ", Symbol("W", self._sub(layer)), "ᵀ")
+        return (f"vjp of {type(layer).__name__} (", self._dz(n), ")")
+
+    def _to_weight(self, n: int, path: str) -> Formula:
+        """Return what the n-th call sends to a weight of its own."""
+        call = self._calls[n]
+        if isinstance(call.layer, keras.layers.Dense):
+            if path == call.paths["kernel"]:
+                return (self._input(n), "ᵀ ", self._dz(n))
+            return ("Σₙ ", self._dz(n))
+        return (f"vjp of {type(call.layer).__name__} (", self._dz(n), ")")
+
+    def _terms(self, n: int, path: str, index: tuple[int, ...]) -> PathTerms:
+        """Take the n-th call's part of the gradient apart into products."""
+        call = self._calls[n]
+        made = call.y if call.z is None else call.z
+        name = next(name for name, own in call.paths.items() if own == path)
+        if made.cotangent is None:
+            return PathTerms(call.layer.name, (), np.zeros((0, 1), int), np.zeros((0, 1)), 0.0)
+        value = float(call.vjp(made.cotangent)[1][name].value[index])
+        with np.errstate(all="ignore"):
+            jacobian = _jacobian(call, name, index)
+        outputs = np.argwhere(jacobian != 0)
+        arrays, names = [jacobian], [self._local(n, path, index, jacobian, outputs)]
+        at = _shared(outputs, self.rows)
+        if call.z is not None and call.y.cotangent is not None and not _mixes(call):
+            arrays += [
+                self._numbers.by_row(Quantity("derivative", n)).value,
+                call.y.cotangent.value,
+            ]
+            a = replace(self._symbol(n, "z"), at=at)
+            names += [(f"{_activation(call).__name__}′(", a, ")")]
+            names += [(replace(self._symbol(n, "y"), d=True, at=at),)]
+        else:
+            arrays.append(made.cotangent.value)
+            names.append((replace(self._dz(n), at=at),))
+        factors = np.stack([array[tuple(outputs.T)] for array in arrays], axis=-1)
+        products = factors.prod(axis=-1)
+        # n additions and a few roundings in each product: what a layer that is linear in the
+        # weight leaves. Another one is not the sum of these products, and stays in one piece.
+        allowed = (len(products) + 8) * 2.0**-51 * np.abs(products).sum()
+        if not abs(products.sum() - value) <= allowed:
+            whole = ((f"vjp of {type(call.layer).__name__}",),)
+            return PathTerms(
+                call.layer.name, whole, np.zeros((1, 1), int), np.array([[value]]), value
+            )
+        return PathTerms(call.layer.name, tuple(names), outputs, factors, value)
+
+    def _last_factor(
+        self, n: int, terms: PathTerms, row: int
+    ) -> tuple[tuple[Symbol, float, Symbol, float], ...]:
+        """Return ∂loss/∂h of one unit as the products that a single Dense layer makes of it."""
+        users = [m for m in range(len(self._calls)) if self._from(m) == n]
+        here = terms.outputs[terms.outputs[:, 0] == row]
+        if len(terms.names) != 3 or len(users) != 1 or len(here) != 1:
+            return ()
+        user = self._calls[users[0]]
+        made = user.y if user.z is None else user.z
+        if not isinstance(user.layer, keras.layers.Dense) or made.value.ndim != 2:
+            return ()
+        unit, weight = int(here[0][-1]), Symbol("W", self._sub(user.layer))
+        kernel, dz = user.call.weights["kernel"].value[unit], made.cotangent.value[row]
+        if len(kernel) > _MOST_PRODUCTS:
+            return ()
+        d = self._dz(users[0])
+        return tuple(
+            (replace(weight, at=f"{unit},{k}"), float(w), replace(d, at=str(k)), float(c))
+            for k, (w, c) in enumerate(zip(kernel, dz, strict=True))
+        )
+
+    def _local(
+        self,
+        n: int,
+        path: str,
+        index: tuple[int, ...],
+        jacobian: np.ndarray,
+        outputs: np.ndarray,
+    ) -> Formula:
+        """Return the name of ∂output/∂weight: an element of the input, 1, or just that."""
+        x = self._calls[n].x.value.value
+        factors = jacobian[tuple(outputs.T)]
+        if index and x.ndim == jacobian.ndim and index[0] < x.shape[-1]:
+            before = tuple(outputs[:, :-1].T)
+            if np.array_equal(x[(*before, index[0])], factors) and len(index) > 1:
+                rows = "n," if self.rows > 1 else ""
+                return (replace(self._input(n), at=f"{rows}{index[0]}"),)
+        if np.all(factors == 1):
+            return ("1",)
+        made = replace(self._dz(n), d=False, at=_shared(outputs, self.rows))
+        return ("∂", made, "/∂", replace(self._weight(path), at=_text(index)))
+
+    def _penalty(self, path: str, index: tuple[int, ...]) -> float:
+        """Return the gradient of a weight's own regularizer."""
+        variable = next(v for v in self._model.trainable_variables if v.path == path)
+        if variable.regularizer is None:
+            return 0.0
+        plain = Plain(np.float64)
+        call = RegularizerCall(variable.regularizer, variable.dtype, plain, keras.config.epsilon())
+        weight = plain.array(self._record.variables[path], variable.dtype)
+        _, vjp = find_rule(variable.regularizer).function(call, weight)
+        return float(vjp(np.asarray(self._record.loss_scale))[index])
+
+    def _rules(self, after: set[int]) -> Iterator[tuple[str, str, str]]:
+        """Yield the rules of the way back, in their order, each once."""
+        rules = [term.rule for term in loss_terms(self._model)]
+        for n in sorted(after, reverse=True):
+            call = self._calls[n]
+            rules += [find_rule(_activation(call))] if call.z is not None else []
+            rules.append(find_rule(call.layer))
+        for rule in dict.fromkeys(rules):
+            yield rule.name, _vjp_section(rule), rule.source
+
+
+def _activation(call: Application) -> Any:
+    return getattr(call.layer, "activation", None)
+
+
+def _mixes(call: Application) -> bool:
+    return _activation(call) in NOT_ELEMENTWISE
+
+
+def _jacobian(call: Application, name: str, index: tuple[int, ...]) -> np.ndarray:
+    """Return ∂output/∂weight for one weight of a layer that is linear in the weight's tensor."""
+    weights = {own: weight.value for own, weight in call.call.weights.items()}
+    rule = find_rule(call.layer).function
+
+    def output(tensor: np.ndarray) -> np.ndarray:
+        given = replace(call.call, arithmetic=Plain(np.float64), weights={**weights, name: tensor})
+        return rule(given, call.x.value.value)[0]
+
+    nothing = np.zeros(weights[name].shape)
+    probe = nothing.copy()
+    probe[index] = _PROBE
+    return (output(probe) - output(nothing)) / _PROBE
+
+
+def _sum(formulas: list[Formula]) -> Formula:
+    joined: Formula = ()
+    for formula in formulas:
+        joined += (" + ", *formula) if joined else formula
+    return joined
+
+
+def _text(index: tuple[int, ...]) -> str:
+    return ",".join(map(str, index))
+
+
+def _shared(outputs: np.ndarray, rows: int) -> str:
+    """Return the index that outputs have in common, with `n` for a row of several."""
+    rest = np.unique(outputs[:, 1:], axis=0)
+    if len(rest) != 1:
+        return "…"
+    return _text((*(["n"] if rows > 1 else []), *rest[0].tolist()))
+
+
+def _largest_row(terms: list[PathTerms]) -> int:
+    parts: dict[int, float] = {}
+    for term in terms:
+        for output, product in zip(term.outputs, term.factors.prod(axis=-1), strict=True):
+            parts[int(output[0])] = parts.get(int(output[0]), 0.0) + float(product)
+    return max(parts, key=lambda row: abs(parts[row]), default=0)
+
+
+def _vjp_section(rule: Rule) -> str:
+    text = rule.function.__doc__.partition("VJP:")[2].partition("Kinks:")[0]
+    return " ".join(text.split())
