@@ -1,7 +1,8 @@
 """gradaudit: checks the gradients that Keras really applied, weight by weight.
 
-The public door: `GradientAudit`, `check`, `audit_gradients`, `rule` and `load`. They are imported
-when they are first used, so that the command line answers before TensorFlow is loaded.
+The public door: `GradientAudit`, `check`, `audit_gradients`, `explain`, `published`, `rule` and
+`load`. They are imported when they are first used, so that the command line answers before
+TensorFlow is loaded.
 """
 
 import importlib
@@ -9,20 +10,36 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from gradaudit.callback import GradientAudit
+    from gradaudit.claims import published
+    from gradaudit.errors import AuditFailure
+    from gradaudit.explanation import explain
     from gradaudit.one_step import audit_gradients, check
     from gradaudit.report import load
     from gradaudit.rules import Case, rule
 
 _DOOR = {
+    "AuditFailure": "gradaudit.errors",
     "Case": "gradaudit.rules",
     "GradientAudit": "gradaudit.callback",
     "audit_gradients": "gradaudit.one_step",
     "check": "gradaudit.one_step",
+    "explain": "gradaudit.explanation",
     "load": "gradaudit.report",
+    "published": "gradaudit.claims",
     "rule": "gradaudit.rules",
 }
 
-__all__ = ["Case", "GradientAudit", "audit_gradients", "check", "load", "rule"]
+__all__ = [
+    "AuditFailure",
+    "Case",
+    "GradientAudit",
+    "audit_gradients",
+    "check",
+    "explain",
+    "load",
+    "published",
+    "rule",
+]
 
 
 def __getattr__(name: str) -> Any:

@@ -1,10 +1,12 @@
-"""Published numbers, recomputed: `check_claims`."""
+"""Published numbers, recomputed: `published` and `check_claims`."""
 
 import difflib
+import itertools
 import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 import keras
 import numpy as np
@@ -19,13 +21,14 @@ from gradaudit.compare import (
     diagnose_claims,
     within_a_unit,
 )
-from gradaudit.models import NETS, Settings
-from gradaudit.models.catalogue import compiled
+from gradaudit.models import NETS, Settings, compiled, net_named
+from gradaudit.models.claims import published_claims
 from gradaudit.models.precision import floats
 from gradaudit.numerics import Rounded
 from gradaudit.one_step import recorded
 from gradaudit.records import CheckedClaim, Claim, StepRecord
 from gradaudit.reference import Quantities, Quantity
+from gradaudit.report import claims_table
 
 _NUMBER = r"[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?"
 _NUMBERS = re.compile(rf"{_NUMBER}(?:\s+{_NUMBER})*")
@@ -37,7 +40,36 @@ _LONE_NUMBER = re.compile(rf"(?<![\w.]){_NUMBER}(?![\w.])")
 _EXAMPLE = re.compile(r"_(?:\w+_)?example$")
 _SYNONYMS = {"step_size": "learning_rate", "x": "input"}
 
+if TYPE_CHECKING:
+    import pandas as pd
+
 Given = dict[Quantity, np.ndarray]
+
+
+def published(model: str | None = None) -> "pd.DataFrame":
+    """Recompute the numbers that tutorials print for the built-in nets.
+
+    Args:
+        model: only those about this net.
+
+    Returns:
+        One row for each number, with the columns model, quantity, index, given, printed,
+        recomputed, verdict (agrees, cut, disagrees, cannot be checked) and diagnosis.
+
+    Raises:
+        UnknownNameError: there is no such net.
+
+    Example:
+        >>> import gradaudit
+        >>> table = gradaudit.published("deep_tanh")
+        >>> table.loc[table["quantity"] == "loss", ["printed", "recomputed", "verdict"]].values
+        array([[0.43, 0.439102223956744, 'cut']], dtype=object)
+    """
+    names = list(NETS) if model is None else [net_named(model).name]
+    claims = [claim for claim in published_claims() if claim.model in names]
+    groups = itertools.groupby(claims, lambda claim: claim.model)
+    checked = [each for name, own in groups for each in check_published(list(own), name)]
+    return claims_table(checked)
 
 
 def check_published(claims: Sequence[Claim], name: str) -> list[CheckedClaim]:

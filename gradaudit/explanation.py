@@ -8,7 +8,7 @@ import numpy as np
 
 from gradaudit.capture import Capture, Replay, peeked
 from gradaudit.compare import compare
-from gradaudit.errors import UnsupportedModelError, UsageError
+from gradaudit.errors import UsageError
 from gradaudit.one_step import recorded
 from gradaudit.records import StepRecord
 from gradaudit.reference import Derivation, Path
@@ -62,24 +62,34 @@ def explain_step(
     weight: str,
     *,
     step: int,
+    row: int | None,
     epochs: int,
     batch_size: int,
-    threshold: float = 8.0,
+    threshold: float,
 ) -> Explanation:
     """Train a compiled model up to a step, counted from 0, and explain one weight in that step.
 
+    row: explain it on this row of the data alone, with the weights that the step begins with.
+
     Raises:
-        UsageError: the training has fewer steps.
+        UsageError: the training has fewer steps, or the data have no such row.
     """
-    stop = _Stop(step)
+    if row is not None and row >= len(x):
+        raise UsageError(f"the row is {row}. Expected one of the data, from 0 to {len(x) - 1}.")
+    stop = _Stop(step, captured=row is None)
     model.steps_per_execution = 1
-    model.fit(x, y, epochs=epochs, batch_size=batch_size, verbose=0, callbacks=[stop])
-    if stop.record is None:
+    if row is None or step > 0:
+        model.fit(x, y, epochs=epochs, batch_size=batch_size, verbose=0, callbacks=[stop])
+    if row is None:
+        record = stop.record
+    else:
+        record = replace(recorded(model, x[row : row + 1], y[row : row + 1]), step=step)
+    if record is None or stop.steps < step:
         raise UsageError(
             f"the step is {step}. Expected one of the {stop.steps} steps of the training, counted "
             "from 0. Ask for more epochs."
         )
-    return explain_record(model, stop.record, weight, threshold)
+    return explain_record(model, record, weight, threshold)
 
 
 def explain_record(
@@ -87,13 +97,6 @@ def explain_record(
 ) -> Explanation:
     """Explain one weight in a step that was captured."""
     replay = Replay(record.jit)
-    gaps = Derivation(model, replay)(record).unjudged
-    reasons = {reason for (stage, _), reason in gaps.items() if stage == "gradient"}
-    if reasons:
-        raise UnsupportedModelError(
-            f"{'; '.join(sorted(reasons))}. A gradient is explained where every part of the model "
-            "has a derived rule. Register one with gradaudit.rule."
-        )
     step = Path(model, record, replay)
     path, index = step.find(weight)
     reference = Derivation(model, replay, lambda each: each == path)(record)
@@ -108,22 +111,22 @@ def explain_record(
 
 
 class _Stop(keras.callbacks.Callback):
-    """Captures one step of fit, and ends the training with it."""
+    """Ends fit when a step is reached; captured: after that step, and keeps its record."""
 
-    def __init__(self, step: int) -> None:
+    def __init__(self, step: int, captured: bool) -> None:
         super().__init__()
-        self._wanted = step
+        self._wanted, self._is_captured = step, captured
         self.steps = 0
         self.record: StepRecord | None = None
 
     def on_train_batch_begin(self, batch: int, logs: Any = None) -> None:
-        if self.steps == self._wanted:
+        if self._is_captured and self.steps == self._wanted:
             self._function = self.model.train_function
             vars(self.model)["train_function"] = self._captured
 
     def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
         self.steps += 1
-        self.model.stop_training = self.record is not None
+        self.model.stop_training = self.steps == self._wanted + self._is_captured
 
     def _captured(self, iterator: Any) -> Any:
         vars(self.model)["train_function"] = self._function

@@ -9,12 +9,13 @@ from pathlib import Path
 
 from rich.console import Console
 
-from gradaudit import cli, load
+from gradaudit import load
+from gradaudit.cli import summary
 
 os.chdir(Path(__file__).parents[1])
 console = Console(record=True, width=104, file=io.StringIO(), soft_wrap=True)
-cli._console = lambda: console
+summary.console = lambda: console
 run = load("reports/deep_tanh")
 console.print("[bold]$ gradaudit show reports/deep_tanh[/bold]", highlight=False)
-cli._print_summary(run)
+summary.print_summary(run)
 console.save_svg("reports/report.svg", title="gradaudit")

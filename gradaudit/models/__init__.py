@@ -4,7 +4,7 @@ One job: a name to a compiled model with its arrays. Rejected: downloading data 
 Keras is imported inside the functions that build, so that listing the nets does not wait for it.
 """
 
-from gradaudit.models.catalogue import NETS, Net, Settings, net_named
+from gradaudit.models.catalogue import NETS, Net, Settings, compiled, net_named
 from gradaudit.models.data import Table, encode_targets, read_table
 from gradaudit.models.imported import import_build
 
@@ -13,6 +13,7 @@ __all__ = [
     "Net",
     "Settings",
     "Table",
+    "compiled",
     "encode_targets",
     "import_build",
     "net_named",

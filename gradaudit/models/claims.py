@@ -69,7 +69,7 @@ def _claim(row: dict[str, str | None], where: str) -> Claim:
         ) from None
     if any(part < 0 for part in index):
         raise DataError(f"{where}: index is {cells['index']!r}. Expected numbers from 0 on.")
-    return Claim(cells["model"], cells["quantity"], index, printed, 10.0**-decimals, cells["given"])
+    return Claim(cells["model"], cells["quantity"], index, printed, decimals, cells["given"])
 
 
 def _decimals(printed: str) -> int:

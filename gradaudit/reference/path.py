@@ -163,7 +163,7 @@ class Path:
         again = sum(earlier.layer is call.layer for earlier in self._calls[:n])
         sub = self._sub(call.layer) + "′" * again
         if part == "z":
-            return Symbol("a", sub)
+            return self._input(n) if _only_activates(call) else Symbol("a", sub)
         if n < len(self._calls) - 1:
             return Symbol("h", sub)
         return Symbol("p" if _activation(call) in _PROBABILITIES else "y")
@@ -189,11 +189,15 @@ class Path:
         return reached
 
     def _forward(self, row: int) -> Iterator[PathStep]:
+        listed: set[str] = set()
         for n, call in enumerate(self._calls):
             x, kind = self._input(n), type(call.layer).__name__
             if self._from(n) is None:
                 yield PathStep(x, (), "", self._at_row(call.x.value, row))
-            for path in call.paths.values():
+            for path in dict.fromkeys(call.paths.values()):
+                if path in listed:
+                    continue
+                listed.add(path)
                 value = np.asarray(self._record.variables[path])
                 yield PathStep(self._weight(path), (), call.layer.name, value)
             formula: Formula = (f"{kind}(", x, ")")
@@ -203,7 +207,8 @@ class Path:
                     formula += (" + ", Symbol("b", self._sub(call.layer)))
             if call.z is not None:
                 a = self._symbol(n, "z")
-                yield PathStep(a, formula, call.layer.name, self._at_row(call.z.value, row))
+                if not _only_activates(call):
+                    yield PathStep(a, formula, call.layer.name, self._at_row(call.z.value, row))
                 formula = (f"{_activation(call).__name__}(", a, ")")
             y = self._at_row(call.y.value, row)
             yield PathStep(self._symbol(n, "y"), formula, call.layer.name, y)
@@ -221,19 +226,24 @@ class Path:
                 formula = _sum([self._to_input(m) for m in users])
                 formula = formula or self._from_loss(n, call.y.cotangent.value)
                 yield PathStep(dy, formula, call.layer.name, self._at_row(call.y.cotangent, row))
-            if call.z is not None and call.z.cotangent is not None:
-                a, name = self._symbol(n, "z"), _activation(call).__name__
-                formula = (f"{name}′(", a, ") ∘ ", dy)
-                if call.y.cotangent is None:
-                    formula = self._from_loss(n, call.z.cotangent.value)
-                elif _activation(call) in NOT_ELEMENTWISE:
-                    formula = (f"vjp of {name} (", dy, ")")
-                da = self._at_row(call.z.cotangent, row)
-                yield PathStep(replace(a, d=True), formula, call.layer.name, da)
+            if call.z is not None and call.z.cotangent is not None and not _only_activates(call):
+                da = replace(self._symbol(n, "z"), d=True)
+                value = self._at_row(call.z.cotangent, row)
+                yield PathStep(da, self._through_activation(n), call.layer.name, value)
         symbol = replace(self._weight(path), d=True)
         gradient = self._numbers.by_row(Quantity("weight", path=path, d=True))
         formula = _sum([self._to_weight(n, path) for n in uses])
         yield PathStep(symbol, formula, self._calls[uses[0]].layer.name, gradient.value)
+
+    def _through_activation(self, n: int) -> Formula:
+        """Return what the activation of the n-th call sends back to its pre-activation."""
+        call, dy = self._calls[n], replace(self._symbol(n, "y"), d=True)
+        if call.y.cotangent is None:
+            return self._from_loss(n, call.z.cotangent.value)
+        name = _activation(call).__name__
+        if _mixes(call):
+            return (f"vjp of {name} (", dy, ")")
+        return (f"{name}′(", self._symbol(n, "z"), ") ∘ ", dy)
 
     def _from_loss(self, n: int, cotangent: np.ndarray) -> Formula:
         """Return what the loss sends back: p − t where that is what the numbers are."""
@@ -253,6 +263,8 @@ class Path:
     def _to_input(self, n: int) -> Formula:
         """Return what the n-th call sends back to its input."""
         layer = self._calls[n].layer
+        if _only_activates(self._calls[n]):
+            return self._through_activation(n)
         if isinstance(layer, keras.layers.Dense):
             return (self._dz(n), " ", Symbol("W", self._sub(layer)), "ᵀ")
         return (f"vjp of {type(layer).__name__} (", self._dz(n), ")")
@@ -369,6 +381,11 @@ class Path:
 
 def _activation(call: Application) -> Any:
     return getattr(call.layer, "activation", None)
+
+
+def _only_activates(call: Application) -> bool:
+    """Return whether a layer is nothing but its activation function."""
+    return call.z is not None and call.z is call.x
 
 
 def _mixes(call: Application) -> bool:

@@ -8,10 +8,11 @@ import keras
 import numpy as np
 from keras import tree
 
-from gradaudit.errors import UnknownNameError
+from gradaudit.errors import UnknownNameError, UnsupportedModelError
 from gradaudit.numerics import Rounded, Rounding
 from gradaudit.records import StepRecord
 from gradaudit.reference.backprop import backprop
+from gradaudit.reference.gaps import model_gaps
 from gradaudit.reference.update import updated
 from gradaudit.reference.walk import Application, Replay, Tensor, Walk
 from gradaudit.rules import apply_activation
@@ -84,7 +85,8 @@ class Quantities:
     `rows` of the batch.
 
     Raises:
-        UnsupportedModelError: the data are of a kind that the rules do not take.
+        UnsupportedModelError: a part of the model has no rule, or the data are of a kind that the
+            rules do not take.
     """
 
     def __init__(
@@ -94,6 +96,11 @@ class Quantities:
         replay: Replay,
         given: Mapping[Quantity, np.ndarray] | None = None,
     ) -> None:
+        if gaps := model_gaps(model):
+            raise UnsupportedModelError(
+                f"{'; '.join(gaps)}. Expected a model every part of which has a derived rule. "
+                "Register one with gradaudit.rule."
+            )
         self._model, self._given = model, given or {}
         self.rows = len(tree.flatten(record.x)[0])
         self._arithmetic = Rounding(tensorfloat32=record.tensorfloat32)
@@ -215,7 +222,7 @@ class Quantities:
         z = application.y if application.z is None else application.z
         if quantity.part == "derivative":
             _, vjp = apply_activation(application.layer.activation, z.value)
-            return vjp(self._array(np.ones(z.value.shape)))
+            return vjp(self._arithmetic.array(np.ones(z.value.shape), z.dtype))
         tensor = z if quantity.part == "preactivation" else application.y
         return tensor.cotangent if quantity.d else tensor.value
 

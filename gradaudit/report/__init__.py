@@ -4,7 +4,14 @@ One job: Comparison to files that a reviewer can sign. Rejected: one file at the
 which a killed run never writes.
 """
 
-from gradaudit.report.claims import claim_rows, claims_csv, claims_html, shown, summary
+from gradaudit.report.claims import (
+    claim_rows,
+    claims_csv,
+    claims_html,
+    claims_table,
+    shown,
+    summary,
+)
 from gradaudit.report.explanation import Explanation
 from gradaudit.report.folder import FILES, RunFolder, uninterrupted
 from gradaudit.report.merge import merge
@@ -18,6 +25,7 @@ __all__ = [
     "claim_rows",
     "claims_csv",
     "claims_html",
+    "claims_table",
     "collected",
     "load",
     "merge",

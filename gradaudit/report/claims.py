@@ -13,6 +13,7 @@ from gradaudit.report.tables import guarded, index_text
 
 CLAIMS = "model quantity index given printed recomputed verdict diagnosis".split()
 _KINDS = {"agrees": "good", "cut": "good", "disagrees": "bad", "cannot be checked": "warn"}
+_WORDS = {"agrees": "agree", "cut": "are cut", "disagrees": "disagree"}
 
 
 def claim_rows(checked: Sequence[CheckedClaim]) -> list[dict[str, Any]]:
@@ -32,9 +33,14 @@ def claim_rows(checked: Sequence[CheckedClaim]) -> list[dict[str, Any]]:
     ]
 
 
+def claims_table(checked: Sequence[CheckedClaim]) -> pd.DataFrame:
+    """Return the rows as a DataFrame."""
+    return pd.DataFrame(claim_rows(checked), columns=CLAIMS).astype({"recomputed": float})
+
+
 def claims_csv(checked: Sequence[CheckedClaim]) -> str:
-    """Return the rows as CSV, numbers as they are printed."""
-    table = pd.DataFrame(claim_rows(checked), columns=CLAIMS)
+    """Return the rows as CSV, the claims' numbers as they are printed."""
+    table = claims_table(checked)
     table["printed"] = [each.claim.printed for each in checked]
     for name in ("model", "quantity", "index", "given", "diagnosis"):
         table[name] = table[name].map(guarded)
@@ -62,14 +68,14 @@ def claims_html(checked: Sequence[CheckedClaim]) -> str:
 
 
 def shown(checked: CheckedClaim) -> str:
-    """Return the recomputed number with two digits more than the printed one has."""
+    """Return the recomputed number with three digits more than the printed one has."""
     if checked.recomputed is None:
         return ""
-    return f"{checked.recomputed:.{max(checked.claim.decimals + 2, 0)}f}"
+    return f"{checked.recomputed:.{max(checked.claim.decimals + 3, 0)}f}"
 
 
 def summary(checked: Sequence[CheckedClaim]) -> str:
     """Return how many claims there are of each verdict, in words."""
     counts = Counter(each.verdict for each in checked)
-    words = [f"{counts[verdict]} {verdict}" for verdict in _KINDS if counts[verdict]]
+    words = [f"{counts[v]} {_WORDS.get(v, v)}" for v in _KINDS if counts[v]]
     return f"{len(checked)} published numbers: {', '.join(words)}"

@@ -1,0 +1,50 @@
+"""The command line. No maths; TensorFlow is imported by the command that needs it.
+
+One job: arguments to calls, results to stdout, errors to one line on stderr and an exit code.
+Rejected: argparse, whose help would have to be laid out by hand.
+"""
+
+import sys
+
+import typer
+
+from gradaudit.cli.explain import explain
+from gradaudit.cli.output import fail
+from gradaudit.cli.published import published
+from gradaudit.cli.run import models, run, show
+from gradaudit.errors import GradauditError
+
+app = typer.Typer(
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    no_args_is_help=True,
+    help="Check the gradients that Keras really applied, weight by weight.",
+    epilog="Exit codes: 0 all judged and passed, 1 an audit failed, 2 usage, 3 could not audit, "
+    "130 interrupted.",
+)
+
+
+@app.callback()
+def _root() -> None:
+    """Check the gradients that Keras really applied, weight by weight."""
+
+
+for command in (run, models, show, explain, published):
+    app.command()(command)
+
+_USAGE_ERROR = next(
+    kind for kind in typer.BadParameter.__mro__ if kind.__name__ == "ClickException"
+)
+
+
+def main() -> None:
+    """Run the command line and exit with its code; errors are one line on stderr."""
+    try:
+        code = app(standalone_mode=False)
+    except (typer.Abort, KeyboardInterrupt):
+        fail("interrupted", 130)
+    except _USAGE_ERROR as error:
+        fail(error.format_message(), 2)
+    except GradauditError as error:
+        fail(str(error), error.exit_code)
+    sys.exit(code or 0)

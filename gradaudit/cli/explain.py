@@ -1,0 +1,91 @@
+"""`gradaudit explain`."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from gradaudit.cli.nets import Asked, import_tensorflow, prepared
+from gradaudit.cli.options import (
+    BatchSize,
+    Data,
+    Eager,
+    Epochs,
+    Jit,
+    LearningRate,
+    NoBias,
+    OneNet,
+    OptimizerName,
+    Overwrite,
+    PrecisionName,
+    Seed,
+    Target,
+    Threshold,
+)
+from gradaudit.cli.output import check_files, write
+
+_FORMATS = {".txt": "text", ".md": "markdown", ".html": "html"}
+
+
+def explain(
+    model: OneNet,
+    weight: Annotated[
+        str, typer.Option(help="Such as W2[0,1], b3[1] or dense_1/kernel[0,1], counted from 0.")
+    ],
+    data: Data = None,
+    target: Target = None,
+    row: Annotated[
+        int | None, typer.Option(min=0, help="On this row of the data alone, counted from 0.")
+    ] = None,
+    step: Annotated[
+        int, typer.Option(min=0, help="In this step of the training, counted from 0.")
+    ] = 0,
+    epochs: Epochs = None,
+    batch_size: BatchSize = None,
+    optimizer: OptimizerName = None,
+    learning_rate: LearningRate = None,
+    seed: Seed = 0,
+    threshold: Threshold = 8.0,
+    jit: Jit = False,
+    eager: Eager = False,
+    precision: PrecisionName = None,
+    no_bias: NoBias = False,
+    out: Annotated[
+        list[Path] | None,
+        typer.Option(
+            metavar="FILE",
+            help="Write a .txt, .md or .html file instead; may be given several times.",
+        ),
+    ] = None,
+    overwrite: Overwrite = False,
+) -> None:
+    """Explain how one weight gets its gradient: every number from the loss back to it.
+
+    The training is that of `gradaudit run` with the same options, so that a step has the same
+    number in both. The exit code is 1 where the tape's gradient is wrong.
+    """
+    files = out or []
+    check_files(files, tuple(_FORMATS), overwrite)
+    asked = Asked(
+        model, data, target, optimizer, learning_rate, seed, jit, eager, precision, no_bias
+    )
+    import_tensorflow()
+    from gradaudit.explanation import explain_step
+
+    built, x, y = prepared(asked)
+    found = explain_step(
+        built,
+        x,
+        y,
+        weight,
+        step=step,
+        row=row,
+        epochs=epochs or 10,
+        batch_size=batch_size or 16,
+        threshold=threshold,
+    )
+    for path in files:
+        write(path, getattr(found, _FORMATS[path.suffix]))
+    if not files:
+        print(found.text, end="")
+    raise typer.Exit(1 if found.path.verdict == "fail" else 0)

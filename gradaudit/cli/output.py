@@ -1,0 +1,50 @@
+"""Where results and errors go: stdout, files, and one line on stderr."""
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NoReturn
+
+from rich.console import Console
+
+from gradaudit.errors import FolderError
+
+
+def console() -> Console:
+    """Return a console on stdout that is wide enough for whole variable names in a pipe, too."""
+    return Console(width=max(Console().width, 160), soft_wrap=True)
+
+
+def fail(message: str, code: int) -> NoReturn:
+    """Print one line on stderr, and exit."""
+    if message:  # a command without arguments has printed its help
+        print(f"gradaudit: {' '.join(message.split())}", file=sys.stderr)
+    sys.exit(code)
+
+
+def check_files(paths: Sequence[Path], suffixes: Sequence[str], overwrite: bool) -> None:
+    """Refuse, before any work, files that could not be written in the end.
+
+    Raises:
+        FolderError: a name has another suffix, the file is there already, or its folder is not.
+    """
+    for path in paths:
+        if path.suffix not in suffixes:
+            raise FolderError(f"--out is {path}. Expected a name in {' or '.join(suffixes)}.")
+        if path.exists() and not (overwrite and path.is_file()):
+            raise FolderError(f"{path} is there already. Name another file, or give --overwrite.")
+        if not path.parent.is_dir():
+            raise FolderError(f"there is no folder {path.parent} for {path.name}. Make it first.")
+
+
+def write(path: Path, text: str) -> None:
+    """Write a file.
+
+    Raises:
+        FolderError: it cannot be written.
+    """
+    try:
+        path.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise FolderError(f"{path} cannot be written: {error.strerror}.") from error
+    print(f"gradaudit: wrote {path}", file=sys.stderr)
