@@ -7,6 +7,7 @@ from typing import Any
 import keras
 import numpy as np
 import tensorflow as tf
+from keras import tree
 
 from gradaudit.capture import Capture, environment, to_numpy, uncaptured
 from gradaudit.errors import UsageError
@@ -128,8 +129,9 @@ def audit_gradients(
         There is no stage `update` in it.
 
     Raises:
-        UsageError: there are not as many gradients as variables, a variable is not a trainable
-            one of the model, or it was called within a tf.function.
+        UsageError: there are not as many gradients as variables, a gradient is not of its
+            variable's shape, a variable is not a trainable one of the model, x and y have not as
+            many rows, or it was called within a tf.function.
 
     Example:
         >>> with tf.GradientTape() as tape:  # doctest: +SKIP
@@ -155,6 +157,18 @@ def audit_gradients(
         raise UsageError(
             f"{', '.join(map(str, strangers))}: no trainable variable of the model {model.name!r}. "
             "Expected model.trainable_variables, or some of them."
+        )
+    for v, g in zip(variables, gradients, strict=True):
+        if g is not None and tuple(g.shape) != tuple(v.shape):
+            raise UsageError(
+                f"the gradient for {v.path} has the shape {tuple(g.shape)}. Expected "
+                f"{tuple(v.shape)}, that of the variable: are the gradients in another order?"
+            )
+    rows = [np.shape(part)[0] for part in tree.flatten((x, y)) if np.ndim(part)]
+    if len(set(rows)) > 1:
+        raise UsageError(
+            f"x and y have {' and '.join(map(str, rows))} rows. Expected one batch, the one that "
+            "the tape saw."
         )
     given = {v.path: g for v, g in zip(variables, gradients, strict=True)}
     seen = to_numpy({"x": x, "y": y, "sample_weight": sample_weight, "gradients": given})

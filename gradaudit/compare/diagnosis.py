@@ -42,9 +42,13 @@ def relation(
     if few < failed.size and few <= max(1, failed.size // 10):
         index = tuple(int(i) for i in np.argwhere(failed)[0])
         return f"{few} of {failed.size} values differ, {list(index)} {_ratio(wrong, right, index)}"
+    if alike(wrong, -right):
+        return "the wrong sign"
     for words, known in _known_factors(batch_size).items():
         if alike(wrong, known * right):
             return words
+        if alike(wrong, -known * right):
+            return f"the wrong sign, and {words}"
     factor = float(np.vdot(wrong, right) / np.vdot(right, right))
     if alike(wrong, factor * right):
         if abs(factor - 1) < _CLOSE:
@@ -75,7 +79,6 @@ def _ratio(tape: np.ndarray, reference: np.ndarray, index: tuple[int, ...]) -> s
 
 def _known_factors(batch_size: int) -> dict[str, float]:
     known = {
-        "the wrong sign": -1.0,
         "twice too large": 2.0,
         "half of what it should be": 0.5,
         "a factor ln 2 too small: a natural logarithm for one to base 2": math.log(2),

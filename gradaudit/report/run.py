@@ -27,7 +27,7 @@ from gradaudit.report.tables import (
 _SHOWN = ["stage", "path", "count", "max_z", "detectable_rel", "kinks", "verdict", "cause"]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Run:
     """A report: `steps`, `tensors` and `weights` are DataFrames, `run` is a dict.
 
@@ -70,6 +70,10 @@ class Run:
         written = RunFolder(folder, overwrite)
         written.extend(self.steps, self.tensors, self.weights)
         written.write_run(self.run)
+
+    def __repr__(self) -> str:
+        where = f", {self.path}" if self.path is not None else ""
+        return f"<gradaudit.Run: {self.verdict}, {len(self.steps)} steps{where}>"
 
     def _repr_html_(self) -> str:
         """Show the verdict and the tensors in a notebook."""
