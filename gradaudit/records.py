@@ -116,7 +116,7 @@ class TensorComparison:
 
     tape_norm, reference_norm: 2-norms. max_abs_diff, rel_l2_diff: of tape − reference.
     max_z, worst_index: the largest score and where it is; NaN and () where nothing was judged.
-    detectable_rel: smallest relative error of the whole tensor that would fail.
+    detectable_rel: a larger relative error of the whole tensor fails for certain.
     kinks: number of elements that depend on a choice at a kink.
     counts: number of weights by verdict.
     cause: what a failure looks like, or why the tensor was not judged.

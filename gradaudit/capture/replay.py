@@ -36,4 +36,5 @@ class Replay:
             function = getattr(keras.random, name)
             return function(tf.ones(shape, dtype), **dict(options), seed=self._seed)
 
-        return tf.function(draw, jit_compile=self._jit)
+        # A concrete function: TensorFlow takes one more tf.function for each audit for retracing.
+        return tf.function(draw, jit_compile=self._jit).get_concrete_function()

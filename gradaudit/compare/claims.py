@@ -4,6 +4,9 @@ import numpy as np
 
 from gradaudit.compare.diagnosis import relation
 
+_TELLING = 0.02
+"""A number has digits enough where one unit of the last is at most this part of it."""
+
 AGREES, CUT, DISAGREES, NOT_CHECKED = "agrees", "cut", "disagrees", "cannot be checked"
 
 
@@ -39,10 +42,10 @@ def diagnose_claims(printed: np.ndarray, unit: np.ndarray, value: np.ndarray, ro
         printed, unit, value: float64 arrays of one shape.
         rows: of the batch, to recognise a missing mean.
     """
-    return relation(
-        printed,
-        value,
-        failed=np.abs(printed - value) > unit,
-        batch_size=rows,
-        alike=lambda a, b: within_a_unit(a, unit, b, 0.0),
-    )
+    # A single number of one or two digits is near any simple multiple of another.
+    telling = printed.size > 1 or np.all(unit <= _TELLING * np.abs(printed))
+
+    def alike(a: np.ndarray, b: np.ndarray) -> bool:
+        return bool(telling) and within_a_unit(a, unit, b, 0.0)
+
+    return relation(printed, value, np.abs(printed - value) > unit, rows, alike)

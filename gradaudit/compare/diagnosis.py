@@ -58,7 +58,8 @@ def relation(
         return f"a factor {shortest:g} throughout"
     if wrong.ndim == 2 and wrong.shape[0] == wrong.shape[1] and alike(wrong, right.T):
         return "transposed"
-    if alike(np.sort(wrong, axis=None), np.sort(right, axis=None)):
+    ordered = (np.sort(each, axis=None).reshape(right.shape) for each in (wrong, right))
+    if alike(*ordered):
         return "the right values in another order"
     return f"relative difference {_distance(wrong, right):.2g}, of no simple form"
 
