@@ -68,10 +68,14 @@ class GradientAudit(keras.callbacks.Callback):
         AuditFailure: when a step fails under on_fail="raise".
 
     Example:
+        >>> import keras, numpy as np
         >>> from gradaudit import GradientAudit
-        >>> audit = GradientAudit("reports/my-run")
-        >>> model.fit(x, y, callbacks=[audit])  # doctest: +SKIP
-        >>> audit.verdict  # doctest: +SKIP
+        >>> model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(1)])
+        >>> model.compile("sgd", "mse")
+        >>> x, y = np.random.default_rng(0).random((8, 2)), np.ones((8, 1))
+        >>> audit = GradientAudit("my-run", verbose=0)
+        >>> history = model.fit(x, y, verbose=0, callbacks=[audit])
+        >>> audit.verdict
         'pass'
     """
 

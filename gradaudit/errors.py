@@ -28,6 +28,10 @@ class DataError(UsageError):
     """A data file, or what it holds, cannot be trained on."""
 
 
+class UnclearClaimError(GradauditError):
+    """It cannot be told what a published number is, or what it was computed from."""
+
+
 class FolderError(UsageError):
     """A report folder cannot be written to, or is not a run."""
 

@@ -47,8 +47,13 @@ def check(
             batch; no trainable weight is asked for.
 
     Example:
-        >>> import gradaudit
-        >>> gradaudit.check(model, x, y).raise_for_failure()  # doctest: +SKIP
+        >>> import gradaudit, keras, numpy as np
+        >>> model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(1)])
+        >>> model.compile("sgd", "mse")
+        >>> x, y = np.random.default_rng(0).random((8, 2)), np.ones((8, 1))
+        >>> gradaudit.check(model, x, y)
+        <gradaudit.Run: pass, 1 step audited>
+        >>> gradaudit.check(model, x, y).raise_for_failure()  # in a test: nothing is raised
     """
     if not model.compiled:
         raise UsageError(
@@ -134,12 +139,19 @@ def audit_gradients(
             many rows, or it was called within a tf.function.
 
     Example:
-        >>> with tf.GradientTape() as tape:  # doctest: +SKIP
+        >>> import gradaudit, keras, numpy as np, tensorflow as tf
+        >>> model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(1)])
+        >>> loss_fn, weights = keras.losses.MeanSquaredError(), model.trainable_variables
+        >>> x, y = np.random.default_rng(0).random((8, 2)), np.ones((8, 1))
+        >>> with tf.GradientTape() as tape:
         ...     loss = loss_fn(y, model(x, training=True))
-        >>> gradients = tape.gradient(loss, model.trainable_variables)  # doctest: +SKIP
-        >>> gradaudit.audit_gradients(  # doctest: +SKIP
-        ...     loss_fn, model.trainable_variables, gradients, model=model, x=x, y=y
-        ... ).raise_for_failure()
+        >>> gradients = tape.gradient(loss, weights)
+        >>> gradaudit.audit_gradients(loss_fn, weights, gradients, model=model, x=x, y=y)
+        <gradaudit.Run: pass, 1 step audited>
+        >>> wrong = [2 * g for g in gradients]
+        >>> run = gradaudit.audit_gradients(loss_fn, weights, wrong, model=model, x=x, y=y)
+        >>> list(run.tensors["cause"])
+        ['twice too large', 'twice too large']
     """
     if any(tf.is_symbolic_tensor(g) for g in gradients if g is not None):
         raise UsageError(

@@ -43,7 +43,7 @@ def gradient_audit(request: pytest.FixtureRequest) -> Callable[..., "Run"]:
     """Return `gradaudit.check`, which fails the test where the audit does not pass.
 
     Example:
-        >>> def test_gradients(gradient_audit):  # doctest: +SKIP
+        >>> def test_gradients(gradient_audit):
         ...     gradient_audit(model, x, y)
     """
     from gradaudit.one_step import check

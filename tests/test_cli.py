@@ -152,7 +152,7 @@ def test_a_wrong_gradient_is_named_and_the_exit_code_is_1(gradaudit, own):
     code, out, _ = gradaudit("run", "--model", "my_nets:wrong", *own)
     assert code == 1
     assert "FAIL: 2 steps audited" in out
-    assert "/kernel: 1 of 10 weights differ, [1, 2] by a relative 0.0001" in out
+    assert "/kernel: 1 of 10 values differ, [1, 2] by a relative 0.0001" in out
     assert gradaudit("show", "runs/my_nets")[0] == 1
 
 

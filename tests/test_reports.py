@@ -4,6 +4,7 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from gradaudit import cli, load
@@ -65,3 +66,19 @@ def test_numbers_agree_to_within_the_rounding_errors_of_the_steps_so_far(again, 
 
 def test_the_committed_runs_are_small():
     assert sum(path.stat().st_size for path in COMMITTED.rglob("*.csv")) < 400_000
+
+
+def test_the_committed_table_of_published_numbers_is_the_present_one(tmp_path, monkeypatch):
+    command = "gradaudit published --out reports/published.csv --overwrite"
+    assert command in (COMMITTED.parent / "README.md").read_text()
+    again = tmp_path / "published.csv"
+    arguments = command.replace("reports/published.csv", str(again)).split()
+    monkeypatch.setattr(sys, "argv", arguments)
+    with pytest.raises(SystemExit):
+        cli.main()
+    old, new = (
+        pd.read_csv(p, dtype={"printed": str, "index": str})
+        for p in (COMMITTED / "published.csv", again)
+    )
+    assert old.drop(columns="recomputed").equals(new.drop(columns="recomputed"))
+    np.testing.assert_allclose(old["recomputed"], new["recomputed"], rtol=1e-12)

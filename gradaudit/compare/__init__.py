@@ -4,26 +4,8 @@ One job: (StepRecord, Reference) to Comparison. Rejected: relative tolerances, b
 gradients of a deep net fail (elementwise relative errors above 1 are normal there).
 """
 
-from gradaudit.compare.claims import (
-    AGREES,
-    DISAGREES,
-    NOT_CHECKED,
-    claim_verdict,
-    diagnose_claims,
-    within_a_unit,
-)
-from gradaudit.compare.diagnosis import diagnose
+from gradaudit.compare.diagnosis import diagnose, relation
 from gradaudit.compare.score import compare
 from gradaudit.compare.tally import Tally
 
-__all__ = [
-    "AGREES",
-    "DISAGREES",
-    "NOT_CHECKED",
-    "Tally",
-    "claim_verdict",
-    "compare",
-    "diagnose",
-    "diagnose_claims",
-    "within_a_unit",
-]
+__all__ = ["Tally", "compare", "diagnose", "relation"]

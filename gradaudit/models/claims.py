@@ -3,11 +3,21 @@
 import csv
 import math
 import os
+import re
+from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
 
-from gradaudit.errors import DataError
+from gradaudit.errors import DataError, UnclearClaimError
 from gradaudit.records import Claim
+
+_NUMBER = r"[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?"
+_NUMBERS = re.compile(rf"{_NUMBER}(?:\s+{_NUMBER})*")
+_WITH_NUMBERS = re.compile(
+    rf"(?P<words>[a-z]\w*(?: \w+)*?)\s*[\s:=]\s*(?P<numbers>{_NUMBERS.pattern})", re.I
+)
+_PRINTED = re.compile(r"(?:the )?printed (?P<words>.+)", re.I)
+_LONE_NUMBER = re.compile(rf"(?<![\w.]){_NUMBER}(?![\w.])")
 
 COLUMNS = ("model", "quantity", "index", "printed", "given")
 """What a file must have; a column `decimals` may say how many digits behind the point are meant."""
@@ -76,3 +86,38 @@ def _decimals(printed: str) -> int:
     """Return how many digits a number is printed with behind the point, its exponent included."""
     digits, _, exponent = printed.lower().partition("e")
     return len(digits.partition(".")[2]) - int(exponent or 0)
+
+
+@dataclass(frozen=True)
+class Stated:
+    """What a number was computed from, as far as its `given` says.
+
+    values: quantities in words, with their numbers. printed: those that are taken as other claims
+    print them.
+    """
+
+    values: tuple[tuple[str, tuple[float, ...]], ...]
+    printed: tuple[str, ...]
+
+
+def stated(given: str) -> Stated:
+    """Return what `given` says: parts with numbers, and parts that begin with "printed".
+
+    Raises:
+        UnclearClaimError: there is a number that belongs to no words.
+    """
+    values: list[tuple[str, list[float]]] = []
+    printed = []
+    for part in re.split(r"[,;]|\band\b", given):
+        part = part.strip()
+        if values and _NUMBERS.fullmatch(part):
+            values[-1][1].extend(map(float, part.split()))
+        elif found := _WITH_NUMBERS.fullmatch(part):
+            values.append((found["words"], [float(n) for n in found["numbers"].split()]))
+        elif _LONE_NUMBER.search(part):
+            raise UnclearClaimError(
+                f"{part!r} in `given` is not a quantity followed by its numbers"
+            )
+        elif found := _PRINTED.fullmatch(part):
+            printed.append(found["words"])
+    return Stated(tuple((words, tuple(numbers)) for words, numbers in values), tuple(printed))

@@ -73,13 +73,16 @@ class Run:
 
     def __repr__(self) -> str:
         where = f", {self.path}" if self.path is not None else ""
-        return f"<gradaudit.Run: {self.verdict}, {len(self.steps)} steps{where}>"
+        return f"<gradaudit.Run: {self.verdict}, {self._counted()}{where}>"
+
+    def _counted(self) -> str:
+        steps = len(self.steps)
+        return f"{steps} step{'s' * (steps != 1)} audited"
 
     def _repr_html_(self) -> str:
         """Show the verdict and the tensors in a notebook."""
-        steps = len(self.steps)
-        title = f"{self.verdict.upper()}: {steps} step{'s' * (steps != 1)} audited"
-        table = self.tensors[["step", *_SHOWN] if steps > 1 else _SHOWN]
+        title = f"{self.verdict.upper()}: {self._counted()}"
+        table = self.tensors[["step", *_SHOWN] if len(self.steps) > 1 else _SHOWN]
         return f"<p><b>{escape(title)}</b></p>" + table.to_html(index=False, max_rows=40)
 
 

@@ -112,7 +112,7 @@ def test_a_tally_counts_single_weights():
     assert tally.steps == 1  # both were of step 3
     assert tally.counts["gradient"] == {"pass": 3, "fail": 1}
     assert tally.worst == "d/kernel[1] in step 3"
-    words = "step 3, gradient of d/kernel: 1 of 2 weights differ, [1] by a relative -0.2"
+    words = "step 3, gradient of d/kernel: 1 of 2 values differ, [1] by a relative -0.2"
     assert tally.failures == failures == [words]
 
 

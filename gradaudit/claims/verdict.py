@@ -2,9 +2,9 @@
 
 import numpy as np
 
-from gradaudit.compare.diagnosis import relation
+from gradaudit.compare import relation
 
-_TELLING = 0.02
+_TELLING = 0.05
 """A number has digits enough where one unit of the last is at most this part of it."""
 
 AGREES, CUT, DISAGREES, NOT_CHECKED = "agrees", "cut", "disagrees", "cannot be checked"
@@ -35,17 +35,18 @@ def within_a_unit(
     return bool(np.all(np.abs(printed - value) <= unit + doubt))
 
 
-def diagnose_claims(printed: np.ndarray, unit: np.ndarray, value: np.ndarray, rows: int) -> str:
+def diagnose_claims(printed: np.ndarray, allowed: np.ndarray, value: np.ndarray, rows: int) -> str:
     """Return the simplest relation of printed numbers to recomputed ones, in a few words.
 
     Args:
-        printed, unit, value: float64 arrays of one shape.
+        printed, allowed, value: float64 arrays of one shape; a number is the right one where it is
+            off by no more than what is allowed.
         rows: of the batch, to recognise a missing mean.
     """
     # A single number of one or two digits is near any simple multiple of another.
-    telling = printed.size > 1 or np.all(unit <= _TELLING * np.abs(printed))
+    telling = printed.size > 1 or np.all(allowed <= _TELLING * np.abs(printed))
 
     def alike(a: np.ndarray, b: np.ndarray) -> bool:
-        return bool(telling) and within_a_unit(a, unit, b, 0.0)
+        return bool(telling) and within_a_unit(a, allowed, b, 0.0)
 
-    return relation(printed, value, np.abs(printed - value) > unit, rows, alike)
+    return relation(printed, value, np.abs(printed - value) > allowed, rows, alike)

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 import gradaudit
 from gradaudit.claims import check_claims, check_published
-from gradaudit.compare import claim_verdict
+from gradaudit.claims.verdict import claim_verdict
 from gradaudit.errors import DataError
 from gradaudit.models.claims import published_claims, read_claims
 from gradaudit.records import Claim
@@ -111,9 +111,9 @@ def test_the_single_layer_net_is_recomputed_from_what_each_row_was_given(table):
         for i, j in np.ndindex(4, 2):
             found = first["dkernel", f"{i},{j}", f"probabilities {words}"]
             assert found == pytest.approx(gradient[i, j], rel=1e-12)
-    # The loss's logits 1 and 2 are taken as they are printed, since their kernels are not.
-    p = softmax(np.array([x @ [0.15, 0.29, 0.10, 0.71], 0.6105, -0.1517]))
-    assert rows.set_index("quantity")["recomputed"]["loss"] == pytest.approx(-np.log(p[0]))
+    # Two columns of the kernel are not printed, so the loss is that of the printed probability.
+    loss = rows.set_index("quantity")["recomputed"]["loss"]
+    assert loss == pytest.approx(-np.log(0.4794433), rel=1e-7)  # they add up to 1 to 7 digits
     update = first.loc["updated_kernel", "0,0"].item()
     assert update == pytest.approx(0.15 + 0.25 * 0.4220, rel=1e-12)
 
@@ -122,7 +122,7 @@ def test_the_single_layer_net_is_recomputed_from_what_each_row_was_given(table):
     ("quantity", "words"),
     [
         ("probability", "follows from logit as recomputed, not as printed"),
-        ("loss", "a logarithm to base 2 for a natural one"),
+        ("loss", "a logarithm to base 2 for a natural one; with probability as printed"),
         ("loss_rounded_example", "a logarithm to base 2 for a natural one"),
         ("logit", "it depends on what is not printed: 8 of 12 numbers of kernel"),
         ("dactivation_2", "a factor -0.8 throughout"),
@@ -230,6 +230,18 @@ def test_given_values_take_the_place_of_the_net_s():
     ]
     for found in check_published(claims(*rows), "deep_tanh"):
         assert found.verdict in ("agrees", "cut"), found
+
+
+def test_what_is_taken_as_printed_is_known_to_its_last_digit_only():
+    def iris(loss):
+        rows = [("probability", (i,), p) for i, p in enumerate(("0.48", "0.35", "0.17"))]
+        return check_published(claims(*rows, ("loss", (), loss), model="iris"), "iris")[-1]
+
+    # p is 0.475 to 0.485 of 0.99 to 1.01 or so, and −ln p 0.714 to 0.754.
+    assert iris("0.7340").verdict == "agrees"
+    assert iris("0.7250").verdict == "agrees"
+    assert iris("0.7700").verdict == "disagrees"
+    assert "with probability as printed" in iris("0.7340").diagnosis
 
 
 def test_a_net_of_one_s_own_without_data_takes_all_from_the_claims():
