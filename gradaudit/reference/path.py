@@ -22,12 +22,11 @@ from gradaudit.records import (
     Symbol,
 )
 from gradaudit.reference.losses import loss_terms
-from gradaudit.reference.quantities import NOT_ELEMENTWISE, Quantities, Quantity
-from gradaudit.reference.walk import Application, Replay, Tensor
+from gradaudit.reference.notation import Notation, joined, mixes, only_activates
+from gradaudit.reference.quantities import Quantities, Quantity
+from gradaudit.reference.walk import Application, Replay
 from gradaudit.rules import RegularizerCall, Rule, find_rule
 
-_LETTERS = {"kernel": "W", "bias": "b"}
-_PROBABILITIES = (keras.activations.softmax, keras.activations.sigmoid)
 _MOST_PRODUCTS = 8
 _NAMED = re.compile(r"([^\[\]]+?)\s*(?:\[\s*(\d+(?:\s*,\s*\d+)*)?\s*\])?")
 _PROBE = 2.0**60
@@ -46,8 +45,9 @@ class Path:
         self._numbers = Quantities(model, record, replay)
         self._calls = self._numbers.applications
         self.rows = self._numbers.rows
-        owners = [call.layer for call in self._calls if call.paths]
-        self._owners = list({id(layer): layer for layer in owners}.values())
+        losses = [term.name for term in loss_terms(model)]
+        self._losses = " + ".join(losses) or "penalties"
+        self._notation = Notation(self._calls, record.y, self._losses)
 
     def find(self, text: str) -> tuple[str, tuple[int, ...]]:
         """Return the path and the index of the weight that `W2[0,1]` or `dense/kernel[0,1]` names.
@@ -61,7 +61,8 @@ class Path:
             raise UsageError(f"the weight is {text!r}. Expected a name and an index: W2[0,1].")
         name = found[1].replace("_", "") if re.fullmatch(r"[A-Za-z]_\d+", found[1]) else found[1]
         paths = {v.path: v for v in self._model.trainable_variables}
-        symbols = {self._plain(path): path for path in paths}
+        named = {path: self._notation.weight(path) for path in paths}
+        symbols = {symbol.letter + symbol.sub: path for path, symbol in named.items()}
         path = symbols.get(name)
         if path is None:
             ends = [each for each in paths if f"/{each}".endswith(f"/{name}")]
@@ -77,10 +78,6 @@ class Path:
                 f"up to [{last}]."
             )
         return path, index
-
-    def _plain(self, path: str) -> str:
-        symbol = self._weight(path)
-        return symbol.letter + symbol.sub
 
     def of(
         self,
@@ -104,7 +101,10 @@ class Path:
             replace(each, last_factor=self._last_factor(n, each, row))
             for n, each in zip(uses, terms, strict=True)
         ]
-        after = self._after(uses)
+        after = set(uses)
+        for n in range(len(self._calls)):
+            if self._notation.source(n) in after:
+                after.add(n)
         backward = list(self._backward(after, uses, path, row))
         tape = record.gradients.get(path)
         optimizer = self._model.optimizer
@@ -113,13 +113,13 @@ class Path:
             step=record.step,
             path=path,
             index=index,
-            symbol=replace(self._weight(path), at=at),
+            symbol=replace(self._notation.weight(path), at=at),
             weight=float(record.variables[path][index]),
             row=row,
             rows=self.rows,
             forward=tuple(self._forward(row)),
             loss=float(self._numbers[self._numbers.find("loss")].value),
-            loss_name=" + ".join(term.name for term in loss_terms(self._model)) or "penalties",
+            loss_name=self._losses,
             loss_scale=record.loss_scale,
             backward=tuple(backward),
             chain=tuple(step.symbol for step in backward),
@@ -145,73 +145,24 @@ class Path:
         value = np.asarray(getattr(value, "value", value))
         return value[row] if value.ndim and len(value) == self.rows else value
 
-    def _weight(self, path: str) -> Symbol:
-        owner = next((c for c in self._calls if path in c.paths.values()), None)
-        if owner is None:
-            return Symbol(path)
-        name = next(name for name, own in owner.paths.items() if own == path)
-        return Symbol(_LETTERS.get(name, name), self._sub(owner.layer))
-
-    def _sub(self, layer: Any) -> str:
-        if layer not in self._owners:
-            return layer.name
-        return str(self._owners.index(layer) + 1) if len(self._owners) > 1 else ""
-
-    def _symbol(self, n: int, part: str) -> Symbol:
-        """Return the symbol of what the n-th call makes: "z" before its activation, or "y"."""
-        call = self._calls[n]
-        again = sum(earlier.layer is call.layer for earlier in self._calls[:n])
-        sub = self._sub(call.layer) + "′" * again
-        if part == "z":
-            return self._input(n) if _only_activates(call) else Symbol("a", sub)
-        if n < len(self._calls) - 1:
-            return Symbol("h", sub)
-        return Symbol("p" if _activation(call) in _PROBABILITIES else "y")
-
-    def _from(self, n: int) -> int | None:
-        """Return which call made the input of the n-th one; None for an input of the model."""
-        makers = {id(call.y): m for m, call in enumerate(self._calls[:n])}
-        tensor: Tensor | None = self._calls[n].x
-        while tensor is not None and id(tensor) not in makers:
-            tensor = tensor.source
-        return None if tensor is None else makers[id(tensor)]
-
-    def _input(self, n: int) -> Symbol:
-        maker = self._from(n)
-        return Symbol("x") if maker is None else self._symbol(maker, "y")
-
-    def _after(self, uses: list[int]) -> set[int]:
-        """Return the calls through which the calls of a weight's layer reach the loss."""
-        reached = set(uses)
-        for n in range(len(self._calls)):
-            if self._from(n) in reached:
-                reached.add(n)
-        return reached
-
     def _forward(self, row: int) -> Iterator[PathStep]:
         listed: set[str] = set()
         for n, call in enumerate(self._calls):
-            x, kind = self._input(n), type(call.layer).__name__
-            if self._from(n) is None:
-                yield PathStep(x, (), "", self._at_row(call.x.value, row))
-            for path in dict.fromkeys(call.paths.values()):
-                if path in listed:
-                    continue
-                listed.add(path)
+            if self._notation.source(n) is None:
+                x = self._at_row(call.x.value, row)
+                yield PathStep(self._notation.input(n), (), "", x)
+            for path in [each for each in call.paths.values() if each not in listed]:
                 value = np.asarray(self._record.variables[path])
-                yield PathStep(self._weight(path), (), call.layer.name, value)
-            formula: Formula = (f"{kind}(", x, ")")
-            if isinstance(call.layer, keras.layers.Dense):
-                formula = (x, " ", Symbol("W", self._sub(call.layer)))
-                if "bias" in call.paths:
-                    formula += (" + ", Symbol("b", self._sub(call.layer)))
+                yield PathStep(self._notation.weight(path), (), call.layer.name, value)
+            listed.update(call.paths.values())
+            formula = self._notation.before_activation(n)
             if call.z is not None:
-                a = self._symbol(n, "z")
-                if not _only_activates(call):
-                    yield PathStep(a, formula, call.layer.name, self._at_row(call.z.value, row))
-                formula = (f"{_activation(call).__name__}(", a, ")")
+                if not only_activates(call):
+                    a = self._at_row(call.z.value, row)
+                    yield PathStep(self._notation.symbol(n, "z"), formula, call.layer.name, a)
+                formula = self._notation.activation(n)
             y = self._at_row(call.y.value, row)
-            yield PathStep(self._symbol(n, "y"), formula, call.layer.name, y)
+            yield PathStep(self._notation.symbol(n, "y"), formula, call.layer.name, y)
         if not tree.is_nested(self._record.y):
             yield PathStep(Symbol("t"), (), "", self._at_row(self._record.y, row))
 
@@ -220,63 +171,18 @@ class Path:
     ) -> Iterator[PathStep]:
         for n in sorted(after, reverse=True):
             call = self._calls[n]
-            dy = replace(self._symbol(n, "y"), d=True)
             if call.y.cotangent is not None:
-                users = [m for m in after if self._from(m) == n]
-                formula = _sum([self._to_input(m) for m in users])
-                formula = formula or self._from_loss(n, call.y.cotangent.value)
+                dy = replace(self._notation.symbol(n, "y"), d=True)
+                formula = self._notation.to_output(n, after)
                 yield PathStep(dy, formula, call.layer.name, self._at_row(call.y.cotangent, row))
-            if call.z is not None and call.z.cotangent is not None and not _only_activates(call):
-                da = replace(self._symbol(n, "z"), d=True)
-                value = self._at_row(call.z.cotangent, row)
-                yield PathStep(da, self._through_activation(n), call.layer.name, value)
-        symbol = replace(self._weight(path), d=True)
+            if call.z is not None and call.z.cotangent is not None and not only_activates(call):
+                da = replace(self._notation.symbol(n, "z"), d=True)
+                formula = self._notation.through_activation(n)
+                yield PathStep(da, formula, call.layer.name, self._at_row(call.z.cotangent, row))
+        symbol = replace(self._notation.weight(path), d=True)
         gradient = self._numbers.by_row(Quantity("weight", path=path, d=True))
-        formula = _sum([self._to_weight(n, path) for n in uses])
+        formula = joined([self._notation.to_weight(n, path) for n in uses])
         yield PathStep(symbol, formula, self._calls[uses[0]].layer.name, gradient.value)
-
-    def _through_activation(self, n: int) -> Formula:
-        """Return what the activation of the n-th call sends back to its pre-activation."""
-        call, dy = self._calls[n], replace(self._symbol(n, "y"), d=True)
-        if call.y.cotangent is None:
-            return self._from_loss(n, call.z.cotangent.value)
-        name = _activation(call).__name__
-        if _mixes(call):
-            return (f"vjp of {name} (", dy, ")")
-        return (f"{name}′(", self._symbol(n, "z"), ") ∘ ", dy)
-
-    def _from_loss(self, n: int, cotangent: np.ndarray) -> Formula:
-        """Return what the loss sends back: p − t where that is what the numbers are."""
-        y, t = self._calls[n].y.value.value, self._record.y
-        symbol = self._symbol(n, "y")
-        if not tree.is_nested(t) and np.shape(t) == y.shape == cotangent.shape:
-            for count in (1, self.rows):
-                if np.allclose(count * cotangent, y - t, rtol=1e-12, atol=1e-15):
-                    if count == 1:
-                        return (symbol, " − ", Symbol("t"))
-                    return ("(", symbol, " − ", Symbol("t"), f") / {count}")
-        return (f"vjp of {' + '.join(term.name for term in loss_terms(self._model))}",)
-
-    def _dz(self, n: int) -> Symbol:
-        return replace(self._symbol(n, "y" if self._calls[n].z is None else "z"), d=True)
-
-    def _to_input(self, n: int) -> Formula:
-        """Return what the n-th call sends back to its input."""
-        layer = self._calls[n].layer
-        if _only_activates(self._calls[n]):
-            return self._through_activation(n)
-        if isinstance(layer, keras.layers.Dense):
-            return (self._dz(n), " ", Symbol("W", self._sub(layer)), "ᵀ")
-        return (f"vjp of {type(layer).__name__} (", self._dz(n), ")")
-
-    def _to_weight(self, n: int, path: str) -> Formula:
-        """Return what the n-th call sends to a weight of its own."""
-        call = self._calls[n]
-        if isinstance(call.layer, keras.layers.Dense):
-            if path == call.paths["kernel"]:
-                return (self._input(n), "ᵀ ", self._dz(n))
-            return ("Σₙ ", self._dz(n))
-        return (f"vjp of {type(call.layer).__name__} (", self._dz(n), ")")
 
     def _terms(self, n: int, path: str, index: tuple[int, ...]) -> PathTerms:
         """Take the n-th call's part of the gradient apart into products."""
@@ -291,17 +197,16 @@ class Path:
         outputs = np.argwhere(jacobian != 0)
         arrays, names = [jacobian], [self._local(n, path, index, jacobian, outputs)]
         at = _shared(outputs, self.rows)
-        if call.z is not None and call.y.cotangent is not None and not _mixes(call):
+        if call.z is not None and call.y.cotangent is not None and not mixes(call):
             arrays += [
                 self._numbers.by_row(Quantity("derivative", n)).value,
                 call.y.cotangent.value,
             ]
-            a = replace(self._symbol(n, "z"), at=at)
-            names += [(f"{_activation(call).__name__}′(", a, ")")]
-            names += [(replace(self._symbol(n, "y"), d=True, at=at),)]
+            dy = replace(self._notation.symbol(n, "y"), d=True, at=at)
+            names += [self._notation.slope(n, at), (dy,)]
         else:
             arrays.append(made.cotangent.value)
-            names.append((replace(self._dz(n), at=at),))
+            names.append((replace(self._notation.dz(n), at=at),))
         factors = np.stack([array[tuple(outputs.T)] for array in arrays], axis=-1)
         products = factors.prod(axis=-1)
         # n additions and a few roundings in each product: what a layer that is linear in the
@@ -318,7 +223,7 @@ class Path:
         self, n: int, terms: PathTerms, row: int
     ) -> tuple[tuple[Symbol, float, Symbol, float], ...]:
         """Return ∂loss/∂h of one unit as the products that a single Dense layer makes of it."""
-        users = [m for m in range(len(self._calls)) if self._from(m) == n]
+        users = self._notation.users(n)
         here = terms.outputs[terms.outputs[:, 0] == row]
         if len(terms.names) != 3 or len(users) != 1 or len(here) != 1:
             return ()
@@ -326,11 +231,11 @@ class Path:
         made = user.y if user.z is None else user.z
         if not isinstance(user.layer, keras.layers.Dense) or made.value.ndim != 2:
             return ()
-        unit, weight = int(here[0][-1]), Symbol("W", self._sub(user.layer))
+        unit, weight = int(here[0][-1]), Symbol("W", self._notation.sub(user.layer))
         kernel, dz = user.call.weights["kernel"].value[unit], made.cotangent.value[row]
         if len(kernel) > _MOST_PRODUCTS:
             return ()
-        d = self._dz(users[0])
+        d = self._notation.dz(users[0])
         return tuple(
             (replace(weight, at=f"{unit},{k}"), float(w), replace(d, at=str(k)), float(c))
             for k, (w, c) in enumerate(zip(kernel, dz, strict=True))
@@ -351,11 +256,11 @@ class Path:
             before = tuple(outputs[:, :-1].T)
             if np.array_equal(x[(*before, index[0])], factors) and len(index) > 1:
                 rows = "n," if self.rows > 1 else ""
-                return (replace(self._input(n), at=f"{rows}{index[0]}"),)
+                return (replace(self._notation.input(n), at=f"{rows}{index[0]}"),)
         if np.all(factors == 1):
             return ("1",)
-        made = replace(self._dz(n), d=False, at=_shared(outputs, self.rows))
-        return ("∂", made, "/∂", replace(self._weight(path), at=_text(index)))
+        made = replace(self._notation.dz(n), d=False, at=_shared(outputs, self.rows))
+        return ("∂", made, "/∂", replace(self._notation.weight(path), at=_text(index)))
 
     def _penalty(self, path: str, index: tuple[int, ...]) -> float:
         """Return the gradient of a weight's own regularizer."""
@@ -373,23 +278,10 @@ class Path:
         rules = [term.rule for term in loss_terms(self._model)]
         for n in sorted(after, reverse=True):
             call = self._calls[n]
-            rules += [find_rule(_activation(call))] if call.z is not None else []
+            rules += [find_rule(call.layer.activation)] if call.z is not None else []
             rules.append(find_rule(call.layer))
         for rule in dict.fromkeys(rules):
             yield rule.name, _vjp_section(rule), rule.source
-
-
-def _activation(call: Application) -> Any:
-    return getattr(call.layer, "activation", None)
-
-
-def _only_activates(call: Application) -> bool:
-    """Return whether a layer is nothing but its activation function."""
-    return call.z is not None and call.z is call.x
-
-
-def _mixes(call: Application) -> bool:
-    return _activation(call) in NOT_ELEMENTWISE
 
 
 def _jacobian(call: Application, name: str, index: tuple[int, ...]) -> np.ndarray:
@@ -405,13 +297,6 @@ def _jacobian(call: Application, name: str, index: tuple[int, ...]) -> np.ndarra
     probe = nothing.copy()
     probe[index] = _PROBE
     return (output(probe) - output(nothing)) / _PROBE
-
-
-def _sum(formulas: list[Formula]) -> Formula:
-    joined: Formula = ()
-    for formula in formulas:
-        joined += (" + ", *formula) if joined else formula
-    return joined
 
 
 def _text(index: tuple[int, ...]) -> str:

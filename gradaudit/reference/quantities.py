@@ -1,6 +1,7 @@
 """The numbers of one step under the names that textbooks give them."""
 
-from collections.abc import Mapping
+import functools
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -194,12 +195,12 @@ class Quantities:
 
     def _inverted(self, application: Application, quantity: Quantity, z: Tensor) -> Tensor:
         """Return the pre-activation that makes the given activation, where one does."""
-        activation = application.layer.activation
-        if quantity not in self._given or activation not in _INVERSES:
+        inverse = _INVERSES.get(activation_of(application.layer))
+        if quantity not in self._given or inverse is None:
             return z
-        present, _ = apply_activation(activation, z.value)
+        present, _ = apply_activation(application.layer.activation, z.value)
         given = self._overlaid(quantity, present.value)
-        value = self._arithmetic.array(_INVERSES[activation](given), z.dtype)
+        value = self._arithmetic.array(inverse(given), z.dtype)
         return self._walk.apply(z, (value, lambda dz: dz), z.dtype)
 
     def _value(self, quantity: Quantity) -> Rounded | None:
@@ -278,7 +279,13 @@ def _of_call(application: Application, call: int) -> dict[str, Quantity]:
     found = {name: Quantity("weight", path=path) for name, path in application.paths.items()}
     found["preactivation"] = Quantity("preactivation", call)
     found["activation"] = Quantity("activation", call)
-    activation = getattr(application.layer, "activation", None)
+    activation = activation_of(application.layer)
     if application.z is not None and activation not in NOT_ELEMENTWISE:
         found[f"{activation.__name__}_derivative"] = Quantity("derivative", call)
     return found
+
+
+def activation_of(layer: Any) -> Callable | None:
+    """Return a layer's activation function without its options; None where it has none."""
+    activation = getattr(layer, "activation", None)
+    return activation.func if isinstance(activation, functools.partial) else activation
