@@ -159,7 +159,7 @@ def test_a_weight_is_explained_in_three_formats(gradaudit):
     assert "= -0.0326279856431410" in out
     assert gradaudit(f"{line} --out e.txt --out e.md --out e.html")[:2] == (0, "")
     assert Path("e.txt").read_text() == out
-    assert Path("e.md").read_text().startswith("## $W_{2}[0,1]$ of `deep_tanh`, step 0")
+    assert Path("e.md").read_text().startswith("### $W_{2}[0,1]$ of `deep_tanh`, step 0")
     assert "<h1><i>W</i><sub>2</sub>[0,1] of" in Path("e.html").read_text()
     assert gradaudit(f"{line} --out e.txt")[0] == 2
     assert gradaudit(f"{line} --out e.txt --overwrite")[0] == 0

@@ -53,9 +53,10 @@ def test_the_factors_of_every_weight_multiply_to_the_reference(name, rows):
 def parsed(text):
     """Return the factors' products and sums, the check and the update, read from a text."""
     products, sums, last = [], [], []
+    text = re.sub(rf"\(({NUMBER})\)", r"\1", text)  # negative factors stand in parentheses
     factors = text.partition("\nFactors\n")[2].partition("\nCheck\n")[0]
     for line in factors.splitlines():
-        line = re.sub(r"^\s*\([\d,]+\)\s+", "", line).strip()
+        line = re.sub(r"^\s*(?:\([\d,]+\)|\d+)  +", "", line).strip()
         if re.fullmatch(rf"{NUMBER}( × {NUMBER})* = {NUMBER}", line):
             left, _, right = line.partition(" = ")
             numbers = [float(number) for number in left.split(" × ")]

@@ -49,4 +49,6 @@ def diagnose_claims(printed: np.ndarray, allowed: np.ndarray, value: np.ndarray,
     def alike(a: np.ndarray, b: np.ndarray) -> bool:
         return bool(telling) and within_a_unit(a, allowed, b, 0.0)
 
-    return relation(printed, value, np.abs(printed - value) > allowed, rows, alike)
+    known = float(np.max(np.abs(printed) / allowed))  # in the number with most digits
+    digits = min(max(int(np.log10(max(known, 1.0))), 1), 6)
+    return relation(printed, value, np.abs(printed - value) > allowed, rows, alike, digits)

@@ -33,10 +33,12 @@ def relation(
     failed: np.ndarray,
     batch_size: int,
     alike: Callable[[np.ndarray, np.ndarray], bool],
+    digits: int = 6,
 ) -> str:
     """Return the simplest relation of wrong values to right ones, in a few words.
 
-    alike: whether two arrays are the same as far as can be told.
+    alike: whether two arrays are the same as far as can be told. digits: how many of a factor are
+    known.
     """
     few = int(failed.sum())
     if few < failed.size and few <= max(1, failed.size // 10):
@@ -53,9 +55,7 @@ def relation(
     if alike(wrong, factor * right):
         if abs(factor - 1) < _CLOSE:
             return f"off by a relative {factor - 1:.2g} throughout"
-        rounded = (float(f"{factor:.{digits}g}") for digits in range(1, 17))
-        shortest = next((each for each in rounded if alike(wrong, each * right)), factor)
-        return f"a factor {shortest:g} throughout"
+        return f"a factor {factor:.{digits}g} throughout"
     if wrong.ndim == 2 and wrong.shape[0] == wrong.shape[1] and alike(wrong, right.T):
         return "transposed"
     ordered = (np.sort(each, axis=None).reshape(right.shape) for each in (wrong, right))

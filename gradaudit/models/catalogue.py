@@ -122,7 +122,10 @@ def net_named(name: str) -> Net:
 
 
 def compiled(net: Net, settings: Settings) -> Any:
-    """Return a net as a compiled Keras model, its random weights drawn from the seed."""
+    """Return a net as a compiled Keras model, its random weights drawn from the seed.
+
+    The precision and the seed are set for all that Keras builds from then on.
+    """
     import keras
 
     keras.utils.set_random_seed(settings.seed)

@@ -18,7 +18,7 @@ _LATEX = {"∘": r"\circ", "ᵀ": r"^{\mathsf T}", "Σₙ": r"\sum_n", "′": "'
 _MOST_TERMS = 32
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Explanation:
     """How one weight got its gradient in one step. In a notebook it shows itself.
 
@@ -41,6 +41,11 @@ class Explanation:
     def html(self) -> str:
         """A page of its own, which loads nothing."""
         return _rendered("explanation.html", self.path, _html)
+
+    def __repr__(self) -> str:
+        path = self.path
+        name = f"{path.path}[{index_text(path.index)}]"
+        return f"<gradaudit.Explanation: {name}, step {path.step}: {path.verdict}>"
 
     def _repr_markdown_(self) -> str:
         return self.markdown
@@ -84,8 +89,13 @@ def _rendered(template: str, path: GradientPath, write: Callable[[Formula], str]
         plain_step=_is_plain_step(path),
         array=_array,
         number=repr,
+        factor_number=_factor_number,
         short=lambda value: f"{value:.6g}",
     )
+
+
+def _factor_number(value: float, first: bool) -> str:
+    return f"({value!r})" if value < 0 and not first else repr(value)
 
 
 def _is_plain_step(path: GradientPath) -> bool:
