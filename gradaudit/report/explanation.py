@@ -14,7 +14,7 @@ from gradaudit.report.pages import rendered
 from gradaudit.report.tables import index_text
 
 _SUBSCRIPTS = str.maketrans("0123456789", "₀₁₂₃₄₅₆₇₈₉")
-_LATEX = {"∘": r"\circ", "ᵀ": r"^{\mathsf T}", "Σₙ": r"\sum_n", "′": "'", "∂": r"\partial "}
+_LATEX = {"∘": r"\circ", "ᵀ": r"^{\top}", "Σₙ": r"\sum_n", "′": "'", "∂": r"\partial "}
 _MOST_TERMS = 32
 
 
