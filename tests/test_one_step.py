@@ -108,8 +108,16 @@ def test_a_model_that_cannot_be_checked_is_told(two_replicas):
         gradaudit.check(model, *batch())
 
 
+def test_many_audits_of_dropout_are_not_taken_for_retracing(caplog):
+    model = net(layers.Dropout(0.4))
+    for _ in range(7):
+        gradaudit.check(model, *batch())
+    assert "retracing" not in caplog.text
+
+
 def test_a_report_is_shown_in_notebooks_and_saved(tmp_path):
     run = gradaudit.check(net(), *batch())
+    assert repr(run) == "<gradaudit.Run: pass, 1 step audited>"
     html = run._repr_html_()
     assert "<b>PASS: 1 step audited</b>" in html
     assert "/out/kernel" in html
@@ -212,6 +220,14 @@ def test_gradients_that_do_not_belong_to_the_model_are_told():
         gradaudit.audit_gradients("mse", model.trainable_variables, [None], **given)
     with pytest.raises(UsageError, match="no trainable variable of the model"):
         gradaudit.audit_gradients("mse", other.trainable_variables, [None] * 4, **given)
+    swapped = [tf.zeros(v.shape) for v in reversed(model.trainable_variables)]
+    with pytest.raises(UsageError, match=r"out/kernel has the shape \(3,\). Expected \(4, 3\)"):
+        gradaudit.audit_gradients("mse", model.trainable_variables, swapped, **given)
+    fitting = [tf.zeros(v.shape) for v in model.trainable_variables]
+    with pytest.raises(UsageError, match="x and y have 20 and 7 rows"):
+        gradaudit.audit_gradients(
+            "mse", model.trainable_variables, fitting, model=model, x=x, y=y[:7]
+        )
 
 
 def test_symbolic_gradients_are_told():

@@ -95,3 +95,23 @@ def test_rules_of_layers_and_losses_fit_on_a_screen():
         if known.kind in ("layer", "loss", "optimizer"):
             lines = len(inspect.getsource(known.function).splitlines())
             assert lines <= 62, f"{known.name} has {lines} lines"
+
+
+def test_the_cell_of_a_notebook_may_register_its_rule_again():
+    class Mine(keras.layers.Layer):
+        pass
+
+    def run_cell(module, name):
+        def own(call, x):
+            """Shapes: x. VJP: dx = dy. Kinks: none."""
+            return x, lambda dy: (dy, {})
+
+        own.__module__, own.__qualname__ = module, name
+        return rule(Mine, cases=CASES, source="here")(own)
+
+    run_cell("__main__", "mine")
+    again = run_cell("__main__", "mine")
+    assert find_rule(Mine()).function is again
+    for module, name in (("__main__", "another"), ("nets", "mine")):
+        with pytest.raises(RuleDefinitionError, match="has a rule for it already"):
+            run_cell(module, name)
