@@ -52,6 +52,23 @@ def test_a_right_model_passes_and_stays_as_it_was(mode):
     run.raise_for_failure()
 
 
+@pytest.mark.parametrize("order", ["shuffled", "sorted"])
+def test_a_right_model_passes_on_repeated_rows(order):
+    rows = np.random.default_rng(0).integers(0, 4, 4096)
+    rows = np.sort(rows) if order == "sorted" else rows
+    x = np.array([[0, 0], [0, 1], [1, 0], [1, 1]], np.float32)[rows]
+    keras.utils.set_random_seed(0)
+    model = keras.Sequential(
+        [keras.Input((2,)), layers.Dense(8, "tanh"), layers.Dense(1, "sigmoid")]
+    )
+    model.compile("sgd", "binary_crossentropy")
+    run = gradaudit.check(model, x, (x[:, :1] != x[:, 1:]).astype(np.float32))
+    assert run.verdict == "pass"
+    assert run.run["max_z"] < 4
+    gradients = run.tensors[run.tensors["stage"] == "gradient"]
+    assert gradients["detectable_rel"].max() < 0.01
+
+
 def test_the_training_after_a_check_is_the_training_without_it():
     checked, plain = (net(layers.Dropout(0.4, seed=1)) for _ in range(2))
     gradaudit.check(checked, *batch())
