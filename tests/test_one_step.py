@@ -69,6 +69,21 @@ def test_a_right_model_passes_on_repeated_rows(order):
     assert gradients["detectable_rel"].max() < 0.01
 
 
+@pytest.mark.parametrize("seed", [1, 2])
+def test_a_right_model_passes_on_one_input_with_many_targets(seed):
+    rng = np.random.default_rng(seed)
+    kernels = [rng.standard_normal(shape).astype(np.float32) for shape in ((8, 16), 16, (16, 1))]
+    x = np.repeat(rng.standard_normal((1, 8)).astype(np.float32), 1024, axis=0)
+    mean = np.tanh(x @ kernels[0] + kernels[1]) @ kernels[2]
+    y = mean * (1 + 0.01 * rng.standard_normal((1024, 1)))
+    model = keras.Sequential(
+        [keras.Input((8,)), layers.Dense(16, "tanh"), layers.Dense(1, use_bias=False)]
+    )
+    model.set_weights(kernels)
+    model.compile("sgd", "mse")
+    assert gradaudit.check(model, x, y.astype(np.float32)).verdict == "pass"
+
+
 def test_the_training_after_a_check_is_the_training_without_it():
     checked, plain = (net(layers.Dropout(0.4, seed=1)) for _ in range(2))
     gradaudit.check(checked, *batch())
