@@ -5,7 +5,7 @@
 Prints, for each function of numerics/elementary.py, its largest error in units of half a unit in
 the last place (the table's `ulps` must not be below it); the same for powers; and for sums and
 matrix products of growing length, the largest error in σ of the rounding model, in graph mode and
-under XLA.
+under XLA: of distinct terms, of terms that repeat, of sorted terms, and of both.
 """
 
 import os
@@ -99,6 +99,33 @@ def _tf_columns(a: tf.Tensor, b: tf.Tensor) -> tf.Tensor:
     return tf.reduce_sum(a, 1)
 
 
+def distinct(rng: np.random.Generator, n: int, positive: bool) -> tuple[np.ndarray, np.ndarray]:
+    """Return A and B whose terms are distinct and in no order."""
+    a, b = rng.standard_normal((8, n)), rng.standard_normal((n, 8))
+    return (np.abs(a), np.abs(b)) if positive else (a, b)
+
+
+def repeated(rng: np.random.Generator, n: int, positive: bool) -> tuple[np.ndarray, np.ndarray]:
+    """Return A and B that repeat four rows, in no order."""
+    a, b = distinct(rng, n, positive)
+    rows = rng.integers(0, min(n, 4), n)
+    return a[:, rows], b[rows]
+
+
+def in_order(a: np.ndarray, b: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return a batch sorted by its gradient."""
+    rows = np.argsort(b[:, 0])
+    return np.abs(a[:, rows]), np.sort(b, axis=0)
+
+
+BATCHES = {
+    "distinct": distinct,
+    "repeated": repeated,
+    "sorted": lambda *drawn: in_order(*distinct(*drawn)),
+    "both": lambda *drawn: in_order(*repeated(*drawn)),
+}
+
+
 def accumulation() -> None:
     """Print the largest error of sums and products in σ, over precisions, modes and lengths."""
     operations = {
@@ -106,32 +133,31 @@ def accumulation() -> None:
         "Σ rows": (_tf_rows, lambda a, b: np.sum(b, axis=0)),
         "Σ columns": (_tf_columns, lambda a, b: np.sum(a, axis=1)),
     }
-    rng = np.random.default_rng(0)
-    print("\nlargest error in σ       " + "".join(f"{n:>9}" for n in LENGTHS))
-    for name in ("float32", "float64", "float16", "bfloat16"):
-        precision = PRECISIONS[name]
-        for mode, jit in MODES.items():
-            for label, (theirs, ours) in operations.items():
-                compiled = tf.function(theirs, jit_compile=jit)
-                row = []
-                for n in LENGTHS:
-                    worst = 0.0
-                    for positive in (False, True):
-                        a, b = rng.standard_normal((8, n)), rng.standard_normal((n, 8))
-                        if positive:
-                            a, b = np.abs(a), np.abs(b)
-                        ta, tb = tf.cast(a, name), tf.cast(b, name)
-                        exact = [
-                            Rounded(np.asarray(t, np.float64), None, None, precision)
-                            for t in (ta, tb)
-                        ]
-                        y, right = np.asarray(compiled(ta, tb), np.float64), ours(*exact)
-                        error = np.abs(y - right.value)
-                        if right.kink is None:  # else it overflows, or stands still
-                            error /= np.maximum(right.sigma, 1e-300)
-                            worst = max(worst, float(np.max(error)))
-                    row.append(worst)
-                print(f"{name:>9} {mode:<6} {label:<9}" + "".join(f"{value:9.2f}" for value in row))
+    print("\nlargest error in σ                " + "".join(f"{n:>9}" for n in LENGTHS))
+    for terms, draw in BATCHES.items():
+        rng = np.random.default_rng(0)
+        for name in ("float32", "float64", "float16", "bfloat16"):
+            precision = PRECISIONS[name]
+            for mode, jit in MODES.items():
+                for label, (theirs, ours) in operations.items():
+                    compiled = tf.function(theirs, jit_compile=jit)
+                    row = []
+                    for n in LENGTHS:
+                        worst = 0.0
+                        for positive in (False, True):
+                            ta, tb = (tf.cast(drawn, name) for drawn in draw(rng, n, positive))
+                            exact = [
+                                Rounded(np.asarray(t, np.float64), None, None, precision)
+                                for t in (ta, tb)
+                            ]
+                            y, right = np.asarray(compiled(ta, tb), np.float64), ours(*exact)
+                            error = np.abs(y - right.value)
+                            if right.kink is None:  # else it overflows, or stands still
+                                error /= np.maximum(right.sigma, 1e-300)
+                                worst = max(worst, float(np.max(error)))
+                        row.append(worst)
+                    figures = "".join(f"{value:9.2f}" for value in row)
+                    print(f"{terms:<8} {name:>9} {mode:<6} {label:<9}" + figures)
 
 
 if __name__ == "__main__":

@@ -52,6 +52,38 @@ def test_a_right_model_passes_and_stays_as_it_was(mode):
     run.raise_for_failure()
 
 
+@pytest.mark.parametrize("order", ["shuffled", "sorted"])
+def test_a_right_model_passes_on_repeated_rows(order):
+    rows = np.random.default_rng(0).integers(0, 4, 4096)
+    rows = np.sort(rows) if order == "sorted" else rows
+    x = np.array([[0, 0], [0, 1], [1, 0], [1, 1]], np.float32)[rows]
+    keras.utils.set_random_seed(0)
+    model = keras.Sequential(
+        [keras.Input((2,)), layers.Dense(8, "tanh"), layers.Dense(1, "sigmoid")]
+    )
+    model.compile("sgd", "binary_crossentropy")
+    run = gradaudit.check(model, x, (x[:, :1] != x[:, 1:]).astype(np.float32))
+    assert run.verdict == "pass"
+    assert run.run["max_z"] < 4
+    gradients = run.tensors[run.tensors["stage"] == "gradient"]
+    assert gradients["detectable_rel"].max() < 0.01
+
+
+@pytest.mark.parametrize("seed", [1, 2])
+def test_a_right_model_passes_on_one_input_with_many_targets(seed):
+    rng = np.random.default_rng(seed)
+    kernels = [rng.standard_normal(shape).astype(np.float32) for shape in ((8, 16), 16, (16, 1))]
+    x = np.repeat(rng.standard_normal((1, 8)).astype(np.float32), 1024, axis=0)
+    mean = np.tanh(x @ kernels[0] + kernels[1]) @ kernels[2]
+    y = mean * (1 + 0.01 * rng.standard_normal((1024, 1)))
+    model = keras.Sequential(
+        [keras.Input((8,)), layers.Dense(16, "tanh"), layers.Dense(1, use_bias=False)]
+    )
+    model.set_weights(kernels)
+    model.compile("sgd", "mse")
+    assert gradaudit.check(model, x, y.astype(np.float32)).verdict == "pass"
+
+
 def test_the_training_after_a_check_is_the_training_without_it():
     checked, plain = (net(layers.Dropout(0.4, seed=1)) for _ in range(2))
     gradaudit.check(checked, *batch())

@@ -8,13 +8,22 @@ rounding has the variance r(y) = h(y)²/3:
     y = a + b       σ² = σa² + σb² + r(y)
     y = a b         σ² = (b σa)² + (a σb)² + r(y)
     y = f(a)        σ² = (f'(a) σa)² + c² r(y)           c: the accuracy of f, |error| ≤ c h(y)
-    y = Σᵢ aᵢ       σ² = Σ σᵢ² + u² (n y²/9 + n Σ aᵢ²/18) + r(y)
+    y = Σᵢ aᵢ       σ² = Σ mᵢ σᵢ² + m u² Σ sₖ²/3 + r(y)    sₖ: the partial sums
     y = A B         as a sum of products, each of which rounds once more
 
-The sum's middle term is that of n additions one after the other, in an order that has nothing to
-do with the terms' sizes: a rounding of the partial sum sₖ has variance u² sₖ²/3, and the mean of
-sₖ² over orders is (k/n)² y² + k (n − k)/n² Σ aᵢ², that of a random walk from 0 to y (a Brownian
-bridge). Summed over k this gives the two terms. Pairwise and blocked summation stay below it.
+The sum's middle term is that of n additions one after the other: a rounding of the partial sum sₖ
+has variance u² sₖ²/3. In an order that has nothing to do with the terms' sizes the mean of sₖ² is
+(k/n)² y² + k (n − k)/n² Σ aᵢ², that of a random walk from 0 to y (a Brownian bridge), and
+Σ sₖ² = n y²/3 + n Σ aᵢ²/6. Rows that are sorted by their class are in another order, with partial
+sums up to Σ |aᵢ|/2 where y is 0: where Σ sₖ² in the order of the terms is more than ORDER² times
+that of the random walk, it counts instead. Pairwise and blocked summation stay below either.
+
+mᵢ says how often the term aᵢ stands in the sum; m is the mean of mᵢ, with 0 for terms that are 0.
+As long as sₖ stays in one binade, adding a rounds off the part of a below the last place of sₖ,
+each time the same: so equal terms are off by mᵢ times one error and not √mᵢ times, and the errors
+that they bring are equal, too. For distinct terms m is 1. The products of an element of A B are
+not looked through: they repeat at most as often as the factors in the row of A do, and as those in
+the column of B, and the smaller variance counts.
 
 In half precisions r(y) = h(y)²: with 8 or 11 bits, rows that are alike round alike, and constants
 and kernels are off in the same way for all rows.
@@ -24,6 +33,7 @@ At a kink the framework may take either branch. An element that depends on such 
 audited precision is a kink whose difference is infinite.
 """
 
+import itertools
 import math
 from collections.abc import Callable
 from typing import Any
@@ -38,6 +48,15 @@ from gradaudit.numerics.precision import Precision, binade
 
 DOUBT = 8.0
 """A comparison is doubtful where the two sides differ by at most this many σ."""
+
+ORDER = 2.0
+"""The order of terms counts where partial sums are this many times those of a random order."""
+
+SHORT = 16
+"""Terms of a sum from which on their order is looked at."""
+
+PROBES = 16
+"""Combinations of columns by which a matrix product is searched for such an order."""
 
 Part = np.ndarray | None  # None: zero everywhere
 
@@ -337,19 +356,119 @@ def _sign(a: Rounded) -> Rounded:
     return Rounded(np.sign(a.value), None, kink, a.precision)
 
 
+def _repeating(terms: np.ndarray) -> bool:
+    """Return whether terms of some sum repeat, to judge by a sample; zeros do not count.
+
+    terms: those of each sum lie along the last axis.
+    """
+    n = terms.shape[-1]
+    sums = terms.reshape(-1, n)
+    with np.errstate(all="ignore"):
+        sample = sums[:: len(sums) // 16 + 1, :: n // 65536 + 1].astype(np.float32)
+    sample.sort()
+    if not np.any((sample[:, 1:] == sample[:, :-1]) & (sample[:, 1:] != 0)):
+        return False
+    return bool(np.any(np.sum((_runs(sample) - 1.25) * (sample != 0), axis=-1) > 0))
+
+
+def _repeats(terms: np.ndarray) -> np.ndarray:
+    """Return how often each term stands among those of its sum, which lie along the last axis.
+
+    Terms are equal that are so in float32: a float64 product may give equal rows results that
+    differ in the last bit.
+    """
+    with np.errstate(all="ignore"):
+        keys = terms.astype(np.float32, order="C").reshape(-1, terms.shape[-1])
+    order = np.argsort(keys, axis=-1)
+    repeats = np.empty(keys.shape)
+    np.put_along_axis(repeats, order, _runs(np.take_along_axis(keys, order, -1)), -1)
+    return repeats.reshape(terms.shape)
+
+
+def _runs(ordered: np.ndarray) -> np.ndarray:
+    """Return for each element of ordered rows the number of its row's elements equal to it."""
+    first = np.ones(ordered.shape, bool)
+    first[:, 1:] = ordered[:, 1:] != ordered[:, :-1]
+    lengths = np.diff(np.flatnonzero(first), append=first.size)
+    return np.repeat(lengths, lengths).reshape(ordered.shape)
+
+
+def _blocks(n: int) -> list[tuple[int, int]]:
+    """Return where the blocks begin and end after which a sum of n terms is looked at."""
+    count = min(n // 4, 16)
+    edges = [n * i // count for i in range(count + 1)]
+    return list(itertools.pairwise(edges))
+
+
+def _squares(value: np.ndarray, block: Callable[[int, int], np.ndarray], n: int) -> np.ndarray:
+    """Return Σ sₖ² in this order of the n terms, by the trapezoidal rule over blocks of them.
+
+    value: the sums. block: the sums of the terms from one to another.
+    """
+    blocks = _blocks(n)
+    squares, partial = value**2 / 2, np.zeros(value.shape)
+    for start, end in blocks[:-1]:
+        partial += block(start, end)
+        squares += partial**2
+    return n / len(blocks) * squares
+
+
+def _product_of(a: np.ndarray, b: np.ndarray) -> Callable[[int, int], np.ndarray]:
+    """Return what gives the part of a @ b from one of its terms to another."""
+    return lambda start, end: a[..., start:end] @ b[..., start:end, :]
+
+
+def _in_order(a: np.ndarray, b: np.ndarray) -> bool:
+    """Return whether partial sums of a @ b may be larger in this order than in a random one.
+
+    A look at some random combinations of b's columns, with the mean of the terms taken off: an
+    element may stand in an order whose own sum is near zero.
+    """
+    n, columns = b.shape[-2:]
+    if n < SHORT:
+        return False
+    if columns > PROBES:
+        b = b @ np.random.default_rng(0).choice((-1.0, 1.0), (columns, PROBES))
+    mean, part = a @ b / n, _product_of(a, b)
+    here = _squares(np.zeros(mean.shape), lambda i, j: part(i, j) - (j - i) * mean, n)
+    random = n / 6 * np.sum(a**2 @ b**2, axis=-1)
+    return bool(np.any(np.sum(here, axis=-1) > ORDER**2 * random))
+
+
 def _matmul(x: Any, y: Any) -> Rounded:
     a, b = _operands(x, y)
+    if a.ndim == 1 or b.ndim == 1:
+        wide = _matmul(a[None] if a.ndim == 1 else a, b[:, None] if b.ndim == 1 else b)
+        return wide.reshape((a.value @ b.value).shape)
     p, n = a.precision, a.shape[-1]
     value, aa, bb = a.value @ b.value, a.value**2, b.value**2
     per_product = 2 * p.variance(p.product_roundoff)
     if n > 1:
         per_product += (1 / 3 + n / 18) * p.variance(p.matmul_roundoff)
     factor = _plus(b.variance, per_product * bb if per_product else None)
-    variance = None if factor is None else aa @ factor
+    columns = np.swapaxes(b.value, -1, -2)
+    if n > 1 and _repeating(columns) and _repeating(a.value):
+        repeats_a, repeats_b = _repeats(a.value), np.swapaxes(_repeats(columns), -1, -2)
+        by_a, by_b = (aa * repeats_a) @ factor, aa @ (factor * repeats_b)
+        if a.variance is not None:
+            by_a += (a.variance * repeats_a) @ bb
+            by_b += a.variance @ (bb * repeats_b)
+        variance = np.minimum(by_a, by_b)
+        count = np.minimum(
+            np.sum(repeats_a * (a.value != 0), axis=-1, keepdims=True),
+            np.sum(repeats_b * (b.value != 0), axis=-2, keepdims=True),
+        )
+    else:
+        variance = None if factor is None else aa @ factor
+        if a.variance is not None:
+            variance = _plus(variance, a.variance @ bb)
+        count = n
     if n > 1:
-        variance = variance + n / 9 * p.variance(p.matmul_roundoff) * value**2
-    if a.variance is not None:
-        variance = _plus(variance, a.variance @ bb)
+        per_addition = p.variance(p.matmul_roundoff) * count  # m n u²
+        variance = variance + per_addition / 9 * value**2
+        if _in_order(a.value, b.value):
+            here = per_addition / (3 * n) * _squares(value, _product_of(a.value, b.value), n)
+            variance = np.where(here > ORDER**2 * variance, here, variance)
     kink = _plus(
         None if a.kink is None else a.kink @ np.abs(b.value),
         None if b.kink is None else np.abs(a.value) @ b.kink,
@@ -364,11 +483,27 @@ def _sum(a: Rounded, axis: Any = None, keepdims: bool = False) -> Rounded:
     value = total(a.value)
     n = a.size // max(value.size, 1)
     p = a.precision
-    variance = None if a.variance is None else total(a.variance)
-    kink = None if a.kink is None else total(a.kink)
+    variance, kink = a.variance, None if a.kink is None else total(a.kink)
     if n <= 1:
-        return Rounded(value, variance, kink, p)
-    own = p.variance(p.sum_roundoff) * n * (value**2 / 9 + total(a.value**2) / 18)
+        return Rounded(value, None if variance is None else total(variance), kink, p)
+    axes = range(a.ndim) if axis is None else np.atleast_1d(axis)
+
+    def columns(part: np.ndarray) -> np.ndarray:
+        return np.moveaxis(part, axes, range(len(axes))).reshape(n, -1)
+
+    terms, count = columns(a.value), n
+    if _repeating(terms.T):
+        repeats = _repeats(terms.T).T
+        count = np.sum(repeats * (terms != 0), axis=0).reshape(value.shape)
+        if variance is not None:
+            variance = np.sum(columns(variance) * repeats, axis=0).reshape(value.shape)
+    elif variance is not None:
+        variance = total(variance)
+    squares = n * (value**2 / 3 + total(a.value**2) / 6)
+    if n >= SHORT:
+        here = _squares(value, lambda i, j: np.sum(terms[i:j], axis=0).reshape(value.shape), n)
+        squares = np.where(here > ORDER**2 * squares, here, squares)
+    own = p.variance(p.sum_roundoff) * count / (3 * n) * squares
     if (largest := float(np.max(np.abs(a.value)))) * n > p.largest:
         # A partial sum may overflow where the whole does not.
         kink = _plus(np.where(total(np.abs(a.value)) > p.largest, np.inf, 0.0), kink)

@@ -1,11 +1,17 @@
-"""From a StepRecord to its Reference: three runs of the same rules, and κ."""
+"""From a StepRecord to its Reference: three runs of the same rules, and κ.
 
+A batch with repeated rows has further runs, for κ.
+"""
+
+import dataclasses
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import keras
 import numpy as np
+from keras import tree
 
 from gradaudit.errors import UnsupportedModelError
 from gradaudit.numerics import (
@@ -32,6 +38,14 @@ _IN_PARTS = (
     "derived"
 )
 _FLOAT32 = Rounding(uniform=PRECISIONS["float32"])
+
+REPETITION = 4.0
+"""A batch in which a row stands this many times in the mean has further twins.
+
+Its rows make the same errors throughout, and where few roundings make up a gradient's error, one
+twin may happen to have small ones.
+"""
+FURTHER_TWINS = 5
 
 
 class Derivation:
@@ -95,9 +109,30 @@ class Derivation:
     ) -> tuple[Estimate, dict[str, Estimate]]:
         with np.errstate(all="ignore"):  # what is not finite here is compared like the rest
             runs = [self._gradients(record, a) for a in self._arithmetics(record)]
-            found = self._combined(record, runs)
+            found = self._combined(record, runs, self._further_errors(record))
         loss = found.pop("")
         return loss, {v.path: found.get(v.path) or _nothing(v) for v in variables}
+
+    def _further_errors(self, record: StepRecord) -> list[Arrays]:
+        """Return the errors of further twins, if rows repeat: at weights beside those of the step.
+
+        There other roundings are made, and errors as large.
+        """
+        if self._halves or _repetition(record.x) < REPETITION:
+            return []
+        rng, errors = np.random.default_rng(0), []
+        for _ in range(FURTHER_TWINS):
+            beside = {
+                v.path: np.asarray(
+                    record.variables[v.path] * (1 + 1e-3 * rng.uniform(-1, 1, v.shape)), np.float32
+                )
+                for v in self._model.trainable_variables
+            }
+            moved = dataclasses.replace(record, variables={**record.variables, **beside})
+            twin = self._gradients(moved, Plain(np.float32))
+            right = self._gradients(moved, Plain(np.float64))
+            errors.append({path: twin[path] - right.pop(path) for path in list(right)})
+        return errors
 
     def _gradients(self, record: StepRecord, arithmetic: Arithmetic) -> dict[str, Array]:
         """Return the gradient of each variable by path, and the loss under the empty path."""
@@ -131,7 +166,7 @@ class Derivation:
                 after = [next(run, None) for run in runs]
                 if after[0] is None:
                     return
-                found = self._combined(record, after, before)
+                found = self._combined(record, after, before=before)
             del after  # so that the next weight does not begin beside it
             if all(self._wanted(p) and p not in left_out for p in found.keys() & weights):
                 yield from found.items()
@@ -151,17 +186,22 @@ class Derivation:
         self,
         record: StepRecord,
         runs: list[dict[str, Array]],
+        further: Sequence[Arrays] = (),
         before: Arrays | None = None,
     ) -> dict[str, Estimate]:
         """Combine the runs in the `_arithmetics`, which are used up: large models need the memory.
 
+        further: errors of further twins, which κ is measured by, too.
         before: where given, the estimates are of the changes since these values.
         """
         estimates = {}
         for path in list(runs[0]):
             reference, twin, *rest = [run.pop(path) for run in runs]
             single = rest[0] if rest else reference
-            kappa = _kappa(twin, reference if self._halves else single)
+            compared = reference if self._halves else single
+            kappa = _kappa(twin, compared)
+            for errors in further:
+                kappa = max(kappa, _kappa(compared.value + errors.pop(path), compared))
             sigma = kappa * reference.sigma
             if self._halves and record.jit:
                 # XLA may leave out casts to a half precision and back (xla_allow_excess_precision).
@@ -179,6 +219,13 @@ class Derivation:
 
 def _milliseconds(start: float) -> float:
     return (time.perf_counter() - start) * 1e3
+
+
+def _repetition(x: Any) -> float:
+    """Return how often a row of the batch stands in it, in the mean over rows."""
+    inputs = [np.asarray(leaf) for leaf in tree.flatten(x)]
+    rows = Counter(tuple(part.tobytes() for part in row) for row in zip(*inputs, strict=False))
+    return sum(count**2 for count in rows.values()) / max(rows.total(), 1)
 
 
 def _kappa(twin: np.ndarray | Simulated, reference: Rounded) -> float:

@@ -273,3 +273,86 @@ def test_an_inverse_root_is_as_inexact_as_tensorflow_s():
     z = np.abs(theirs / 1.5 - ours.value) / ours.sigma
     assert 1 < np.max(z) < 4 or np.max(z) < 1.8  # not every processor approximates
     assert np.all(ours.sigma > 3 * np.sqrt(exact(x.astype(np.float64))).sigma / x)
+
+
+def one_by_one(terms):
+    """Return the float32 sum over the first axis, term by term."""
+    return np.cumsum(terms, axis=0, dtype=np.float32)[-1]
+
+
+def batch(kind, n, rng):
+    """Return A (4, n) and B (n, 4) in float32, whose products and rows are summed over n."""
+    rows = rng.integers(0, 4, n) if "repeated" in kind else np.arange(n)
+    a, b = rng.standard_normal((4, n))[:, rows], rng.standard_normal((n, 4))[rows]
+    if "sorted" in kind:
+        a, b = np.abs(a), np.sort(b, axis=0)
+    return a.astype(np.float32), b.astype(np.float32)
+
+
+SUMMED = {
+    "A B one by one": lambda a, b: one_by_one(a.T[:, :, None] * b[:, None, :]),
+    "A B by TensorFlow": tf.matmul,
+    "Σ rows one by one": lambda a, b: one_by_one(b),
+    "Σ rows by TensorFlow": lambda a, b: tf.reduce_sum(b, 0),
+    "Σ rows by XLA": tf.function(lambda a, b: tf.reduce_sum(b, 0), jit_compile=True),
+}
+
+
+@pytest.mark.parametrize("kind", ["distinct", "repeated", "sorted", "repeated and sorted"])
+@pytest.mark.parametrize("name", SUMMED)
+def test_sums_of_equal_terms_and_of_terms_in_order(name, kind):
+    rng, z = np.random.default_rng(0), []
+    for n in (16, 64, 256, 1024, 1024):
+        a, b = batch(kind, n, rng)
+        ours = exact(a) @ exact(b) if "A B" in name else np.sum(exact(b), axis=0)
+        theirs = np.asarray(SUMMED[name](a, b), np.float64)
+        z.append((np.abs(theirs - ours.value) / ours.sigma).ravel())
+    assert np.max(np.concatenate(z)) < 4
+    if "one by one" in name:  # σ is that of the worst order of summation
+        assert np.sqrt(np.mean(np.concatenate(z) ** 2)) > 0.25
+
+
+@pytest.mark.parametrize("n", [8, 100, 2000])
+def test_sigma_of_distinct_terms_in_no_order_is_a_random_walk_s(n):
+    rng = np.random.default_rng(0)
+    a, b = (rng.standard_normal(shape).astype(np.float32) for shape in ((8, n), (n, 30)))
+    y, squares = exact(a) @ exact(b), exact(a).value ** 2 @ exact(b).value ** 2
+    walk = n * y.value**2 / 9 + (n / 18 + 1 / 3) * squares
+    ratio = y.sigma / np.sqrt(2.0**-48 * walk + (exact(y.value) + 0.0).variance)
+    assert np.median(ratio) == pytest.approx(1)
+    assert np.sqrt(np.mean(ratio**2)) < 1.05
+
+
+def test_equal_factors_do_not_make_equal_products():
+    rng = np.random.default_rng(0)
+    binary, b = rng.integers(0, 2, (1, 1000)), rng.standard_normal((1000, 1))
+    distinct = np.where(binary, 1 + 1e-3 * rng.random((1, 1000)), 0)
+    sigmas = [(exact(a) @ exact(b)).sigma for a in (binary, distinct)]
+    np.testing.assert_allclose(*sigmas, rtol=0.01)
+
+
+def test_zeros_are_not_taken_for_equal_terms():
+    rng = np.random.default_rng(0)
+    terms = np.where(rng.random(1000) < 0.9, 0, rng.standard_normal(1000))
+    y = np.sum(exact(terms))
+    walk = 1000 * (y.value**2 / 9 + np.sum(terms**2) / 18)
+    assert y.sigma == pytest.approx(np.sqrt(2.0**-48 * walk), rel=0.05)
+
+
+def test_equal_terms_bring_equal_errors():
+    terms = Rounded(np.full(50, 0.1), np.full(50, 1e-8), None, FLOAT32)
+    assert np.sum(terms).sigma == pytest.approx(50 * 1e-4, rel=1e-3)
+    assert (terms @ exact(np.ones(50))).sigma == pytest.approx(50 * 1e-4, rel=1e-3)
+
+
+@pytest.mark.parametrize("shapes", [((50,), (50, 2)), ((3, 50), (50,)), ((2, 3, 50), (2, 50, 4))])
+@pytest.mark.parametrize("repeated", [False, True])
+def test_products_of_vectors_and_of_stacks_of_matrices(shapes, repeated):
+    rng = np.random.default_rng(0)
+    a, b = (rng.standard_normal(shape) for shape in shapes)
+    if repeated:
+        a, b = np.full(a.shape, 0.1), np.full(b.shape, 0.3)
+    y = exact(a) @ exact(b)
+    assert y.shape == y.sigma.shape == (a @ b).shape
+    last = exact(a[-1] if a.ndim > 1 else a) @ exact(b[-1] if b.ndim > 2 else b)
+    np.testing.assert_allclose(y.sigma[-1] if a.ndim > 1 else y.sigma, last.sigma, rtol=1e-6)
