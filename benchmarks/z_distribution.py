@@ -53,7 +53,7 @@ def runs_of(precision: str, steps: int) -> pd.DataFrame:
 
 def main(steps: int) -> None:
     """Print the distribution as a Markdown table."""
-    from gradaudit.models.catalogue import PRECISIONS
+    from gradaudit.models.precision import PRECISIONS
 
     with ProcessPoolExecutor(2, mp_context=get_context("spawn")) as pool:
         found = pd.concat(pool.map(runs_of, PRECISIONS, [steps] * len(PRECISIONS)))

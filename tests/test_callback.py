@@ -13,7 +13,8 @@ from keras import ops
 from gradaudit import GradientAudit, load
 from gradaudit.errors import AuditFailure, FolderError, UsageError
 from gradaudit.models import NETS, Settings
-from gradaudit.models.catalogue import PRECISIONS, compiled
+from gradaudit.models.catalogue import compiled
+from gradaudit.models.precision import PRECISIONS
 
 MODES = {"graph": {}, "XLA": {"jit": True}, "eager": {"eager": True}}
 STEPS, ROWS, BATCH = 6, 40, 16  # two epochs of 16, 16 and 8 rows

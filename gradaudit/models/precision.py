@@ -3,6 +3,9 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+PRECISIONS = ("float32", "float64", "mixed_float16", "mixed_bfloat16")
+"""The dtype policies of the built-in nets."""
+
 
 def set_precision(policy: str) -> None:
     """Make layers and losses that are built from now on compute under a dtype policy."""

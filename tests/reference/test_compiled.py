@@ -8,7 +8,7 @@ import pytest
 
 from gradaudit import GradientAudit, load
 from gradaudit.capture import Capture, Replay
-from gradaudit.reference import Derivation, derive, losses
+from gradaudit.reference import Derivation, backprop, losses
 
 ROWS = 12
 RNG = np.random.default_rng(0)
@@ -187,20 +187,22 @@ def test_targets_that_are_no_numbers_are_unjudged(tmp_path):
 
 
 def plant_swapped(monkeypatch):
-    packed = derive.packed
-    monkeypatch.setattr(derive, "packed", lambda model, ys: packed(model, [ys[1], ys[0], *ys[2:]]))
+    packed = backprop.packed
+    monkeypatch.setattr(
+        backprop, "packed", lambda model, ys: packed(model, [ys[1], ys[0], *ys[2:]])
+    )
 
 
 def plant_ignored_loss_weight(monkeypatch):
     terms = losses.loss_terms
     wrong = lambda model: [dataclasses.replace(t, weight=None) for t in terms(model)]  # noqa: E731
-    monkeypatch.setattr(derive, "loss_terms", wrong)
+    monkeypatch.setattr(backprop, "loss_terms", wrong)
 
 
 def plant_ignored_sample_weight(monkeypatch):
     given = losses.given_to_losses
     monkeypatch.setattr(
-        derive, "given_to_losses", lambda model, y, y_pred, weight: given(model, y, y_pred, None)
+        backprop, "given_to_losses", lambda model, y, y_pred, weight: given(model, y, y_pred, None)
     )
 
 
