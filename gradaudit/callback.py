@@ -27,7 +27,7 @@ from gradaudit.errors import (
     UnsupportedModelError,
     UsageError,
 )
-from gradaudit.judge import Judge
+from gradaudit.judge import Judge, check_threshold
 from gradaudit.records import Comparison
 from gradaudit.report import RunFolder, merge, uninterrupted
 from gradaudit.selection import Budget, Selection
@@ -101,8 +101,7 @@ class GradientAudit(keras.callbacks.Callback):
             raise UsageError(
                 f"rows_per_tensor is {rows_per_tensor}. Expected a whole number from 1 on."
             )
-        if not 0 < threshold < float("inf"):
-            raise UsageError(f"threshold is {threshold}. Expected a number above 0, such as 8.")
+        check_threshold(threshold)
         if on_fail not in _ON_FAIL:
             raise UsageError(f"on_fail is {on_fail!r}. Expected one of {', '.join(_ON_FAIL)}.")
         if verbose not in (0, 1, 2):

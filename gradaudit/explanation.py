@@ -6,12 +6,13 @@ from typing import Any
 import keras
 import numpy as np
 
-from gradaudit.capture import Capture, Replay, peeked
+from gradaudit.capture import Capture, Replay, peeked, uncaptured
 from gradaudit.compare import compare
 from gradaudit.errors import UsageError
+from gradaudit.judge import check_threshold
 from gradaudit.one_step import recorded
 from gradaudit.records import StepRecord
-from gradaudit.reference import Derivation, Path
+from gradaudit.reference import Derivation, Path, find_weight
 from gradaudit.report import Explanation
 
 
@@ -39,7 +40,8 @@ def explain(
         The explanation: `.text`, `.markdown`, `.html`, and `.path` with all numbers.
 
     Raises:
-        UsageError: the model is not compiled, or the weight is not of that form.
+        UsageError: the model is not compiled, the weight is not of that form, or the threshold is
+            not above 0.
         UnknownNameError: there is no such weight.
         UnsupportedModelError: a part of the model has no derived rule.
 
@@ -52,6 +54,7 @@ def explain(
         >>> explained.path.reference  # 2 (y - d) x with y = 6, d = 5, x = 3
         6.0
     """
+    check_threshold(threshold)
     return explain_record(model, recorded(model, x, y, sample_weight), weight, threshold)
 
 
@@ -76,6 +79,9 @@ def explain_step(
     """
     if row is not None and row >= len(x):
         raise UsageError(f"the row is {row}. Expected one of the data, from 0 to {len(x) - 1}.")
+    check_threshold(threshold)
+    if model.built:  # or else the weights have no names yet
+        find_weight(model, replace(uncaptured(model, 0, 0), x=x[:1]), weight)
     stop = _Stop(step, captured=row is None)
     model.steps_per_execution = 1
     if row is None or step > 0:

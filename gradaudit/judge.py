@@ -8,10 +8,21 @@ import keras
 
 from gradaudit.capture import Replay
 from gradaudit.compare import Tally, compare
+from gradaudit.errors import UsageError
 from gradaudit.records import STAGES, Comparison, Reference, StepRecord
 from gradaudit.reference import Derivation
 
 _MOST_TRACEBACKS = 20
+
+
+def check_threshold(threshold: float) -> None:
+    """Refuse a threshold by which nothing, or everything, would fail.
+
+    Raises:
+        UsageError: it is not a number above 0.
+    """
+    if not 0 < threshold < float("inf"):
+        raise UsageError(f"threshold is {threshold}. Expected a number above 0, such as 8.")
 
 
 class Judge:

@@ -11,7 +11,7 @@ from keras import tree
 
 from gradaudit.capture import Capture, environment, to_numpy, uncaptured
 from gradaudit.errors import UsageError
-from gradaudit.judge import Judge
+from gradaudit.judge import Judge, check_threshold
 from gradaudit.records import Comparison, StepRecord
 from gradaudit.reference import draws, graph_of, layer_gaps
 from gradaudit.report import Run, collected
@@ -44,7 +44,7 @@ def check(
 
     Raises:
         UsageError: the model is not compiled, or is distributed over several replicas; x is no
-            batch; no trainable weight is asked for.
+            batch; no trainable weight is asked for; the threshold is not above 0.
 
     Example:
         >>> import gradaudit, keras, numpy as np
@@ -55,11 +55,8 @@ def check(
         <gradaudit.Run: pass, 1 step audited>
         >>> gradaudit.check(model, x, y).raise_for_failure()  # in a test: nothing is raised
     """
-    if not model.compiled:
-        raise UsageError(
-            f"the model {model.name!r} is not compiled. Expected one that could be trained: call "
-            "model.compile(optimizer, loss), or use gradaudit.audit_gradients in a loop of yours."
-        )
+    _check_compiled(model)
+    check_threshold(threshold)
     if model.distribute_strategy.num_replicas_in_sync > 1:
         raise UsageError(
             f"the model {model.name!r} is distributed over several replicas. Expected one replica. "
@@ -83,11 +80,7 @@ def check(
 
 def recorded(model: keras.Model, x: Any, y: Any, sample_weight: Any = None) -> StepRecord:
     """Return the record of one step of a model's own train step; the model stays as it is."""
-    if not model.compiled:
-        raise UsageError(
-            f"the model {model.name!r} is not compiled. Expected one that could be trained: call "
-            "model.compile(optimizer, loss), or use gradaudit.audit_gradients in a loop of yours."
-        )
+    _check_compiled(model)
     capture = Capture(model)
     batch = (x, y, sample_weight)
     capture.trace(batch, iter([batch]))
@@ -100,6 +93,14 @@ def recorded(model: keras.Model, x: Any, y: Any, sample_weight: Any = None) -> S
         for variable, value in before:
             variable.assign(value)
     return record
+
+
+def _check_compiled(model: keras.Model) -> None:
+    if not model.compiled:
+        raise UsageError(
+            f"the model {model.name!r} is not compiled. Expected one that could be trained: call "
+            "model.compile(optimizer, loss), or use gradaudit.audit_gradients in a loop of yours."
+        )
 
 
 def audit_gradients(
@@ -153,6 +154,7 @@ def audit_gradients(
         >>> list(run.tensors["cause"])
         ['twice too large', 'twice too large']
     """
+    check_threshold(threshold)
     if any(tf.is_symbolic_tensor(g) for g in gradients if g is not None):
         raise UsageError(
             "the gradients are symbolic: audit_gradients was called within a tf.function. Expected "

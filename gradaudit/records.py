@@ -271,8 +271,9 @@ class GradientPath:
     chain: from the output back. terms: one for each call of the layer that owns the weight.
     penalty: the regularizer's part of the gradient.
     loss, loss_name: of the whole batch. loss_scale: by which the framework multiplied it.
-    tape, reference, sigma, z, verdict: of the gradient; update_reference: what the step adds to the
-    weight, after: what the framework made of it, NaN where there is no optimizer.
+    tape, reference, sigma, z, verdict: of the gradient.
+    update_reference: what the step adds to the weight, after: what the framework made of it; NaN
+    where there is no optimizer. is_plain: the step is −η ∂L/∂w and nothing else.
     rules: name, VJP section and source of each rule on the way.
     """
 
@@ -298,8 +299,8 @@ class GradientPath:
     z: float
     verdict: str
     optimizer: str
+    is_plain: bool
     learning_rate: float
     update_reference: float
-    update_sigma: float
     after: float
     rules: tuple[tuple[str, str, str], ...]

@@ -100,7 +100,7 @@ def test_claims_about_a_net_of_one_s_own(gradaudit):
     Path("c.csv").write_text(HEADER + "\n".join(rows) + "\n")
     assert gradaudit(f"published --claims c.csv --model {model}")[0] == 0
     Path("d.csv").write_text("a,b,y\n9,9,9\n1,2,4\n")
-    rows = [f"{model},output,0,5.0,", f'{model},dkernel,"1,0",-4.0,']
+    rows = [f"{model},output,0,5.0,", f'{model},dkernel,"1,0",-4.000,']
     Path("c.csv").write_text(HEADER + "\n".join(rows) + "\n")
     options = f"--claims c.csv --model {model} --data d.csv --target y --row 1 --json"
     code, out, _ = gradaudit(f"published {options}")
@@ -108,6 +108,71 @@ def test_claims_about_a_net_of_one_s_own(gradaudit):
     assert code == 1
     assert [row["verdict"] for row in found] == ["agrees", "disagrees"]
     assert found[1]["diagnosis"] == "the wrong sign"
+
+
+def test_claims_that_name_another_net_are_not_passed_over_in_silence(gradaudit):
+    Path("my_nets.py").write_text(OWN)
+    Path("c.csv").write_text(HEADER + 'a_net,output,0,5.0,"input 1 2"\n')
+    assert gradaudit("published --claims c.csv --model my_nets:build")[0] == 0
+    rows = ['my_nets:build,output,0,5.0,"input 1 2"', "iris,loss,,1.0,", "iris,loss,,2.0,"]
+    Path("c.csv").write_text(HEADER + "\n".join(rows) + "\n")
+    code, out, err = gradaudit("published --claims c.csv --model my_nets:build")
+    assert (code, err) == (0, "gradaudit: 2 claims about other nets are left out\n")
+    assert "1 published number: 1 agree." in out
+
+
+def test_weights_that_are_not_published_are_drawn_from_the_seed(gradaudit):
+    said = '"input 1 1 1, target 1"'
+    Path("c.csv").write_text(HEADER + f"sigmoid_mse,output,0,0.5,{said}\n")
+    found = [
+        json.loads(gradaudit(f"published --claims c.csv --seed {seed} --json")[1])[0]["recomputed"]
+        for seed in (0, 0, 5)
+    ]
+    assert found[0] == found[1] != found[2]
+
+
+ODD = """
+import keras
+from keras import layers
+
+def compiled(*made, **options):
+    model = keras.Model(*made)
+    model.compile("sgd", **options)
+    return model
+
+def two_inputs():
+    a, b = keras.Input((2,)), keras.Input((2,))
+    return compiled([a, b], layers.Dense(1)(a), loss="mse")
+
+def two_outputs():
+    a = keras.Input((2,))
+    return compiled(a, [layers.Dense(1)(a), layers.Dense(1)(a)], loss=["mse", "mse"])
+
+def sequence():
+    a = keras.Input((None, 3))
+    return compiled(a, layers.Dense(1)(a), loss="mse")
+
+def unbuilt():
+    model = keras.Sequential([layers.Dense(1)])
+    model.compile("sgd", "mse")
+    return model
+
+def without_loss():
+    a = keras.Input((2,))
+    return compiled(a, layers.Dense(1)(a))
+"""
+
+
+@pytest.mark.parametrize(
+    "net", ["two_inputs", "two_outputs", "sequence", "unbuilt", "without_loss"]
+)
+def test_nets_that_claims_cannot_be_about_are_told(gradaudit, net):
+    Path("my_nets.py").write_text(ODD)
+    Path("c.csv").write_text(HEADER + "x,loss,,0.5,\n")
+    code, _, err = gradaudit(f"published --claims c.csv --model my_nets:{net}")
+    assert code == 2
+    assert "one array of a known shape" in err or "compiled without a loss" in err
+    assert err.count("\n") == 1
 
 
 @pytest.mark.parametrize(
@@ -136,6 +201,7 @@ def test_claims_about_a_net_of_one_s_own(gradaudit):
         ),
         ("explain --model iris --weight W[0,0] --data worked", "data set of iris 'worked'"),
         ("explain --model iris --weight W[0,0] --out there.csv", "in .txt or .md or .html"),
+        ("explain --model iris --weight W[0,0] --threshold -1", "Expected a number above 0"),
         ("explain --model my_nets:build --weight W[0,0]", "needs --data FILE.csv"),
     ],
 )

@@ -96,7 +96,7 @@ def test_the_text_says_all_of_it(name):
             assert last[0] == pytest.approx(factors[-1], rel=1e-12)
         before, rate, gradient, after, keras_made = update
         assert before == float(record.variables[path][index])
-        assert gradient == named["reference"]
+        assert gradient == named["tape"]  # the update starts from the gradient that came
         assert before - rate * gradient == pytest.approx(after, rel=1e-14)
         assert keras_made == pytest.approx(after, rel=1e-14)
         assert step.find(found.path.path + f"[{','.join(map(str, index))}]") == (path, index)
@@ -156,9 +156,42 @@ def test_branches_shared_layers_dropout_and_penalties_add_up():
     assert found.path.penalty == pytest.approx(0.2 * found.path.weight)
     assert "xᵀ ∂L/∂a₁ + h₁ᵀ ∂L/∂a₁′" in found.text
     assert "∂L/∂h₂ = ∂L/∂h₃ W₃ᵀ + ∂L/∂h₄ W₄ᵀ" in found.text.replace("∂L/∂y", "∂L/∂h₄")
-    assert "regularizer: " in found.text
+    parts = re.search(
+        rf"∂L/∂W₁\[0,1\] = ({NUMBER}) \+ \(?({NUMBER})\)? \+ \(?({NUMBER})\)? of the regularizer"
+        rf" = ({NUMBER})",
+        found.text,
+    )
+    first, second, penalty, whole = (float(part) for part in parts.groups())
+    assert first + second + penalty == pytest.approx(whole, rel=1e-12)
+    assert whole == pytest.approx(found.path.reference, rel=1e-12)
+    assert "∂L/∂a₁′ + vjp of the regularizer" in found.text
+    assert "L = categorical_crossentropy + mse + penalties" in found.text
     assert "vjp of Dropout" in found.text
     assert re.search(r"W₁\[0,1\] \+ \(-?[\d.e-]+\) = ", found.text)  # Adam's update, not −η ∂L/∂w
+
+
+def test_what_else_adds_to_a_cotangent_is_said():
+    keras.utils.set_random_seed(0)
+    x = keras.Input((3,))
+    h = layers.Dense(2, "tanh", name="hidden", activity_regularizer="l2")(x)
+    model = keras.Model(x, [h, layers.Dense(1, name="top")(h)])
+    model.compile("sgd", ["mse", "mse"], loss_weights=[1, 3])
+    rng = np.random.default_rng(0)
+    y = [rng.standard_normal((4, 2)), rng.standard_normal((4, 1))]
+    text = gradaudit.explain(model, rng.standard_normal((4, 3)), y, "W1[0,1]").text
+    assert "∂L/∂h₁ = ∂L/∂y W₂ᵀ + vjp of 1 mse + 3 mse + penalties\n" in text
+    assert "with ∂L/∂h₁" not in text  # it is not the sum of the products alone
+
+
+def test_mean_squared_errors_are_told_as_such():
+    model = keras.Sequential([keras.Input((2,)), layers.Dense(3)])
+    model.compile("sgd", "mse")
+    rng = np.random.default_rng(0)
+    x, y = rng.standard_normal((5, 2)), rng.standard_normal((5, 3))
+    assert "∂L/∂y = 2 (y − t) / 15\n" in gradaudit.explain(model, x, y, "W[0,0]").text
+    one = gradaudit.explain(model, x[:1], y[:1], "b[1]").text
+    assert "∂L/∂y = 2 (y − t) / 3\n" in one
+    assert "∂L/∂b = ∂L/∂y\n" in one
 
 
 @pytest.mark.parametrize("policy", ["mixed_float16", "mixed_bfloat16"])
@@ -172,9 +205,18 @@ def test_half_precisions_and_loss_scales(policy):
     found = gradaudit.explain(model, x, y, "W1[0,0]")
     assert total(found.path) == pytest.approx(found.path.reference, rel=1e-12)
     assert ("The framework multiplied L by 32768" in found.text) == (policy == "mixed_float16")
+    assert re.search(r"W₁\[0,0\] - η ∂L/∂W₁\[0,0\] = \S+ - \S+ × \S+ = ", found.text)
     assert found.path.after == pytest.approx(
         found.path.weight - 0.01 * found.path.reference / found.path.loss_scale, rel=1e-2
     )
+
+
+def test_a_skipped_step_is_told():
+    keras.config.set_dtype_policy("mixed_float16")
+    model = keras.Sequential([keras.Input((1,)), layers.Dense(1)])
+    model.compile("sgd", "mse")
+    found = gradaudit.explain(model, np.full((1, 1), 300.0), np.zeros((1, 1)), "W[0,0]")
+    assert "Keras skipped the step: a gradient is not finite." in found.text
 
 
 class Nonlinear(layers.Layer):
@@ -275,7 +317,7 @@ def test_a_wrong_gradient_is_explained_beside_the_right_one():
     ("text", "error", "words"),
     [
         ("W9[0,0]", UnknownNameError, "no trainable weight 'W9'.*W1, W2"),
-        ("kernel[0,0]", UnknownNameError, "no trainable weight 'kernel'"),  # of three layers
+        ("kernel[0,0]", UsageError, "may be any of sigmoid_mse/hidden/kernel, sigmoid_mse/output"),
         ("W1[3,0]", UsageError, r"shape \(3, 4\) of sigmoid_mse/hidden/kernel: up to \[2,3\]"),
         ("W1[0]", UsageError, r"up to \[2,3\]"),
         ("W1", UsageError, r"up to \[2,3\]"),
@@ -291,7 +333,8 @@ def test_another_weight_is_told(text, error, words):
 
 
 @pytest.mark.parametrize(
-    "text", ["W1[1,2]", "W_1[1, 2]", " hidden/kernel [1,2] ", "sigmoid_mse/hidden/kernel[1,2]"]
+    "text",
+    ["W1[1,2]", "W₁[1,2]", "W_1[1, 2]", " hidden/kernel [1,2] ", "sigmoid_mse/hidden/kernel[1,2]"],
 )
 def test_a_weight_has_several_names(text):
     model, x, y = built("sigmoid_mse")
@@ -304,6 +347,25 @@ def test_a_model_without_a_rule_is_told():
     model.compile("sgd", "mse")
     with pytest.raises(UnsupportedModelError, match=r"UnitNormalization.*gradaudit\.rule"):
         gradaudit.explain(model, np.ones((1, 2)), np.ones((1, 2)), "W[0,0]")
+
+
+@pytest.mark.parametrize("threshold", [-1.0, 0.0, float("nan"), float("inf")])
+def test_a_threshold_that_means_nothing_is_refused(threshold):
+    model, x, y = built("iris")
+    with pytest.raises(UsageError, match="Expected a number above 0"):
+        gradaudit.explain(model, x, y, "W[0,0]", threshold=threshold)
+    with pytest.raises(UsageError, match="Expected a number above 0"):
+        gradaudit.check(model, x, y, threshold=threshold)
+
+
+def test_a_weight_is_looked_for_before_any_training():
+    model, x, y = built("iris")
+    before = [np.array(v.value.numpy()) for v in model.variables]
+    with pytest.raises(UnknownNameError, match="'W9'"):
+        explain_step(model, x, y, "W9[0]", step=5, row=None, epochs=3, batch_size=16, threshold=8.0)
+    assert all(
+        np.array_equal(a, v.value.numpy()) for a, v in zip(before, model.variables, strict=True)
+    )
 
 
 def test_the_model_stays_as_it_is():

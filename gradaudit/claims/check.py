@@ -1,6 +1,7 @@
 """Published numbers to verdicts."""
 
 import itertools
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
@@ -38,7 +39,7 @@ def published(model: str | None = None) -> "pd.DataFrame":
         model: only those about this net.
 
     Returns:
-        One row for each number, with the columns model, quantity, index, given, printed,
+        One row for each number, with the columns model, quantity, index, given, printed, decimals,
         recomputed, verdict (agrees, cut, disagrees, cannot be checked) and diagnosis.
 
     Raises:
@@ -57,15 +58,15 @@ def published(model: str | None = None) -> "pd.DataFrame":
     return claims_table(checked)
 
 
-def check_published(claims: Sequence[Claim], name: str) -> list[CheckedClaim]:
+def check_published(claims: Sequence[Claim], name: str, seed: int = 0) -> list[CheckedClaim]:
     """Check numbers that were published for a built-in net, with the inputs of its worked example.
 
     What the example does not print, or where there is none, must be said in the claims' `given`;
-    weights of a net without an example are those of seed 0.
+    weights of a net without an example are drawn from the seed.
     """
     net = NETS[name]
     with floats("float64"):
-        model = compiled(net, Settings(net.optimizer, net.learning_rate, "float64"))
+        model = compiled(net, Settings(net.optimizer, net.learning_rate, "float64", seed=seed))
         if net.published is None:
             x = np.full((1, net.features), np.nan)
             y = np.full((1, model.output_shape[-1]), np.nan)
@@ -138,8 +139,12 @@ def _check_group(net: ClaimedNet, group: Sequence[Claim]) -> Iterator[CheckedCla
 def _judge(
     net: ClaimedNet, quantity: Quantity, stated: Given, printed: Given, group: Sequence[Claim]
 ) -> Iterator[CheckedClaim]:
-    found = net.recomputed(quantity, stated | printed, group)
-    known = np.isfinite(found.value)
+    try:
+        found = net.recomputed(quantity, stated | printed, group)
+    except UnclearClaimError as error:
+        yield from (CheckedClaim(claim, None, NOT_CHECKED, str(error)) for claim in group)
+        return
+    known = np.isfinite(found.value) & np.isfinite(found.doubt)
     verdicts = [
         claim_verdict(claim.number, claim.unit, value, doubt) if is_known else NOT_CHECKED
         for claim, value, doubt, is_known in zip(
@@ -155,6 +160,8 @@ def _judge(
     for claim, value, doubt, verdict in zip(group, found.value, found.doubt, verdicts, strict=True):
         if verdict == NOT_CHECKED:
             words = f"it depends on what is not printed: {net.unknown()}"
+            if np.isfinite(value):
+                words = "how far rounding may move it is not known: a value on the way is infinite"
             yield CheckedClaim(claim, None, verdict, words)
             continue
         words = reason if verdict == DISAGREES else ""
@@ -176,15 +183,19 @@ def _diagnosis(
     numbers = np.array([claim.number for claim in group])
     unit = np.array([claim.unit for claim in group])
     for words, inputs in _other_inputs(net, quantity, stated, printed, group[0].given):
-        other = net.recomputed(quantity, inputs, group)
+        try:
+            other = net.recomputed(quantity, inputs, group)
+        except UnclearClaimError:  # the net cannot have these
+            continue
         if within_a_unit(numbers, unit, other.value, other.doubt):
             return words
-    allowed = unit + right.doubt
-    whole = np.full((3, *net.shape(quantity)), np.nan)
-    for claim, *values in zip(group, numbers, allowed, right.value, strict=True):
-        whole[:, *claim.index] = values
-    if np.isnan(whole).any():
-        return diagnose_claims(numbers, allowed, right.value, net.rows)
+    allowed, indices = unit + right.doubt, [claim.index for claim in group]
+    shape = net.shape(quantity)
+    if len(set(indices)) < len(indices) or len(indices) < math.prod(shape):
+        names = [str(list(index)) for index in indices]
+        return diagnose_claims(numbers, allowed, right.value, net.rows, names)
+    order = np.lexsort(np.transpose(indices)[::-1]) if shape else [0]
+    whole = (each[order].reshape(shape) for each in (numbers, allowed, right.value))
     return diagnose_claims(*whole, net.rows)
 
 

@@ -11,12 +11,14 @@ import numpy as np
 
 from gradaudit.capture import Replay
 from gradaudit.errors import UnclearClaimError
-from gradaudit.models.claims import stated
+from gradaudit.models.claims import Stated, stated
 from gradaudit.numerics import Rounded
 from gradaudit.records import Claim, StepRecord
-from gradaudit.reference import Quantities, Quantity
+from gradaudit.reference import Quantities, Quantity, activation_of, loss_terms
 
 _EXAMPLE = re.compile(r"_(?:\w+_)?example$")
+_BINARY = 1e-9
+"""By how much decimals that add up to 1 may miss it as binary numbers."""
 _SYNONYMS = {"step_size": "learning_rate", "x": "input"}
 
 Given = dict[Quantity, np.ndarray]
@@ -52,6 +54,26 @@ class ClaimedNet:
 
     def _step(self, given: Given) -> Quantities:
         return Quantities(self._model, self._record, self._replay, given)
+
+    def _with(self, given: Given) -> Quantities:
+        """Return the step where some quantities are given.
+
+        Raises:
+            UnclearClaimError: what is given for the output of a softmax is none.
+        """
+        step = self._step(given)
+        for quantity in given:
+            if quantity.part == "activation" and not quantity.d:
+                layer = step.applications[quantity.call].layer
+                total = step[quantity].value.sum(axis=-1)
+                if activation_of(layer) is keras.activations.softmax and np.any(
+                    np.abs(total - 1) > _BINARY
+                ):
+                    raise UnclearClaimError(
+                        f"the numbers for {self.name(quantity)} add up to {np.max(total):.10g}, "
+                        "and those of a softmax to 1"
+                    )
+        return step
 
     def _find(self, name: str) -> Quantity | None:
         names = self._base.names
@@ -90,20 +112,45 @@ class ClaimedNet:
         said = stated(group[0].given)
         values: Given = {}
         for words, numbers in said.values:
-            quantity = self._meant(words, group[0])
+            quantity = self._input(words, group[0])
             values[quantity] = self._placed(words, numbers, self.shape(quantity), group)
-        meant = [self._meant(words, group[0]) for words in said.printed]
-        return values, {q: self.printed(q, group[0].given) for q in meant if q not in values}
+            if quantity.part == "target":
+                self._check_classes(numbers)
+        meant = [self._input(words, group[0]) for words in said.printed]
+        return values, {q: self.printed(q) for q in meant if q not in values}
+
+    def _input(self, words: str, claim: Claim) -> Quantity:
+        """Return the quantity that words in `given` stand for, if the claim's follows from it."""
+        found, about = self._meant(words, claim), self.quantity(claim.quantity)
+        raw = found.part in ("input", "target", "weight", "learning_rate")
+        raw &= not (found.d or found.updated)
+        if not raw and (found.part == "loss" or found.rank >= about.rank):
+            raise UnclearClaimError(
+                f"{words!r} in `given` is not what {claim.quantity} is computed from"
+            )
+        return found
 
     def _meant(self, words: str, claim: Claim) -> Quantity:
         """Return the quantity that words in `given` stand for."""
         name = re.sub(r"^(?:(?:the|a|an|printed) )+", "", words.strip().lower()).replace(" ", "_")
-        if name == "gradient":
+        if name.removesuffix("s") == "gradient":
             return replace(self.quantity(claim.quantity), updated=False, d=True)
         for form in (name, _SYNONYMS.get(name, ""), name.removesuffix("s"), f"{name[:-3]}y"):
             if form in self._base.names:
                 return self._base.names[form]
         raise UnclearClaimError(f"{words!r} in `given` is no quantity of the net")
+
+    def _check_classes(self, numbers: Sequence[float]) -> None:
+        takes_classes = any(
+            term.rule is not None and term.rule.cases[0].targets == "integer"
+            for term in loss_terms(self._model)
+        )
+        count = self._model.output_shape[-1]
+        if takes_classes and not all(n.is_integer() and 0 <= n < count for n in numbers):
+            raise UnclearClaimError(
+                f"the target given is {numbers[0]:g}, and the loss takes classes from 0 to "
+                f"{count - 1}"
+            )
 
     @staticmethod
     def _placed(
@@ -115,20 +162,21 @@ class ClaimedNet:
             return np.reshape(numbers, shape)
         if len(numbers) > 1 or not all(is_in(claim.index, shape) for claim in group):
             raise UnclearClaimError(
-                f"{len(numbers)} numbers are given for {words!r}, which has {size}"
+                f"the numbers given for {words!r} are {len(numbers)}, and it has {size}"
             )
         found = np.full(shape, np.nan)
         for claim in group:
             found[claim.index] = numbers[0]
         return found
 
-    def printed(self, quantity: Quantity, given: str) -> np.ndarray:
+    def printed(self, quantity: Quantity, given: str | None = None) -> np.ndarray:
         """Return a quantity as claims print it; NaN where none does, or they contradict each other.
 
-        given: where claims were computed from just that, the others do not count.
+        given: only claims that were computed from the same.
         """
         claims = [claim for known, claim in self._claims if known == quantity]
-        claims = [claim for claim in claims if claim.given == given] or claims
+        if given is not None:
+            claims = [claim for claim in claims if _stated(claim.given) == _stated(given)]
         found = np.full(self.shape(quantity), np.nan)
         for index in {claim.index for claim in claims if is_in(claim.index, found.shape)}:
             numbers = {claim.number for claim in claims if claim.index == index}
@@ -141,19 +189,27 @@ class ClaimedNet:
         return sorted(found, key=lambda each: each.rank, reverse=True)
 
     def recomputed(self, quantity: Quantity, given: Given, group: Sequence[Claim]) -> Recomputed:
-        """Return the numbers of a group of claims; what the net leaves open is taken as printed."""
-        step = self._step(given)
+        """Return the numbers of a group of claims; what the net leaves open is taken as printed.
+
+        Raises:
+            UnclearClaimError: the net cannot have what is given.
+        """
+        step = self._with(given)
         found = _at(step[quantity], group)
         if not np.isnan(found.value).any():
             return found
         taken: Given = {}
         for other in self.printed_before(quantity):
             present = given.get(other, np.full((), np.nan))
-            printed = self.printed(other, group[0].given)
+            printed = self.printed(other)
             is_open = np.isnan(step[other].value) & np.isnan(present) & ~np.isnan(printed)
             if is_open.any():
-                taken[other] = np.where(is_open, printed, present)
-                found = _at(self._step(given | taken)[quantity], group)
+                more = taken | {other: np.where(is_open, printed, present)}
+                try:
+                    found = _at(self._with(given | more)[quantity], group)
+                except UnclearClaimError:  # this cannot stand in the net's place
+                    continue
+                taken = more
                 if not np.isnan(found.value).any():
                     break
         doubt = found.doubt + self._doubt_of_print(quantity, given, taken, group, found.value)
@@ -173,8 +229,8 @@ class ClaimedNet:
             if known in taken and taken[known][claim.index] == claim.number:
                 moved = taken[known].copy()
                 moved[claim.index] += claim.unit / 2
-                other = _at(self._step(given | taken | {known: moved})[quantity], group).value
-                doubt += np.abs(other - value)
+                step = self._step(given | taken | {known: moved})
+                doubt += np.abs(_at(step[quantity], group).value - value)
         return doubt
 
     def unknown(self) -> str:
@@ -193,6 +249,14 @@ class ClaimedNet:
 def is_in(index: tuple[int, ...], shape: tuple[int, ...]) -> bool:
     """Return whether an array of a shape has an element at an index."""
     return len(index) == len(shape) and all(i < n for i, n in zip(index, shape, strict=True))
+
+
+def _stated(given: str) -> Stated | None:
+    """Return what a `given` says; None where that is not clear."""
+    try:
+        return stated(given)
+    except UnclearClaimError:
+        return None
 
 
 def _at(values: Rounded, group: Sequence[Claim]) -> Recomputed:

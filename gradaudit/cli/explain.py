@@ -5,8 +5,10 @@ from typing import Annotated
 
 import typer
 
-from gradaudit.cli.nets import Asked, import_tensorflow, prepared
+from gradaudit.cli.nets import Asked, import_tensorflow, prepared, training
 from gradaudit.cli.options import (
+    BATCH_SIZE,
+    EPOCHS,
     BatchSize,
     Data,
     Eager,
@@ -40,8 +42,8 @@ def explain(
     step: Annotated[
         int, typer.Option(min=0, help="In this step of the training, counted from 0.")
     ] = 0,
-    epochs: Epochs = None,
-    batch_size: BatchSize = None,
+    epochs: Epochs = EPOCHS,
+    batch_size: BatchSize = BATCH_SIZE,
     optimizer: OptimizerName = None,
     learning_rate: LearningRate = None,
     seed: Seed = 0,
@@ -73,17 +75,18 @@ def explain(
     from gradaudit.explanation import explain_step
 
     built, x, y = prepared(asked)
-    found = explain_step(
-        built,
-        x,
-        y,
-        weight,
-        step=step,
-        row=row,
-        epochs=epochs or 10,
-        batch_size=batch_size or 16,
-        threshold=threshold,
-    )
+    with training():
+        found = explain_step(
+            built,
+            x,
+            y,
+            weight,
+            step=step,
+            row=row,
+            epochs=epochs,
+            batch_size=batch_size,
+            threshold=threshold,
+        )
     for path in files:
         write(path, getattr(found, _FORMATS[path.suffix]))
     if not files:

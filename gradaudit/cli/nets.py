@@ -4,12 +4,20 @@ import importlib
 import os
 import sys
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from gradaudit.cli.options import Optimizer, Precision
-from gradaudit.errors import DataError, UnknownNameError, UsageError
+from gradaudit.errors import (
+    DataError,
+    GradauditError,
+    TrainingError,
+    UnknownNameError,
+    UsageError,
+)
 
 
 @dataclass(frozen=True)
@@ -115,10 +123,24 @@ def own_model(asked: Asked) -> Any:
         raise UsageError(f"{asked.model} raised {type(error).__name__}: {error}") from error
     if not isinstance(model, keras.Model) or not model.compiled:
         raise UsageError(f"{asked.model} returned {model!r}. Expected a compiled Keras model.")
+    if model.loss is None:
+        raise UsageError(f"{asked.model} returned a model that was compiled without a loss.")
     if asked.jit:
         model.jit_compile = True
     model.run_eagerly = asked.eager or model.run_eagerly
     return model
+
+
+@contextmanager
+def training() -> Iterator[None]:
+    """Tell whatever Keras raises while it trains as a failed training."""
+    try:
+        yield
+    except GradauditError:
+        raise
+    except Exception as error:
+        words = f"the training failed with {type(error).__name__}: {error}"
+        raise TrainingError(words) from error
 
 
 def target_kind(model: Any) -> str:

@@ -42,8 +42,9 @@ Data = Annotated[
     str | None, typer.Option(help="A data set of the net, such as worked, or a CSV file.")
 ]
 Target = Annotated[str | None, typer.Option(help="The CSV file's target column.")]
-Epochs = Annotated[int | None, typer.Option(min=1, help="Epochs  [default: 10]")]
-BatchSize = Annotated[int | None, typer.Option(min=1, help="Rows per step  [default: 16]")]
+EPOCHS, BATCH_SIZE = 10, 16
+Epochs = Annotated[int, typer.Option(min=1, help="Epochs")]
+BatchSize = Annotated[int, typer.Option(min=1, help="Rows per step")]
 OptimizerName = Annotated[
     Optimizer | None, typer.Option(help="Built-in nets only.  [default: sgd]")
 ]

@@ -2,15 +2,16 @@
 
 import itertools
 import json
+import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich import box
 from rich.table import Table
 from rich.text import Text
 
-from gradaudit.cli.nets import Asked, import_tensorflow, own_model, prepared, target_kind
+from gradaudit.cli.nets import Asked, import_tensorflow, own_model, prepared, target_kind, training
 from gradaudit.cli.options import Data, Overwrite, Seed, Target
 from gradaudit.cli.output import check_files, console, write
 from gradaudit.errors import DataError, UsageError
@@ -78,37 +79,57 @@ def published(
 
 
 def _about(claims: "list[Claim]", model: str, file: Path | None) -> "list[Claim]":
+    """Return the claims about one net: those that name it, or all if they name one other net."""
+    names = list(dict.fromkeys(claim.model for claim in claims))
     found = [claim for claim in claims if claim.model == model]
+    if not found and ":" in model and len(names) == 1:
+        return claims
     if not found:
-        names = ", ".join(dict.fromkeys(claim.model or "no name" for claim in claims))
         raise DataError(
             f"{file or 'the list of published numbers'} has no claims about the model {model}. It "
-            f"has some about {names}."
+            f"has some about {', '.join(name or 'no name' for name in names)}."
         )
+    if len(found) < len(claims) and file is not None:
+        others = len(claims) - len(found)
+        print(f"gradaudit: {others} claims about other nets are left out", file=sys.stderr)
     return found
 
 
 def _check(claims: "list[Claim]", asked: Asked, row: int | None) -> "list[CheckedClaim]":
     """Check the claims about one net, on the data that are asked for, or on its worked example."""
-    import numpy as np
-
     from gradaudit.claims import check_claims, check_published
     from gradaudit.models import net_named
 
-    if asked.data is None:
-        if row is not None:
-            raise UsageError("--row is one of --data. Give both.")
-        if ":" not in asked.model:
-            return check_published(claims, net_named(asked.model).name)
-        built = own_model(asked)
-        outputs = (1, *built.output_shape[1:])
-        y = np.full((1,) if target_kind(built) == "integer" else outputs, np.nan)
-        return check_claims(claims, built, np.full((1, *built.input_shape[1:]), np.nan), y)
-    built, x, y = prepared(asked)
-    if row is not None and row >= len(x):
-        raise UsageError(f"--row is {row}. Expected one of the data, from 0 to {len(x) - 1}.")
-    chosen = slice(None) if row is None else slice(row, row + 1)
-    return check_claims(claims, built, x[chosen], y[chosen])
+    if asked.data is not None:
+        built, x, y = prepared(asked)
+        if row is not None and row >= len(x):
+            raise UsageError(f"--row is {row}. Expected one of the data, from 0 to {len(x) - 1}.")
+        chosen = slice(None) if row is None else slice(row, row + 1)
+        with training():
+            return check_claims(claims, built, x[chosen], y[chosen])
+    if row is not None:
+        raise UsageError("--row is one of --data. Give both.")
+    if ":" not in asked.model:
+        return check_published(claims, net_named(asked.model).name, asked.seed)
+    built = own_model(asked)
+    with training():
+        return check_claims(claims, built, *_nothing_known(built, asked.model))
+
+
+def _nothing_known(model: Any, name: str) -> tuple[Any, Any]:
+    """Return one row of inputs and targets that are all unknown."""
+    import numpy as np
+
+    shapes = (model.input_shape, model.output_shape) if model.built else ()
+    simple = [isinstance(shape, tuple) and None not in shape[1:] for shape in shapes]
+    if not simple or not all(simple):
+        raise UsageError(
+            f"{name} returned a model whose input and output are not one array of a known shape "
+            "each. Expected such a model: claims about it say what they are."
+        )
+    inputs, outputs = ((1, *shape[1:]) for shape in shapes)
+    targets = outputs[:-1] if target_kind(model) == "integer" else outputs
+    return np.full(inputs, np.nan), np.full(targets, np.nan)
 
 
 def _print(checked: "list[CheckedClaim]") -> None:

@@ -10,8 +10,10 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from gradaudit.cli.nets import Asked, import_tensorflow, prepared
+from gradaudit.cli.nets import Asked, import_tensorflow, prepared, training
 from gradaudit.cli.options import (
+    BATCH_SIZE,
+    EPOCHS,
     BatchSize,
     Data,
     Eager,
@@ -29,7 +31,7 @@ from gradaudit.cli.options import (
 )
 from gradaudit.cli.output import console, fail
 from gradaudit.cli.summary import print_run
-from gradaudit.errors import GradauditError, TrainingError, UsageError
+from gradaudit.errors import UsageError
 
 if TYPE_CHECKING:
     from gradaudit.callback import GradientAudit
@@ -42,8 +44,8 @@ def run(
     ],
     data: Data = None,
     target: Target = None,
-    epochs: Epochs = None,
-    batch_size: BatchSize = None,
+    epochs: Epochs = EPOCHS,
+    batch_size: BatchSize = BATCH_SIZE,
     optimizer: OptimizerName = None,
     learning_rate: LearningRate = None,
     seed: Seed = 0,
@@ -111,7 +113,7 @@ def run(
             overwrite=overwrite,
             verbose=verbose,
         )
-        _fit(built, x, y, epochs or 10, batch_size or 16, audit)
+        _fit(built, x, y, epochs, batch_size, audit)
         code = max(code, print_run(folder, as_json, allow_unjudged))
     raise typer.Exit(code)
 
@@ -191,12 +193,10 @@ def _fit(model: Any, x: Any, y: Any, epochs: int, batch_size: int, audit: "Gradi
     )
     interrupted = False
     try:
-        model.fit(x, y, epochs=epochs, batch_size=batch_size, verbose=0, callbacks=[audit, watcher])
-    except GradauditError:
-        raise
-    except Exception as error:
-        words = f"the training failed with {type(error).__name__}: {error}"
-        raise TrainingError(words) from error
+        with training():
+            model.fit(
+                x, y, epochs=epochs, batch_size=batch_size, verbose=0, callbacks=[audit, watcher]
+            )
     except KeyboardInterrupt:
         interrupted = True
     finally:

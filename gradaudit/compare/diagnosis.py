@@ -1,7 +1,7 @@
 """What a wrong tensor looks like, next to the right one."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
@@ -34,16 +34,20 @@ def relation(
     batch_size: int,
     alike: Callable[[np.ndarray, np.ndarray], bool],
     digits: int = 6,
+    names: Sequence[str] | None = None,
 ) -> str:
     """Return the simplest relation of wrong values to right ones, in a few words.
 
     alike: whether two arrays are the same as far as can be told. digits: how many of a factor are
-    known.
+    known; 0 for no factor but those that have a name. names: of the elements, in place of their
+    indices.
     """
     few = int(failed.sum())
     if few < failed.size and few <= max(1, failed.size // 10):
         index = tuple(int(i) for i in np.argwhere(failed)[0])
-        return f"{few} of {failed.size} values differ, {list(index)} {_ratio(wrong, right, index)}"
+        flat = int(np.flatnonzero(failed)[0])
+        name = str(list(index)) if names is None else names[flat]
+        return f"{few} of {failed.size} values differ, {name} {_ratio(wrong, right, index)}"
     if alike(wrong, -right):
         return "the wrong sign"
     for words, known in _known_factors(batch_size).items():
@@ -52,10 +56,13 @@ def relation(
         if alike(wrong, -known * right):
             return f"the wrong sign, and {words}"
     factor = float(np.vdot(wrong, right) / np.vdot(right, right))
-    if alike(wrong, factor * right):
+    if digits and alike(wrong, factor * right):
         if abs(factor - 1) < _CLOSE:
             return f"off by a relative {factor - 1:.2g} throughout"
-        return f"a factor {factor:.{digits}g} throughout"
+        told = f"{factor:.{digits}g}"
+        if not alike(wrong, float(told) * right):
+            told = f"{factor:.{digits + 1}g}"
+        return f"a factor {told} throughout"
     if wrong.ndim == 2 and wrong.shape[0] == wrong.shape[1] and alike(wrong, right.T):
         return "transposed"
     ordered = (np.sort(each, axis=None).reshape(right.shape) for each in (wrong, right))

@@ -16,8 +16,14 @@ _NUMBERS = re.compile(rf"{_NUMBER}(?:\s+{_NUMBER})*")
 _WITH_NUMBERS = re.compile(
     rf"(?P<words>[a-z]\w*(?: \w+)*?)\s*[\s:=]\s*(?P<numbers>{_NUMBERS.pattern})", re.I
 )
-_PRINTED = re.compile(r"(?:the )?printed (?P<words>.+)", re.I)
+_PRINTED = re.compile(
+    r"(?:(?:from|with|using|of) )?(?:the )?(?:printed (?P<before>.+)|(?P<after>.+) as printed)",
+    re.I,
+)
 _LONE_NUMBER = re.compile(rf"(?<![\w.]){_NUMBER}(?![\w.])")
+
+_MOST_DECIMALS = 30
+"""Far more than a float holds, and few enough to be written."""
 
 COLUMNS = ("model", "quantity", "index", "printed", "given")
 """What a file must have; a column `decimals` may say how many digits behind the point are meant."""
@@ -77,6 +83,10 @@ def _claim(row: dict[str, str | None], where: str) -> Claim:
             f"{where}: index is {cells['index']!r}, decimals {cells.get('decimals', '')!r}. "
             "Expected whole numbers, as in index 0,1 and decimals 4."
         ) from None
+    if not -_MOST_DECIMALS <= decimals <= _MOST_DECIMALS:
+        raise DataError(
+            f"{where}: {printed!r} has {decimals} decimals. Expected at most {_MOST_DECIMALS}."
+        )
     if any(part < 0 for part in index):
         raise DataError(f"{where}: index is {cells['index']!r}. Expected numbers from 0 on.")
     return Claim(cells["model"], cells["quantity"], index, printed, decimals, cells["given"])
@@ -101,14 +111,14 @@ class Stated:
 
 
 def stated(given: str) -> Stated:
-    """Return what `given` says: parts with numbers, and parts that begin with "printed".
+    """Return what `given` says: parts with numbers, and parts with "printed".
 
     Raises:
-        UnclearClaimError: there is a number that belongs to no words.
+        UnclearClaimError: there is a number that belongs to no words, or "printed" to none.
     """
     values: list[tuple[str, list[float]]] = []
     printed = []
-    for part in re.split(r"[,;]|\band\b", given):
+    for part in re.split(r"[,;]|\band\b", given.replace("\N{MINUS SIGN}", "-")):
         part = part.strip()
         if values and _NUMBERS.fullmatch(part):
             values[-1][1].extend(map(float, part.split()))
@@ -119,5 +129,7 @@ def stated(given: str) -> Stated:
                 f"{part!r} in `given` is not a quantity followed by its numbers"
             )
         elif found := _PRINTED.fullmatch(part):
-            printed.append(found["words"])
+            printed.append(found["before"] or found["after"])
+        elif re.search(r"\bprinted\b", part, re.I):
+            raise UnclearClaimError(f"{part!r} in `given` does not say what is taken as printed")
     return Stated(tuple((words, tuple(numbers)) for words, numbers in values), tuple(printed))

@@ -7,8 +7,20 @@ would repeat the framework's mistakes in more digits.
 from gradaudit.reference.backprop import draws
 from gradaudit.reference.derive import Derivation
 from gradaudit.reference.gaps import layer_gaps
-from gradaudit.reference.path import Path
-from gradaudit.reference.quantities import Quantities, Quantity
+from gradaudit.reference.losses import loss_terms
+from gradaudit.reference.path import Path, find_weight
+from gradaudit.reference.quantities import Quantities, Quantity, activation_of
 from gradaudit.reference.walk import graph_of
 
-__all__ = ["Derivation", "Path", "Quantities", "Quantity", "draws", "graph_of", "layer_gaps"]
+__all__ = [
+    "Derivation",
+    "Path",
+    "Quantities",
+    "Quantity",
+    "activation_of",
+    "draws",
+    "find_weight",
+    "graph_of",
+    "layer_gaps",
+    "loss_terms",
+]

@@ -17,7 +17,7 @@ from gradaudit.reference.losses import (
     loss_terms,
     takes_logits,
 )
-from gradaudit.reference.walk import Tensor, Walk, in_order, packed
+from gradaudit.reference.walk import Tensor, Walk, Watch, in_order, packed
 from gradaudit.rules import LossCall
 from gradaudit.rules.losses.reduction import reduce_losses, same_rank
 
@@ -78,13 +78,21 @@ def _loss(walk: Walk, term: LossTerm, given: Given, replicas: int, total_dtype: 
     return total if term.weight is None else walk.scale(total, term.weight)
 
 
-def draws(model: keras.Model, record: StepRecord) -> Counter[str]:
-    """Return how often the model draws from each of its seeds in one step, by the seed's path."""
+def forward(model: keras.Model, record: StepRecord, watch: Watch | None = None) -> Walk:
+    """Run a step through the model only, in plain numbers; random draws change nothing."""
     walk = Walk(
-        record.variables, Plain(np.float64), lambda name, state, shape, *_, **__: np.ones(shape)
+        record.variables,
+        Plain(np.float64),
+        lambda name, state, shape, *_, **__: np.ones(shape),
+        watch,
     )
     walk.model(model, _inputs(model, record.x, walk.arithmetic))
-    return walk.draws
+    return walk
+
+
+def draws(model: keras.Model, record: StepRecord) -> Counter[str]:
+    """Return how often the model draws from each of its seeds in one step, by the seed's path."""
+    return forward(model, record).draws
 
 
 def _inputs(model: keras.Model, x: Any, arithmetic: Arithmetic) -> list[Tensor]:

@@ -11,6 +11,7 @@ from keras import tree
 from gradaudit.records import Formula, Symbol
 from gradaudit.reference.quantities import NOT_ELEMENTWISE, activation_of
 from gradaudit.reference.walk import Application, Tensor
+from gradaudit.rules import apply_activation
 
 _LETTERS = {"kernel": "W", "bias": "b"}
 _PROBABILITIES = (keras.activations.softmax, keras.activations.sigmoid)
@@ -101,20 +102,40 @@ class Notation:
         return (f"{_name(call)}′(", self.symbol(n, "z"), ") ∘ ", dy)
 
     def from_loss(self, n: int, cotangent: np.ndarray) -> Formula:
-        """Return what the loss sends back: p − t where that is what the numbers are."""
+        """Return what the loss sends back: p − t, once or twice, where the numbers are that."""
         y, t = self._calls[n].y.value.value, self._targets
-        symbol, rows = self.symbol(n, "y"), len(cotangent)
         if not tree.is_nested(t) and np.shape(t) == y.shape == cotangent.shape:
+            residual = (self.symbol(n, "y"), " − ", Symbol("t"))
             if np.allclose(cotangent, y - t, rtol=1e-12, atol=1e-15):
-                return (symbol, " − ", Symbol("t"))
-            if np.allclose(rows * cotangent, y - t, rtol=1e-12, atol=1e-15):
-                return ("(", symbol, " − ", Symbol("t"), f") / {rows}")
+                return residual
+            for factor, words in ((1, ""), (2, "2 ")):
+                for count in (len(y), y.size):
+                    if np.allclose(count * cotangent, factor * (y - t), rtol=1e-12, atol=1e-15):
+                        divided = f" / {count}" if count > 1 else ""
+                        return (f"{words}(", *residual, f"){divided}")
         return (f"vjp of {self._losses}",)
 
     def to_output(self, n: int, reached: set[int]) -> Formula:
         """Return what the calls that use the n-th one's output, or the loss, send back to it."""
-        formula = joined([self.to_input(m) for m in self.users(n) if m in reached])
-        return formula or self.from_loss(n, self._calls[n].y.cotangent.value)
+        users, cotangent = self.users(n), self._calls[n].y.cotangent.value
+        if not users:
+            return self.from_loss(n, cotangent)
+        sent = sum(self._sent(m) for m in users)
+        formula = joined([self.to_input(m) for m in users if m in reached])
+        whole = np.allclose(sent, cotangent, rtol=1e-9, atol=1e-15)
+        return formula if whole else (*formula, f" + vjp of {self._losses}")
+
+    def _sent(self, n: int) -> np.ndarray:
+        """Return what the n-th call sends back to its input, in numbers."""
+        call = self._calls[n]
+        made = call.y if call.z is None else call.z
+        if only_activates(call):
+            return (
+                made.cotangent.value
+                if call.y.cotangent is None
+                else apply_activation(call.layer.activation, made.value)[1](call.y.cotangent).value
+            )
+        return call.vjp(made.cotangent)[0].value
 
     def to_input(self, n: int) -> Formula:
         """Return what the n-th call sends back to its input."""
@@ -132,7 +153,8 @@ class Notation:
             return (f"vjp of {type(call.layer).__name__} (", self.dz(n), ")")
         if path == call.paths["kernel"]:
             return (self.input(n), "ᵀ ", self.dz(n))
-        return ("Σₙ ", self.dz(n))
+        rows = self._calls[n].y.value.shape[:-1]
+        return (self.dz(n),) if rows == (1,) else ("Σₙ ", self.dz(n))
 
 
 def joined(formulas: Sequence[Formula]) -> Formula:

@@ -10,7 +10,7 @@ import keras
 import numpy as np
 from keras import tree
 
-from gradaudit.errors import UnknownNameError, UsageError
+from gradaudit.errors import UnknownNameError, UnsupportedModelError, UsageError
 from gradaudit.numerics import Plain
 from gradaudit.records import (
     Estimate,
@@ -21,16 +21,74 @@ from gradaudit.records import (
     StepRecord,
     Symbol,
 )
+from gradaudit.reference.backprop import forward
+from gradaudit.reference.gaps import layer_gaps
 from gradaudit.reference.losses import loss_terms
 from gradaudit.reference.notation import Notation, joined, mixes, only_activates
 from gradaudit.reference.quantities import Quantities, Quantity
-from gradaudit.reference.walk import Application, Replay
+from gradaudit.reference.walk import Application, Replay, Tensor
 from gradaudit.rules import RegularizerCall, Rule, find_rule
 
 _MOST_PRODUCTS = 8
+_SUBSCRIPTS = str.maketrans("₀₁₂₃₄₅₆₇₈₉", "0123456789")
 _NAMED = re.compile(r"([^\[\]]+?)\s*(?:\[\s*(\d+(?:\s*,\s*\d+)*)?\s*\])?")
 _PROBE = 2.0**60
 """So large that what else a layer adds is lost beside it, and a power of two: no digit is."""
+
+
+def find_weight(model: keras.Model, record: StepRecord, text: str) -> None:
+    """Look for a weight before any step is made.
+
+    Raises:
+        UsageError: the text has another form, several weights have the name, or the index is out of
+            range.
+        UnknownNameError: there is no trainable weight of that name.
+        UnsupportedModelError: a layer has no rule.
+    """
+    if gaps := layer_gaps(model):
+        raise UnsupportedModelError(f"{'; '.join(gaps)}. Register a rule with gradaudit.rule.")
+    calls: list[Application] = []
+
+    def note(application: Application, part: str, made: Tensor) -> Tensor:
+        if part == "activation":
+            application.y = made
+            calls.append(application)
+        return made
+
+    forward(model, record, note)
+    _find(model, Notation(calls, None, ""), text)
+
+
+def _find(model: keras.Model, notation: Notation, text: str) -> tuple[str, tuple[int, ...]]:
+    found = _NAMED.fullmatch(text.strip().translate(_SUBSCRIPTS))
+    if found is None:
+        raise UsageError(f"the weight is {text!r}. Expected a name and an index: W2[0,1].")
+    name = found[1].replace("_", "") if re.fullmatch(r"[A-Za-z]_\d+", found[1]) else found[1]
+    paths = {v.path: v for v in model.trainable_variables}
+    symbols = {}
+    for each in paths:
+        symbol = notation.weight(each)
+        symbols[symbol.letter + symbol.sub] = each
+    path = symbols.get(name)
+    if path is None:
+        ends = [each for each in paths if f"/{each}".endswith(f"/{name}")]
+        if len(ends) > 1:
+            raise UsageError(
+                f"the weight is {text!r}, which may be any of {', '.join(ends)}. Expected more of "
+                "the path."
+            )
+        if not ends:
+            raise UnknownNameError("trainable weight", name, [*symbols, *paths])
+        (path,) = ends
+    index = tuple(int(part) for part in found[2].split(",")) if found[2] else ()
+    shape = tuple(paths[path].shape)
+    if len(index) != len(shape) or any(i >= n for i, n in zip(index, shape, strict=True)):
+        last = ",".join(str(n - 1) for n in shape)
+        raise UsageError(
+            f"the weight is {text!r}. Expected an index into the shape {shape} of {path}: "
+            f"up to [{last}]."
+        )
+    return path, index
 
 
 class Path:
@@ -45,39 +103,20 @@ class Path:
         self._numbers = Quantities(model, record, replay)
         self._calls = self._numbers.applications
         self.rows = self._numbers.rows
-        losses = [term.name for term in loss_terms(model)]
-        self._losses = " + ".join(losses) or "penalties"
+        losses = [
+            term.name if term.weight is None else f"{float(term.weight):g} {term.name}"
+            for term in loss_terms(model)
+        ]
+        self._losses = " + ".join(losses + ["penalties"] * self._numbers.penalized)
         self._notation = Notation(self._calls, record.y, self._losses)
 
     def find(self, text: str) -> tuple[str, tuple[int, ...]]:
         """Return the path and the index of the weight that `W2[0,1]` or `dense/kernel[0,1]` names.
 
         Raises:
-            UsageError: the text has another form, or the index is out of range.
-            UnknownNameError: there is no trainable weight of that name.
+            UsageError: as `find_weight` does, UnknownNameError among them.
         """
-        found = _NAMED.fullmatch(text.strip())
-        if found is None:
-            raise UsageError(f"the weight is {text!r}. Expected a name and an index: W2[0,1].")
-        name = found[1].replace("_", "") if re.fullmatch(r"[A-Za-z]_\d+", found[1]) else found[1]
-        paths = {v.path: v for v in self._model.trainable_variables}
-        named = {path: self._notation.weight(path) for path in paths}
-        symbols = {symbol.letter + symbol.sub: path for path, symbol in named.items()}
-        path = symbols.get(name)
-        if path is None:
-            ends = [each for each in paths if f"/{each}".endswith(f"/{name}")]
-            if len(ends) != 1:
-                raise UnknownNameError("trainable weight", name, [*symbols, *paths])
-            (path,) = ends
-        index = tuple(int(part) for part in found[2].split(",")) if found[2] else ()
-        shape = tuple(paths[path].shape)
-        if len(index) != len(shape) or any(i >= n for i, n in zip(index, shape, strict=True)):
-            last = ",".join(str(n - 1) for n in shape)
-            raise UsageError(
-                f"the weight is {text!r}. Expected an index into the shape {shape} of {path}: "
-                f"up to [{last}]."
-            )
-        return path, index
+        return _find(self._model, self._notation, text)
 
     def of(
         self,
@@ -131,14 +170,17 @@ class Path:
             z=z,
             verdict=verdict,
             optimizer=type(optimizer).__name__ if optimizer is not None else "",
+            is_plain=_is_plain(optimizer, self._variable(path)),
             learning_rate=record.learning_rates[0] if record.learning_rates else math.nan,
             update_reference=math.nan if change is None else float(change.value[index]),
-            update_sigma=math.nan if change is None else float(change.sigma[index]),
             after=float(record.variables_after[path][index])
             if record.variables_after
             else math.nan,
             rules=tuple(self._rules(after)),
         )
+
+    def _variable(self, path: str) -> Any:
+        return next(v for v in self._model.trainable_variables if v.path == path)
 
     def _at_row(self, value: Any, row: int) -> np.ndarray:
         """Return what belongs to one row of the batch."""
@@ -182,6 +224,8 @@ class Path:
         symbol = replace(self._notation.weight(path), d=True)
         gradient = self._numbers.by_row(Quantity("weight", path=path, d=True))
         formula = joined([self._notation.to_weight(n, path) for n in uses])
+        if self._variable(path).regularizer is not None:
+            formula += (" + vjp of the regularizer",)
         yield PathStep(symbol, formula, self._calls[uses[0]].layer.name, gradient.value)
 
     def _terms(self, n: int, path: str, index: tuple[int, ...]) -> PathTerms:
@@ -235,6 +279,9 @@ class Path:
         kernel, dz = user.call.weights["kernel"].value[unit], made.cotangent.value[row]
         if len(kernel) > _MOST_PRODUCTS:
             return ()
+        whole = float(self._calls[n].y.cotangent.value[tuple(here[0])])
+        if not math.isclose(float(kernel @ dz), whole, rel_tol=1e-9, abs_tol=1e-15):
+            return ()  # a loss or a penalty adds to it
         d = self._notation.dz(users[0])
         return tuple(
             (replace(weight, at=f"{unit},{k}"), float(w), replace(d, at=str(k)), float(c))
@@ -255,7 +302,7 @@ class Path:
         if index and x.ndim == jacobian.ndim and index[0] < x.shape[-1]:
             before = tuple(outputs[:, :-1].T)
             if np.array_equal(x[(*before, index[0])], factors) and len(index) > 1:
-                rows = "n," if self.rows > 1 else ""
+                rows = "" if self.rows == 1 else "n," if x.ndim == 2 else "n,…,"
                 return (replace(self._notation.input(n), at=f"{rows}{index[0]}"),)
         if np.all(factors == 1):
             return ("1",)
@@ -264,7 +311,7 @@ class Path:
 
     def _penalty(self, path: str, index: tuple[int, ...]) -> float:
         """Return the gradient of a weight's own regularizer."""
-        variable = next(v for v in self._model.trainable_variables if v.path == path)
+        variable = self._variable(path)
         if variable.regularizer is None:
             return 0.0
         plain = Plain(np.float64)
@@ -282,6 +329,18 @@ class Path:
             rules.append(find_rule(call.layer))
         for rule in dict.fromkeys(rules):
             yield rule.name, _vjp_section(rule), rule.source
+
+
+def _is_plain(optimizer: Any, variable: Any) -> bool:
+    """Return whether a step moves a weight by −η times its gradient and nothing else."""
+    single = getattr(optimizer, "inner_optimizer", optimizer)
+    more = ("momentum", "weight_decay", "clipnorm", "clipvalue", "global_clipnorm", "use_ema")
+    return (
+        type(single) is keras.optimizers.SGD
+        and not any(getattr(single, name) for name in more)
+        and single.gradient_accumulation_steps is None
+        and variable.constraint is None
+    )
 
 
 def _jacobian(call: Application, name: str, index: tuple[int, ...]) -> np.ndarray:

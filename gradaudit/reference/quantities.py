@@ -9,7 +9,7 @@ import keras
 import numpy as np
 from keras import tree
 
-from gradaudit.errors import UnknownNameError, UnsupportedModelError
+from gradaudit.errors import UnclearClaimError, UnknownNameError, UnsupportedModelError
 from gradaudit.numerics import Rounded, Rounding
 from gradaudit.records import StepRecord
 from gradaudit.reference.backprop import backprop
@@ -22,6 +22,7 @@ _INVERSES = {
     keras.activations.softmax: np.log,  # up to a constant, which softmax does not see
     keras.activations.sigmoid: lambda y: np.log(y) - np.log1p(-y),
     keras.activations.tanh: np.arctanh,
+    keras.activations.relu: lambda y: np.where(y > 0, y, -1.0),  # any z below 0 makes y = 0
 }
 NOT_ELEMENTWISE = (
     keras.activations.softmax,
@@ -72,7 +73,7 @@ class Quantities:
     - `preactivationS`, `activationS`: what the layer makes, before and after its activation
       function; `tanh_derivativeS`: the derivative of that function, here tanh, at that point
     - `logit`, `probability` and `output`: of the layer that makes the model's only output
-    - with `d` before any of these: ∂loss/∂ it
+    - with `d` before weights, pre-activations and activations: ∂loss/∂ it
 
     Arrays have the framework's shapes; where the batch is one row, what has a row for each sample
     is without that axis.
@@ -88,6 +89,7 @@ class Quantities:
     Raises:
         UnsupportedModelError: a part of the model has no rule, or the data are of a kind that the
             rules do not take.
+        UnclearClaimError: an activation is given of which it is not known what makes it.
     """
 
     def __init__(
@@ -121,6 +123,11 @@ class Quantities:
         with np.errstate(all="ignore"):
             self._loss = backprop(model, self._record, self._walk)
         self.names = _names(model, self.applications)
+
+    @property
+    def penalized(self) -> bool:
+        """Whether regularizers add to the loss."""
+        return bool(self._walk.penalties)
 
     def find(self, name: str) -> Quantity:
         """Return the quantity that a name stands for.
@@ -169,9 +176,20 @@ class Quantities:
             made = self._replaced(Quantity("preactivation", call), made)
             application.z = self._inverted(application, Quantity("activation", call), made)
             return application.z
+        slope = Quantity("derivative", call)
+        if slope in self._given:
+            made = self._with_slope(application, slope, made)
         application.y = self._replaced(Quantity("activation", call), made)
         self.applications.append(application)
         return application.y
+
+    def _with_slope(self, application: Application, slope: Quantity, made: Tensor) -> Tensor:
+        """Return the output of an activation whose derivative is given."""
+        z = application.z
+        _, vjp = apply_activation(application.layer.activation, z.value)
+        own = vjp(self._arithmetic.array(np.ones(z.value.shape), z.dtype))
+        given = self._arithmetic.array(self._overlaid(slope, own.value), z.dtype)
+        return self._walk.apply(z, (made.value, lambda dy: dy * given), made.dtype)
 
     def _replaced(self, quantity: Quantity, made: Tensor) -> Tensor:
         value = made.value
@@ -195,9 +213,15 @@ class Quantities:
 
     def _inverted(self, application: Application, quantity: Quantity, z: Tensor) -> Tensor:
         """Return the pre-activation that makes the given activation, where one does."""
-        inverse = _INVERSES.get(activation_of(application.layer))
-        if quantity not in self._given or inverse is None:
+        if quantity not in self._given:
             return z
+        activation = activation_of(application.layer)
+        inverse = _INVERSES.get(activation)
+        if inverse is None:
+            raise UnclearClaimError(
+                f"the output of {activation.__name__} is given, and not what makes it: give the "
+                "preactivation"
+            )
         present, _ = apply_activation(application.layer.activation, z.value)
         given = self._overlaid(quantity, present.value)
         value = self._arithmetic.array(inverse(given), z.dtype)

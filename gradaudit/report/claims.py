@@ -34,13 +34,15 @@ def claim_rows(checked: Sequence[CheckedClaim]) -> list[dict[str, Any]]:
 
 
 def claims_table(checked: Sequence[CheckedClaim]) -> pd.DataFrame:
-    """Return the rows as a DataFrame."""
-    return pd.DataFrame(claim_rows(checked), columns=CLAIMS).astype({"recomputed": float})
+    """Return the rows as a DataFrame, with the decimals that are printed."""
+    table = pd.DataFrame(claim_rows(checked), columns=CLAIMS).astype({"recomputed": float})
+    table.insert(CLAIMS.index("recomputed"), "decimals", [each.claim.decimals for each in checked])
+    return table
 
 
 def claims_csv(checked: Sequence[CheckedClaim]) -> str:
     """Return the rows as CSV, the claims' numbers as they are printed."""
-    table = claims_table(checked)
+    table = claims_table(checked).drop(columns="decimals")
     table["printed"] = [each.claim.printed for each in checked]
     for name in ("model", "quantity", "index", "given", "diagnosis"):
         table[name] = table[name].map(guarded)
@@ -78,4 +80,4 @@ def summary(checked: Sequence[CheckedClaim]) -> str:
     """Return how many claims there are of each verdict, in words."""
     counts = Counter(each.verdict for each in checked)
     words = [f"{counts[v]} {_WORDS.get(v, v)}" for v in _KINDS if counts[v]]
-    return f"{len(checked)} published numbers: {', '.join(words)}"
+    return f"{len(checked)} published number{'s' * (len(checked) != 1)}: {', '.join(words)}"

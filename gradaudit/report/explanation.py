@@ -62,7 +62,7 @@ class _Sum:
     total: float
 
     @classmethod
-    def of(cls, terms: PathTerms, rows: int) -> "_Sum":
+    def of(cls, terms: PathTerms) -> "_Sum":
         products = terms.factors.prod(axis=-1)
         chosen = np.sort(np.argsort(-np.abs(products), kind="stable")[:_MOST_TERMS])
         shown = [
@@ -78,6 +78,7 @@ class _Sum:
 
 
 def _rendered(template: str, path: GradientPath, write: Callable[[Formula], str]) -> str:
+    sums = [_Sum.of(terms) for terms in path.terms]
     return rendered(
         template,
         path=path,
@@ -85,8 +86,10 @@ def _rendered(template: str, path: GradientPath, write: Callable[[Formula], str]
         name=f"{path.path}[{index_text(path.index)}]" if path.index else path.path,
         formula=lambda items: write((items,) if isinstance(items, Symbol) else items),
         gradient=Symbol(path.symbol.letter, path.symbol.sub, d=True, at=path.symbol.at),
-        sums=[_Sum.of(terms, path.rows) for terms in path.terms],
-        plain_step=_is_plain_step(path),
+        sums=sums,
+        alone=len(sums) == 1 and not path.penalty,
+        whole=sum(each.total for each in sums) + path.penalty,
+        skipped=path.loss_scale != 1 and not math.isfinite(path.tape),
         array=_array,
         number=repr,
         factor_number=_factor_number,
@@ -96,12 +99,6 @@ def _rendered(template: str, path: GradientPath, write: Callable[[Formula], str]
 
 def _factor_number(value: float, first: bool) -> str:
     return f"({value!r})" if value < 0 and not first else repr(value)
-
-
-def _is_plain_step(path: GradientPath) -> bool:
-    """Return whether the update is −η ∂L/∂w and nothing else."""
-    plain = -path.learning_rate * path.reference / path.loss_scale
-    return math.isclose(plain, path.update_reference, rel_tol=1e-6, abs_tol=8 * path.update_sigma)
 
 
 def _array(value: np.ndarray) -> str:

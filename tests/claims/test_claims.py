@@ -11,9 +11,10 @@ from hypothesis import strategies as st
 
 import gradaudit
 from gradaudit.claims import check_claims, check_published
-from gradaudit.claims.verdict import claim_verdict
+from gradaudit.claims.verdict import claim_verdict, within_a_unit
 from gradaudit.errors import DataError
 from gradaudit.models.claims import published_claims, read_claims
+from gradaudit.models.precision import floats
 from gradaudit.records import Claim
 
 X, T = np.array([2.0, 5.0, 3.0]), np.array([1.0, 0.0])
@@ -206,7 +207,18 @@ def test_a_number_that_follows_from_a_wrong_one_is_traced_to_it():
         (("activation_2", (), "0.39"), r"has the shape \(3,\), and no index \(\)"),
         (("loss", (), "0.39", "weights 1 2 3"), "'weights' in `given` is no quantity"),
         (("loss", (), "0.39", "the printed weights"), "'weights' in `given` is no quantity"),
-        (("loss", (), "0.39", "probabilities 0.5 0.3 0.2"), "3 numbers are given for 'prob.*has 2"),
+        (
+            ("loss", (), "0.39", "probabilities 0.5 0.3 0.2"),
+            "given for 'probabilities' are 3, and it has 2",
+        ),
+        (("loss", (), "0.44", "probabilities 0.64 0.35"), "output add up to 0.99, and those"),
+        (("dlogit", (0,), "-0.3", "probability 0.7"), "add up to 1.03"),
+        (("dpreactivation_2", (0,), "123.0", "probabilities 1 0"), "how far rounding may move it"),
+        (("dpreactivation_2", (0,), "5.5", "activation_2 1 0 0"), "how far rounding may move it"),
+        (("loss", (), "0.44", "loss 0.5"), "'loss' in `given` is not what loss is computed from"),
+        (("logit", (0,), "0.44", "probabilities 0.5 0.5"), "is not what logit is computed from"),
+        (("dlogit", (0,), "0.4", "updated_kernel_2 5"), "is not what dlogit is computed from"),
+        (("loss", (), "0.44", "what was printed above"), "does not say what is taken as printed"),
         (("loss", (), "0.39", "about 3 rows"), "'about 3 rows' in `given` is not a quantity"),
         (("doutput", (0,), "0.39"), "depends on"),
     ],
@@ -226,6 +238,9 @@ def test_given_values_take_the_place_of_the_net_s():
         ("updated_kernel_3", (0, 1), "-1.00", "step size 1 and gradient 0.5"),
         ("dkernel_2", (0, 0), "2.0", "activation_1 2 0 0; dpreactivation_2 1 1 1"),
         ("loss", (), "0.693", "x 0 0 0"),
+        ("dpreactivation_2", (0,), "-0.2388", "tanh_derivative_2 0.84 0.94 0.28"),
+        ("dpreactivation_2", (0,), "-0.142", "tanh_derivative_2 0.5"),
+        ("dkernel_2", (0, 0), "-2.0", "activation_1 \N{MINUS SIGN}2 0 0; dpreactivation_2 1 1 1"),
         ("loss", (), "1.035", "target 0 1"),
     ]
     for found in check_published(claims(*rows), "deep_tanh"):
@@ -242,6 +257,104 @@ def test_what_is_taken_as_printed_is_known_to_its_last_digit_only():
     assert iris("0.7250").verdict == "agrees"
     assert iris("0.7700").verdict == "disagrees"
     assert "with probability as printed" in iris("0.7340").diagnosis
+
+
+@pytest.mark.parametrize(
+    "words",
+    ["the printed probabilities", "from the printed probability", "probabilities as printed"],
+)
+def test_what_is_taken_as_printed_may_be_said_in_several_ways(words):
+    rows = [
+        ("probability", (0,), "0.9"),
+        ("probability", (1,), "0.1"),
+        ("loss", (), "0.105", words),
+    ]
+    assert check_published(claims(*rows), "deep_tanh")[-1].verdict in ("agrees", "cut")
+
+
+def test_where_a_relu_is_given_its_slope_follows():
+    with floats("float64"):
+        model = keras.Sequential(
+            [keras.Input((2,)), keras.layers.Dense(2, "relu", name="a"), keras.layers.Dense(1)]
+        )
+        model.compile("sgd", "mean_squared_error")
+    said = "input 1 1, target 0, activation_a 0 1, kernel_2 -1 -1"
+    rows = [("dpreactivation_a", (0,), "0.0"), ("dpreactivation_a", (1,), "2.0")]
+    nothing = np.full((1, 2), np.nan), np.full((1, 1), np.nan)
+    found = check_claims(claims(*rows, given=said), model, *nothing)
+    assert [each.verdict for each in found] == ["agrees", "agrees"]
+    model.layers[0].activation = keras.activations.gelu
+    (found,) = check_claims(claims(("dpreactivation_a", (0,), "0.0"), given=said), model, *nothing)
+    assert "the output of gelu is given, and not what makes it" in found.diagnosis
+
+
+def test_a_target_that_is_no_class_is_told():
+    model = keras.Sequential([keras.Input((1,)), keras.layers.Dense(3, "softmax")])
+    model.compile("sgd", "sparse_categorical_crossentropy")
+    nothing = np.full((1, 1), np.nan), np.full((1,), np.nan)
+    for target in ("3", "0.5", "-1"):
+        said = f"input 1, target {target}, kernel 0 0 0"
+        (found,) = check_claims(claims(("loss", (), "1.1"), given=said), model, *nothing)
+        assert "the loss takes classes from 0 to 2" in found.diagnosis
+    said = "input 1, target 2, kernel 0 0 0"
+    (found,) = check_claims(claims(("loss", (), "1.1"), given=said), model, *nothing)
+    assert found.verdict == "agrees"
+
+
+@pytest.mark.parametrize(
+    ("printed", "value", "doubt", "verdict"),
+    [
+        (0.31, 0.3, 0.0, "disagrees"),
+        (0.11, 0.1, 0.0, "disagrees"),
+        (0.79, 0.8, 0.0, "disagrees"),
+        (0.12, 0.125, 0.0, "agrees"),
+        (0.13, 0.125, 0.0, "agrees"),
+        (0.12, 0.1299, 0.0, "cut"),
+        (0.13, 0.1201, 0.0, "agrees"),
+        (0.11, 0.12, 1e-17, "cut"),  # 0.11999999999999999
+        (-0.12, -0.1299, 0.0, "cut"),
+        (-0.12, 0.0001, 0.0, "disagrees"),
+        (0.0, -0.0099, 0.0, "cut"),
+        (0.5, 0.1, np.inf, "disagrees"),
+    ],
+)
+def test_the_boundaries_of_two_decimals(printed, value, doubt, verdict):
+    if np.isinf(doubt):
+        assert not within_a_unit(printed, 0.01, value, doubt)
+    else:
+        assert claim_verdict(printed, 0.01, value, doubt) == verdict
+
+
+def test_parts_of_tensors_are_named_by_their_index():
+    rows = [("activation_1", (2,), "0.99995"), ("activation_1", (1,), "-0.50")]
+    found = check_published(claims(*rows), "deep_tanh")
+    assert found[1].diagnosis.startswith("1 of 2 values differ, [1] by")
+    rows = [("dactivation_2", (1,), "0.0355"), ("dactivation_2", (0,), "0.5117")]
+    found = check_published(claims(*rows), "deep_tanh")
+    assert found[1].diagnosis.startswith("1 of 2 values differ, [0] by")
+
+
+def test_numbers_that_say_little_are_given_no_cause():
+    for printed in ("0.69", "0.31", "0.9"):
+        (found,) = check_published(claims(("loss", (), printed)), "deep_tanh")
+        assert found.verdict == "disagrees"
+        assert "factor" not in found.diagnosis
+    rows = [("dlogit", (0,), "-0.9"), ("dlogit", (1,), "0.9")]
+    for found in check_published(claims(*rows), "deep_tanh"):
+        assert "logarithm" not in found.diagnosis
+
+
+def test_numbers_of_another_example_explain_nothing():
+    rows = [
+        ("probability", (0,), "0.2", "logit -1.386 0"),
+        ("probability", (1,), "0.8", "logit -1.386 0"),
+        ("dlogit", (0,), "-0.8"),
+        ("dlogit", (1,), "0.8"),
+    ]
+    found = check_published(claims(*rows), "deep_tanh")
+    assert found[0].verdict == "agrees"
+    assert found[2].verdict == "disagrees"
+    assert "follows" not in found[2].diagnosis
 
 
 def test_a_net_of_one_s_own_without_data_takes_all_from_the_claims():
@@ -309,6 +422,8 @@ def test_decimals_come_from_the_column_or_from_the_print(tmp_path):
         (HEADER + "iris,loss,,1.0,1,x\niris,loss,a,1.0,2,x\n", "row 2: index is 'a'"),
         (HEADER + "iris,loss,-1,1.0,2,x\n", "row 1: index is '-1'"),
         (HEADER + "iris,loss,,1.0,many,x\n", "decimals 'many'"),
+        (HEADER + "iris,loss,,0e400,,x\n", "'0e400' has -400 decimals. Expected at most 30"),
+        (HEADER + "iris,loss,,0.5,-400,x\n", "has -400 decimals"),
         (HEADER + "iris,dkernel,0,1,1.0,2,x\n", "row 1: there are not as many cells as columns"),
         (HEADER + "iris,loss\n", "row 1: there are not as many cells as columns"),
     ],
