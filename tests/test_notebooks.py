@@ -23,6 +23,7 @@ def test_all_of_them_are_there():
 class TestNotebook:
     def test_it_runs_from_a_fresh_kernel(self, path, tmp_path):
         notebook = nbformat.read(path, as_version=4)
+        committed = explanations(notebook)
         client = nbclient.NotebookClient(
             notebook, timeout=300, kernel_name="python3", resources={"metadata": {"path": tmp_path}}
         )
@@ -30,6 +31,7 @@ class TestNotebook:
         assert list(tmp_path.iterdir()) == []
         told = [output for cell in code(notebook) for output in cell.outputs]
         assert [output.text for output in told if output.get("name") == "stderr"] == []
+        assert explanations(notebook) == committed
 
     def test_it_ends_in_assertions(self, path):
         *_, last = code(nbformat.read(path, as_version=4))
@@ -60,3 +62,14 @@ class TestNotebook:
 
 def code(notebook):
     return [cell for cell in notebook.cells if cell.cell_type == "code"]
+
+
+def explanations(notebook):
+    """Return the Markdown among the outputs, without numbers: those are a processor's."""
+    texts = [
+        output.data["text/markdown"]
+        for cell in code(notebook)
+        for output in cell.outputs
+        if "text/markdown" in output.get("data", {})
+    ]
+    return [" ".join(re.sub(r"\(?-?\d[\d.]*(?:e[-+]?\d+)?\)?", "#", t).split()) for t in texts]
