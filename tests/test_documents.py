@@ -67,6 +67,7 @@ def commands():
 def test_the_readme_s_commands_do_what_they_say(tmp_path, monkeypatch, capfd):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", list(sys.path))
+    monkeypatch.delitem(sys.modules, "my_nets", raising=False)
     Path("my_nets.py").write_text(
         "import keras\n\n"
         "def build():\n"

@@ -95,11 +95,7 @@ def prepared(asked: Asked) -> tuple[Any, Any, Any]:
     return model, table.features, encode_targets(table, net.targets, model.output_shape[-1])
 
 
-def own_model(asked: Asked) -> Any:
-    """Return the compiled model that package.module:build makes."""
-    from gradaudit.models import import_build
-    from gradaudit.models.precision import set_precision
-
+def _refuse_options_of_nets(asked: Asked) -> None:
     given = {
         "--optimizer": asked.optimizer,
         "--learning-rate": asked.learning_rate,
@@ -111,7 +107,14 @@ def own_model(asked: Asked) -> Any:
             f"{', '.join(wrong)} is for the built-in nets: {asked.model} returns a model that is "
             "compiled already. Set it there."
         )
+
+
+def own_model(asked: Asked) -> Any:
+    """Return the compiled model that package.module:build makes."""
     import keras
+
+    from gradaudit.models import import_build
+    from gradaudit.models.precision import set_precision
 
     keras.utils.set_random_seed(asked.seed)
     if asked.precision is not None:
@@ -157,6 +160,7 @@ def target_kind(model: Any) -> str:
 def _own(asked: Asked) -> tuple[Any, Any, Any]:
     from gradaudit.models import encode_targets, read_table
 
+    _refuse_options_of_nets(asked)
     if asked.data is None or asked.target is None:
         raise UsageError(f"the model {asked.model} needs --data FILE.csv and --target COLUMN.")
     table = read_table(asked.data, asked.target)
