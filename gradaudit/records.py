@@ -268,7 +268,7 @@ class GradientPath:
 
     path, index, symbol, weight: which weight, and its value before the step.
     row, rows: the row of the batch whose numbers `forward` and `backward` show, of how many.
-    chain: from the output back. terms: one for each call of the layer that owns the weight.
+    terms: one for each call of the layer that owns the weight.
     penalty: the regularizer's part of the gradient.
     loss, loss_name: of the whole batch. loss_scale: by which the framework multiplied it.
     tape, reference, sigma, z, verdict: of the gradient.
@@ -290,7 +290,6 @@ class GradientPath:
     loss_name: str
     loss_scale: float
     backward: tuple[PathStep, ...]
-    chain: tuple[Symbol, ...]
     terms: tuple[PathTerms, ...]
     penalty: float
     tape: float
@@ -304,3 +303,8 @@ class GradientPath:
     update_reference: float
     after: float
     rules: tuple[tuple[str, str, str], ...]
+
+    @property
+    def chain(self) -> tuple[Symbol, ...]:
+        """What the gradient goes through, from the output back."""
+        return tuple(step.symbol for step in self.backward)

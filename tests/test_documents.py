@@ -64,10 +64,8 @@ def commands():
     return [(line, 1 if line.startswith("gradaudit published") else 0) for line in lines]
 
 
-def test_the_readme_s_commands_do_what_they_say(tmp_path, monkeypatch, capfd):
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(sys, "path", list(sys.path))
-    monkeypatch.delitem(sys.modules, "my_nets", raising=False)
+@pytest.mark.usefixtures("in_an_empty_folder")
+def test_the_readme_s_commands_do_what_they_say(monkeypatch, capfd):
     Path("my_nets.py").write_text(
         "import keras\n\n"
         "def build():\n"

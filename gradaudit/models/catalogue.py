@@ -11,8 +11,6 @@ from gradaudit.errors import UnknownNameError
 from gradaudit.models import deep_tanh, iris, sigmoid_mse
 from gradaudit.models.precision import set_precision
 
-OPTIMIZERS = ("sgd", "momentum", "nesterov", "adam")
-
 
 @dataclass(frozen=True)
 class Published:

@@ -144,7 +144,6 @@ class Path:
         for n in range(len(self._calls)):
             if self._notation.source(n) in after:
                 after.add(n)
-        backward = list(self._backward(after, uses, path, row))
         tape = record.gradients.get(path)
         optimizer = self._model.optimizer
         return GradientPath(
@@ -160,8 +159,7 @@ class Path:
             loss=float(self._numbers[self._numbers.find("loss")].value),
             loss_name=self._losses,
             loss_scale=record.loss_scale,
-            backward=tuple(backward),
-            chain=tuple(step.symbol for step in backward),
+            backward=tuple(self._backward(after, uses, path, row)),
             terms=tuple(terms),
             penalty=self._penalty(path, index),
             tape=0.0 if tape is None else float(tape[index]),
