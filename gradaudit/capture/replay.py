@@ -23,7 +23,10 @@ class Replay:
     def __call__(
         self, name: str, state: np.ndarray, shape: tuple[int, ...], dtype: str, **options: Any
     ) -> np.ndarray:
-        """Return `keras.random.<name>(ones(shape, dtype), **options)` drawn at a seed state."""
+        """Return what `keras.random.<name>` draws at a seed state.
+
+        "dropout" is drawn for ones of the shape; another function takes the shape itself.
+        """
         key = (name, tuple(shape), dtype, tuple(sorted(options.items())))
         return self._drawn(key, tuple(int(part) for part in state))
 
@@ -34,7 +37,9 @@ class Replay:
     def _compile(self, name: str, shape: tuple[int, ...], dtype: str, options: tuple) -> Any:
         def draw() -> tf.Tensor:
             function = getattr(keras.random, name)
-            return function(tf.ones(shape, dtype), **dict(options), seed=self._seed)
+            if name == "dropout":
+                return function(tf.ones(shape, dtype), **dict(options), seed=self._seed)
+            return function(shape, dtype=dtype, **dict(options), seed=self._seed)
 
         # A concrete function: TensorFlow takes one more tf.function for each audit for retracing.
         return tf.function(draw, jit_compile=self._jit).get_concrete_function()

@@ -1,9 +1,10 @@
 """A rule and one of its cases as a differentiable function, beside Keras's own."""
 
 import functools
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from typing import Any
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
 
 import keras
 import numpy as np
@@ -12,11 +13,31 @@ import tensorflow as tf
 from gradaudit.capture import Replay
 from gradaudit.numerics import Arithmetic
 from gradaudit.numerics.arithmetic import Array
-from gradaudit.rules import ActivationCall, Case, LayerCall, LossCall, RegularizerCall, Rule
+from gradaudit.rules import (
+    ActivationCall,
+    Case,
+    LayerCall,
+    LossCall,
+    RegularizerCall,
+    Rule,
+    own_variables,
+)
 from gradaudit.rules.losses.reduction import reduce_losses, same_rank
 
 Primals = dict[str, np.ndarray]
-Vjp = Callable[[Array], dict[str, Array]]
+Arrays = dict[str, Array]
+Vjp = Callable[[Arrays], Arrays]
+
+
+class Run(NamedTuple):
+    """y: outputs by name. vjp: cotangents of these to those of the primals.
+
+    assigned: new values of variables that no gradient moves, by name.
+    """
+
+    y: Arrays
+    vjp: Vjp
+    assigned: Arrays
 
 
 @dataclass(frozen=True)
@@ -25,36 +46,41 @@ class Subject:
 
     primals: random inputs and weights by name, exactly representable in the dtype.
     variables: names of the primals that are weights of the layer.
-    rule: (arithmetic, primals) to the output and its VJP, by name.
-    framework: primals as tensors to Keras's output.
+    rule: (arithmetic, primals) to what the rule makes of them.
+    framework: primals as tensors to Keras's outputs, and what it assigns, by name.
     """
 
     primals: Primals
     variables: tuple[str, ...]
-    rule: Callable[[Arithmetic, Mapping[str, np.ndarray]], tuple[Array, Vjp]]
-    framework: Callable[[Mapping[str, tf.Tensor]], tf.Tensor]
+    rule: Callable[[Arithmetic, Mapping[str, np.ndarray]], Run]
+    framework: Callable[
+        [Mapping[str, tf.Tensor]], tuple[Mapping[str, tf.Tensor], Mapping[str, tf.Tensor]]
+    ]
 
-    def tape(
-        self, primals: Primals, dy: np.ndarray | None = None
-    ) -> tuple[np.ndarray, Callable[[np.ndarray], Primals]]:
-        """Return Keras's output and the tape's VJP."""
+    def tape(self, primals: Primals) -> Run:
+        """Return Keras's outputs and the tape's VJP."""
         tensors = {name: tf.constant(value) for name, value in primals.items()}
         with tf.GradientTape(persistent=True) as tape:
             tape.watch(tensors)
-            y = self.framework(tensors)
+            ys, assigned = self.framework(tensors)
 
-        def vjp(dy: np.ndarray) -> Primals:
-            given = tf.constant(dy, y.dtype)
-            found = tape.gradient(y, tensors, given, unconnected_gradients="zero")
+        def vjp(dys: Primals) -> Primals:
+            given = {name: tf.constant(dy, ys[name].dtype) for name, dy in dys.items()}
+            found = tape.gradient(ys, tensors, given, unconnected_gradients="zero")
             return {name: np.asarray(value, np.float64) for name, value in found.items()}
 
-        return np.asarray(y, np.float64), vjp
+        return Run(_doubles(ys), vjp, _doubles(assigned))
+
+
+def _doubles(values: Mapping[str, Any]) -> Primals:
+    return {name: np.asarray(value, np.float64) for name, value in values.items()}
 
 
 def subject(rule: Rule, case: Case, dtype: str, rng: np.random.Generator) -> Subject:
     """Return a case of any rule but an optimizer's; call it, and use it, under `floats`."""
     made = {
         "layer": _layer,
+        "operation": _layer,
         "activation": _activation,
         "loss": _loss,
         "regularizer": _regularizer,
@@ -62,15 +88,19 @@ def subject(rule: Rule, case: Case, dtype: str, rng: np.random.Generator) -> Sub
     return made[rule.kind](rule, case, dtype, rng)
 
 
-def _random(
-    rng: np.random.Generator, shape: tuple[int, ...], dtype: str, inputs: str = "real"
+def random_input(
+    case: Case, rng: np.random.Generator, shape: tuple[int, ...], dtype: str
 ) -> np.ndarray:
-    if inputs == "real":
-        return rng.standard_normal(shape).astype(dtype)
-    positive = rng.uniform(0.1, 0.9, shape)
-    if shape[-1] > 1:
-        positive /= positive.sum(axis=-1, keepdims=True)
-    return positive.astype(dtype)
+    """Return values of the kind that a case asks for."""
+    if case.inputs == "index":
+        return rng.integers(0, 4, shape).astype(np.int32)
+    if case.inputs == "probability":
+        positive = rng.uniform(0.1, 0.9, shape)
+        if shape[-1] > 1:
+            positive /= positive.sum(axis=-1, keepdims=True)
+        return positive.astype(dtype)
+    real = rng.standard_normal(shape)
+    return (np.round(real) if case.ties else real).astype(dtype)
 
 
 @functools.cache
@@ -78,52 +108,105 @@ def _replay() -> Replay:
     return Replay(jit=False)
 
 
+@dataclass
+class _Step:
+    """Stands for the audited step in one run of a rule: see gradaudit.rules.calls.Step."""
+
+    variables: Mapping[str, Array]
+    states: Mapping[str, np.ndarray]
+    dtype: str
+    draws: Counter[str] = field(default_factory=Counter)
+    assigned: Arrays = field(default_factory=dict)
+
+    def draw(self, layer: Any, name: str, shape: tuple[int, ...], **options: Any) -> np.ndarray:
+        path = layer.seed_generator.state.path
+        state = self.states[path] + np.array([0, self.draws[path]], self.states[path].dtype)
+        self.draws[path] += 1
+        return _replay()(name, state, shape, self.dtype, **options)
+
+    def read(self, variable: Any, dtype: str) -> Array:
+        return self.assigned.get(variable.path, self.variables[variable.path])
+
+    def assign(self, variable: Any, value: Array) -> None:
+        self.assigned[variable.path] = value
+
+
 def _layer(rule: Rule, case: Case, dtype: str, rng: np.random.Generator) -> Subject:
-    layer = case.build()
-    layer.build(case.shape)
-    variables = {v.name: v for v in layer.weights}
-    primals = {"x": _random(rng, case.shape, dtype, case.inputs)}
-    for name, variable in variables.items():
-        primals[name] = _random(rng, tuple(variable.shape), dtype)
-    seed = getattr(layer, "seed_generator", None)
-    state = None if seed is None else np.array(seed.state.value.numpy())
+    """Return a case of a layer, or of an operation, which has no weights."""
+    target = case.build()
+    inputs = {
+        "x" if len(case.shapes) == 1 else f"x{n}": random_input(case, rng, shape, dtype)
+        for n, shape in enumerate(case.shapes)
+    }
+    reals = {name: value for name, value in inputs.items() if value.dtype.kind == "f"}
+    is_layer = rule.kind == "layer"
+    parts = target._flatten_layers() if is_layer else []
+    if is_layer:
+        case.call(target, list(inputs.values()), case.arguments)  # builds it
+    own = own_variables(target)
+    names = {v.path: name for name, v in own.items()}
+    variables = {v.path: v for v in (target.weights if is_layer else [])}
+    primals = dict(reals)
+    for path, v in variables.items():
+        value = rng.standard_normal(v.shape) if v.trainable else rng.uniform(0.5, 1.5, v.shape)
+        primals[names.get(path, path)] = value.astype(dtype)
+    seeds = [seed for part in parts for seed in part._seed_generators]
+    states = {seed.state.path: np.array(seed.state.value.numpy()) for seed in seeds}
 
-    def draw(layer: Any, name: str, shape: tuple[int, ...], **options: Any) -> np.ndarray:
-        return _replay()(name, state, shape, dtype, **options)
+    def apply(arithmetic: Arithmetic, given: Mapping[str, np.ndarray]) -> Run:
+        held = {name: arithmetic.array(value, dtype) for name, value in given.items()}
+        step = _Step({path: held[names.get(path, path)] for path in variables}, states, dtype)
+        weights = {name: held[name] for name in own}
+        call = LayerCall(
+            target, weights, case.arguments, case.training, arithmetic, dtype, step
+        )  # fmt: skip
+        xs = tuple(held.get(name, value) for name, value in inputs.items())
+        made, rule_vjp = rule.function(call, xs[0] if len(xs) == 1 else xs)
+        ys = made if isinstance(made, tuple) else (made,)
 
-    def apply(arithmetic: Arithmetic, given: Mapping[str, np.ndarray]) -> tuple[Array, Vjp]:
-        arrays = {name: arithmetic.array(value, dtype) for name, value in given.items()}
-        x = arrays.pop("x")
-        call = LayerCall(layer, arrays, case.training, arithmetic, draw)
-        y, vjp = rule.function(call, x)
+        def vjp(dys: Arrays) -> Arrays:
+            dy = tuple(dys.values())
+            dx, cotangents = rule_vjp(dy if isinstance(made, tuple) else dy[0])
+            dxs = (dx,) if len(inputs) == 1 else dx
+            found = dict(zip(inputs, dxs, strict=True))
+            found = {name: part for name, part in found.items() if part is not None}
+            return found | {names.get(key, key): c for key, c in cotangents.items()}
 
-        def named(dy: Array) -> dict[str, Array]:
-            dx, cotangents = vjp(dy)
-            return {"x": dx, **cotangents}
+        assigned = {names.get(path, path): value for path, value in step.assigned.items()}
+        return Run(_outputs(ys), vjp, assigned)
 
-        return y, named
+    def framework(
+        given: Mapping[str, tf.Tensor],
+    ) -> tuple[Mapping[str, tf.Tensor], Mapping[str, tf.Tensor]]:
+        for seed in seeds:
+            seed.state.assign(states[seed.state.path])
+        mapping = [(v, given[names.get(path, path)]) for path, v in variables.items()]
+        mode = {"training": case.training} if is_layer else {}
+        with keras.StatelessScope(state_mapping=mapping) as scope:
+            tensors = [given.get(name, value) for name, value in inputs.items()]
+            ys = case.call(target, tensors, {**case.arguments, **mode})
+        after = {names.get(path, path): scope.get_current_value(v) for path, v in variables.items()}
+        assigned = {name: value for name, value in after.items() if value is not given[name]}
+        return _outputs(keras.tree.flatten(ys)), assigned
 
-    def framework(given: Mapping[str, tf.Tensor]) -> tf.Tensor:
-        if seed is not None:
-            seed.state.assign(state)
-        mapping = [(variable, given[name]) for name, variable in variables.items()]
-        with keras.StatelessScope(state_mapping=mapping):
-            return layer(given["x"], training=case.training)
-
-    trainable = tuple(v.name for v in layer.trainable_weights)
+    trainable = tuple(names.get(path, path) for path, v in variables.items() if v.trainable)
     return Subject(primals, trainable, apply, framework)
+
+
+def _outputs(ys: Sequence[Any]) -> dict[str, Any]:
+    return {"y" if len(ys) == 1 else f"y{n}": y for n, y in enumerate(ys)}
 
 
 def _activation(rule: Rule, case: Case, dtype: str, rng: np.random.Generator) -> Subject:
     activation = case.build()
 
-    def apply(arithmetic: Arithmetic, given: Mapping[str, np.ndarray]) -> tuple[Array, Vjp]:
+    def apply(arithmetic: Arithmetic, given: Mapping[str, np.ndarray]) -> Run:
         call = ActivationCall(getattr(activation, "keywords", {}))
         y, vjp = rule.function(call, arithmetic.array(given["z"], dtype))
-        return y, lambda dy: {"z": vjp(dy)}
+        return Run({"y": y}, lambda dy: {"z": vjp(dy["y"])}, {})
 
-    primals = {"z": 2 * _random(rng, case.shape, dtype, case.inputs)}
-    return Subject(primals, (), apply, lambda given: activation(given["z"]))
+    primals = {"z": 2 * random_input(case, rng, case.shape, dtype)}
+    return Subject(primals, (), apply, lambda given: ({"y": activation(given["z"])}, {}))
 
 
 def _loss(rule: Rule, case: Case, dtype: str, rng: np.random.Generator) -> Subject:
@@ -133,30 +216,30 @@ def _loss(rule: Rule, case: Case, dtype: str, rng: np.random.Generator) -> Subje
     rows = (case.shape[0],) + (1,) * (len(case.shape) - 2)
     weight = rng.uniform(0.5, 2.0, rows).astype(dtype)
 
-    def apply(arithmetic: Arithmetic, given: Mapping[str, np.ndarray]) -> tuple[Array, Vjp]:
+    def apply(arithmetic: Arithmetic, given: Mapping[str, np.ndarray]) -> Run:
         call = LossCall(loss, options, dtype, arithmetic, keras.config.epsilon())
         true, y_pred = same_rank(y_true, arithmetic.array(given["y_pred"], dtype))
         losses, vjp = rule.function(call, true, y_pred)
         value, reduce_vjp = reduce_losses(call, losses, weight, loss.reduction)
-        return value, lambda d: {"y_pred": vjp(reduce_vjp(d))}
+        return Run({"y": value}, lambda d: {"y_pred": vjp(reduce_vjp(d["y"]))}, {})
 
-    def framework(given: Mapping[str, tf.Tensor]) -> tf.Tensor:
-        return loss(y_true, given["y_pred"], sample_weight=weight)
+    def framework(given: Mapping[str, tf.Tensor]) -> tuple[Mapping[str, tf.Tensor], dict]:
+        return {"y": loss(y_true, given["y_pred"], sample_weight=weight)}, {}
 
-    primals = {"y_pred": _random(rng, case.shape, dtype, case.inputs)}
+    primals = {"y_pred": random_input(case, rng, case.shape, dtype)}
     return Subject(primals, (), apply, framework)
 
 
 def _regularizer(rule: Rule, case: Case, dtype: str, rng: np.random.Generator) -> Subject:
     regularizer = case.build()
 
-    def apply(arithmetic: Arithmetic, given: Mapping[str, np.ndarray]) -> tuple[Array, Vjp]:
+    def apply(arithmetic: Arithmetic, given: Mapping[str, np.ndarray]) -> Run:
         call = RegularizerCall(regularizer, dtype, arithmetic, keras.config.epsilon())
         penalty, vjp = rule.function(call, arithmetic.array(given["w"], dtype))
-        return penalty, lambda d: {"w": vjp(d)}
+        return Run({"y": penalty}, lambda d: {"w": vjp(d["y"])}, {})
 
-    primals = {"w": _random(rng, case.shape, dtype, case.inputs)}
-    return Subject(primals, (), apply, lambda given: regularizer(given["w"]))
+    primals = {"w": random_input(case, rng, case.shape, dtype)}
+    return Subject(primals, (), apply, lambda given: ({"y": regularizer(given["w"])}, {}))
 
 
 def targets(case: Case, rng: np.random.Generator) -> np.ndarray:

@@ -9,6 +9,7 @@ from gradaudit.numerics.arithmetic import Arithmetic, Plain, Rounding, Simulatin
 from gradaudit.numerics.newton_schulz import newton_schulz
 from gradaudit.numerics.precision import PRECISIONS, Precision
 from gradaudit.numerics.rounded import DOUBT, Decision, Rounded
+from gradaudit.numerics.scatter import scatter_add
 from gradaudit.numerics.simulated import Simulated
 
 __all__ = [
@@ -23,4 +24,5 @@ __all__ = [
     "Simulated",
     "Simulating",
     "newton_schulz",
+    "scatter_add",
 ]

@@ -523,6 +523,10 @@ def _max(a: Rounded, axis: Any = None, keepdims: bool = False) -> Rounded:
     return _structural(lambda part: np.max(part, axis=axis, keepdims=keepdims), a)
 
 
+def _min(a: Rounded, axis: Any = None, keepdims: bool = False) -> Rounded:
+    return -_max(-a, axis, keepdims)
+
+
 def _cumsum(a: Rounded, axis: int) -> Rounded:
     value = np.cumsum(a.value, axis)
     partial = a.precision.variance(a.precision.sum_roundoff) * np.cumsum(value**2, axis)
@@ -578,12 +582,16 @@ _FUNCTIONS: dict[Callable, Callable] = {
     np.sum: _sum,
     np.mean: _mean,
     np.max: _max,
+    np.min: _min,
     np.cumsum: _cumsum,
     np.sort: _sort,
     np.where: _where,
     np.clip: _clip,
     np.concatenate: lambda arrays, axis=0: _structural(
         lambda *parts: np.concatenate(parts, axis), *_operands(*arrays)
+    ),
+    np.stack: lambda arrays, axis=0: _structural(
+        lambda *parts: np.stack(parts, axis), *_operands(*arrays)
     ),
     np.zeros_like: lambda a: Rounded(np.zeros(a.shape), None, None, a.precision),
     np.ones_like: lambda a: Rounded(np.ones(a.shape), None, None, a.precision),
@@ -600,6 +608,13 @@ _FUNCTIONS: dict[Callable, Callable] = {
             np.broadcast_to,
             np.take_along_axis,
             np.flip,
+            np.moveaxis,
+            np.pad,
+            np.repeat,
+            np.roll,
+            np.take,
+            np.tile,
+            np.lib.stride_tricks.sliding_window_view,
         )
     },
 }

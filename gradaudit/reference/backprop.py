@@ -96,12 +96,14 @@ def draws(model: keras.Model, record: StepRecord) -> Counter[str]:
 
 
 def _inputs(model: keras.Model, x: Any, arithmetic: Arithmetic) -> list[Tensor]:
-    """Return a batch's inputs in the order of the model's own; integers become floats."""
+    """Return a batch's inputs in the order of the model's own."""
     inputs = []
     for part in in_order(model, x):
         part = _numbers(part, "an input of the model")
-        dtype = str(part.dtype) if part.dtype.kind == "f" else keras.config.floatx()
-        inputs.append(Tensor(arithmetic.array(part, dtype), dtype))
+        dtype = str(part.dtype)
+        inputs.append(
+            Tensor(arithmetic.array(part, dtype) if part.dtype.kind == "f" else part, dtype)
+        )
     return inputs
 
 

@@ -4,6 +4,7 @@ A batch with repeated rows has further runs, for κ.
 """
 
 import dataclasses
+import itertools
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
@@ -36,6 +37,10 @@ _IN_PARTS = (
     "the gradient came as tf.IndexedSlices with an index more than once, and Keras takes the parts "
     "one by one (a² + b² for the square of a + b): what the update and the slots must be is not "
     "derived"
+)
+_OF_REPLICAS = (
+    "the model runs on several replicas, whose batches all move this variable: a replica's record "
+    "has its own batch only"
 )
 _FLOAT32 = Rounding(uniform=PRECISIONS["float32"])
 
@@ -79,11 +84,11 @@ class Derivation:
         start = time.perf_counter()
         variables = [v for v in self._model.trainable_variables if self._wanted(v.path)]
         unjudged: dict[tuple[str, str], str] = {}
-        loss, gradients = None, {}
+        loss, gradients, moved = None, {}, {}
         gaps = self._gradient_gaps
         if not gaps:
             try:
-                loss, gradients = self._derived_gradients(record, variables)
+                loss, gradients, moved = self._derived_gradients(record, variables)
             except UnsupportedModelError as error:  # what only the data of a step shows
                 gaps = [str(error)]
         unjudged.update({("gradient", v.path): "; ".join(gaps) for v in variables if gaps})
@@ -95,23 +100,47 @@ class Derivation:
         elif record.applications != 1:
             gaps.append(f"optimizer.apply ran {record.applications} times in the step, not once")
         unjudged.update({("update", v.path): "; ".join(gaps) for v in variables if gaps})
-        updates = ()
+        updates = self._moved_by_layers(record, moved, unjudged)
         if not gaps:
             in_parts = self._moved_by_parts(record)
             unjudged.update(
                 {("update", v.path): _IN_PARTS for v in variables if v.path in in_parts}
             )
-            updates = self._updates(record, in_parts)
+            updates = itertools.chain(self._updates(record, in_parts), updates)
         return Reference(loss, gradients, updates, unjudged, _milliseconds(start))
 
     def _derived_gradients(
         self, record: StepRecord, variables: list[Any]
-    ) -> tuple[Estimate, dict[str, Estimate]]:
+    ) -> tuple[Estimate, dict[str, Estimate], dict[str, Estimate]]:
+        """Return the loss, the gradients, and the changes of what layers assign to."""
         with np.errstate(all="ignore"):  # what is not finite here is compared like the rest
-            runs = [self._gradients(record, a) for a in self._arithmetics(record)]
-            found = self._combined(record, runs, self._further_errors(record))
+            walks = [self._gradients(record, a) for a in self._arithmetics(record)]
+            found = self._combined(record, [w[0] for w in walks], self._further_errors(record))
+            moved = self._combined(record, [w[1] for w in walks], before=record.variables)
         loss = found.pop("")
-        return loss, {v.path: found.get(v.path) or _nothing(v) for v in variables}
+        return loss, {v.path: found.get(v.path) or _nothing(v) for v in variables}, moved
+
+    def _moved_by_layers(
+        self, record: StepRecord, moved: dict[str, Estimate], unjudged: dict[tuple[str, str], str]
+    ) -> list[tuple[str, Estimate]]:
+        """Return the changes of the weights that no gradient moves; those that must stay, too.
+
+        Of weights that rightly stayed as they were, such as those of a frozen layer, nothing is
+        said: there may be many.
+        """
+        changes = []
+        still = {v.path: v for v in self._model.non_trainable_weights if not self._gradient_gaps}
+        for path, variable in still.items():
+            if not self._wanted(path) or path not in record.variables_after:
+                continue
+            before, after = record.variables[path], record.variables_after[path]
+            if path in moved and record.replicas > 1:
+                unjudged["update", path] = _OF_REPLICAS
+            elif path in moved:
+                changes.append((path, moved[path]))
+            elif not np.array_equal(before, after):
+                changes.append((path, _nothing(variable)))
+        return changes
 
     def _further_errors(self, record: StepRecord) -> list[Arrays]:
         """Return the errors of further twins, if rows repeat: at weights beside those of the step.
@@ -129,16 +158,21 @@ class Derivation:
                 for v in self._model.trainable_variables
             }
             moved = dataclasses.replace(record, variables={**record.variables, **beside})
-            twin = self._gradients(moved, Plain(np.float32))
-            right = self._gradients(moved, Plain(np.float64))
+            twin, _ = self._gradients(moved, Plain(np.float32))
+            right, _ = self._gradients(moved, Plain(np.float64))
             errors.append({path: twin[path] - right.pop(path) for path in list(right)})
         return errors
 
-    def _gradients(self, record: StepRecord, arithmetic: Arithmetic) -> dict[str, Array]:
-        """Return the gradient of each variable by path, and the loss under the empty path."""
+    def _gradients(
+        self, record: StepRecord, arithmetic: Arithmetic
+    ) -> tuple[dict[str, Array], dict[str, Array]]:
+        """Return the gradient of each variable by path, with the loss under the empty path.
+
+        The second dict has the new values of what layers assign to.
+        """
         walk = Walk(record.variables, arithmetic, self._replay)
         loss = backprop(self._model, record, walk)
-        return {"": loss.value, **walk.cotangents}
+        return {"": loss.value, **walk.cotangents}, walk.assigned
 
     def _moved_by_parts(self, record: StepRecord) -> set[str]:
         """Return the weights whose update is not that of their gradient, but of its parts."""

@@ -11,8 +11,8 @@ from keras import tree
 from keras.src.models.functional import Functional  # not exported; models are instances of it
 
 from gradaudit.reference.losses import loss_terms
-from gradaudit.reference.walk import graph_of, nodes
-from gradaudit.rules import find_rule, keyed, single_optimizers
+from gradaudit.reference.walk import bound, graph_of, nodes
+from gradaudit.rules import find_rule, keyed, own_variables, single_optimizers
 from gradaudit.rules.losses.reduction import REDUCTIONS
 
 
@@ -39,7 +39,12 @@ def model_gaps(model: keras.Model) -> list[str]:
 def layer_gaps(layer: Any) -> list[str]:
     """Return the gaps of a layer, of a model with all that it calls, or of an operation."""
     if not isinstance(layer, keras.Layer):
-        return [f"the operation {layer.name!r} ({type(layer).__name__}) has no derived rule"]
+        where, known = f"the operation {layer.name!r} ({type(layer).__name__})", find_rule(layer)
+        return (
+            [f"{where} has no derived rule"]
+            if known is None
+            else _options_gaps(where, known, layer)
+        )
     what = "model" if isinstance(layer, keras.Model) else "layer"
     where = f"the {what} {layer.name!r} ({type(layer).__name__})"
     gaps = []
@@ -52,19 +57,40 @@ def layer_gaps(layer: Any) -> list[str]:
     known = find_rule(layer)
     if known is None or known.kind != "layer":
         return [*gaps, f"{where} has no derived rule"]
-    unknown = {v.name for v in layer.weights} - set(known.weights) - {"seed_generator_state"}
+    gaps += _options_gaps(where, known, layer)
+    unknown = own_variables(layer).keys() - set(known.weights)
     if unknown:
         gaps.append(f"{where} owns {', '.join(sorted(unknown))}, which its rule does not know")
     if not layer.autocast:
         gaps.append(f"{where} does not cast its inputs to its dtype (autocast=False)")
-    activation = getattr(layer, "activation", None)
-    if activation is not None:
+    if getattr(layer, "stateful", False):
+        gaps.append(f"{where} is stateful, and keeps its state where the audit does not see it")
+    for name in ("activation", "recurrent_activation"):
+        activation = getattr(layer, name, None)
+        if activation is None:
+            continue
         rule = find_rule(activation)
         if rule is None or rule.kind != "activation":
             gaps.append(f"{where} has the activation {activation!r}, which has no derived rule")
         elif isinstance(activation, functools.partial) and activation.args:
             gaps.append(f"{where} has an activation with positional arguments: name them")
+    return gaps + [gap for part in layer._layers for gap in _part_gaps(layer, where, part)]
+
+
+def _part_gaps(layer: Any, where: str, part: Any) -> list[str]:
+    """Return the gaps of a layer that is called by the rule of another."""
+    gaps = layer_gaps(part)
+    if isinstance(part, keras.Model):
+        gaps.append(f"{where} calls a model, which the rule of a layer does not do")
+    if part.compute_dtype != layer.compute_dtype:
+        gaps.append(f"{where} has a part, {part.name!r}, that computes in another dtype")
+    if part.activity_regularizer is not None:
+        gaps.append(f"{where} has a part, {part.name!r}, with an activity regularizer")
     return gaps
+
+
+def _options_gaps(where: str, known: Any, layer: Any) -> list[str]:
+    return [] if known.gaps is None else [f"{where} has {gap}" for gap in known.gaps(layer)]
 
 
 def _graph_gaps(model: keras.Model, where: str) -> list[str]:
@@ -87,13 +113,23 @@ def _graph_gaps(model: keras.Model, where: str) -> list[str]:
     for node in nodes(graph):
         layer = node.operation
         gaps += layer_gaps(layer)
-        several = len(node.arguments.keras_tensors) != 1 or len(node.outputs) != 1
-        if several and isinstance(layer, keras.Layer) and not isinstance(layer, keras.Model):
-            gaps.append(f"the layer {layer.name!r} takes or makes several tensors")
-    for symbol in graph.outputs:
-        if getattr(symbol, "_keras_mask", None) is not None:
-            maker = symbol._keras_history.operation.name
-            gaps.append(f"the output {maker!r} of {where} has a Keras mask, which weights the loss")
+        if isinstance(layer, keras.Model) and len(bound(node).keys() - {"training"}) > 1:
+            gaps.append(f"the model {layer.name!r} is given more than its inputs")
+    return gaps
+
+
+def several_tensors(model: keras.Model) -> list[str]:
+    """Return, for each call in a model that is not of one tensor to one, what it is."""
+    gaps = []
+    graph = graph_of(model)
+    for node in [] if graph is None else nodes(graph):
+        operation = node.operation
+        if isinstance(operation, keras.Model):
+            gaps += several_tensors(operation)
+        elif not isinstance(operation, keras.Layer):
+            gaps.append(f"{operation.name!r} is an operation, and not a layer")
+        elif len(node.arguments.keras_tensors) != 1 or len(node.outputs) != 1:
+            gaps.append(f"the layer {operation.name!r} takes or makes several tensors")
     return gaps
 
 

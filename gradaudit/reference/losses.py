@@ -7,6 +7,7 @@ from typing import Any
 
 import keras
 from keras import tree
+from keras.src.ops import nn  # operations of a graph are instances of what it does not export
 
 from gradaudit.rules import Rule, find_rule
 
@@ -115,3 +116,14 @@ def leaves_logits(layer: Any) -> bool:
     if isinstance(activation, functools.partial):
         activation = activation.func
     return activation in _LEAVING_LOGITS and not isinstance(layer, keras.layers.RNN)
+
+
+def is_softmax(operation: Any) -> bool:
+    """Return whether a layer or an operation is a softmax or a sigmoid and nothing else.
+
+    Keras keeps its input on its output, as it does for the activations. Over several axes the layer
+    takes another way.
+    """
+    if isinstance(operation, keras.layers.Softmax):
+        return isinstance(operation.axis, int) or len(operation.axis) == 1
+    return isinstance(operation, (nn.Softmax, nn.Sigmoid))

@@ -1,9 +1,10 @@
 """Runs a Sequential or functional model forward through the rules of its parts, and back."""
 
 import functools
+import inspect
 import operator
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -13,8 +14,15 @@ from keras import tree
 
 from gradaudit.numerics import Arithmetic
 from gradaudit.numerics.arithmetic import Array
-from gradaudit.reference.losses import leaves_logits
-from gradaudit.rules import LayerCall, RegularizerCall, apply_activation, find_rule
+from gradaudit.reference.losses import is_softmax, leaves_logits
+from gradaudit.rules import (
+    LayerCall,
+    RegularizerCall,
+    Rule,
+    apply_activation,
+    find_rule,
+    own_variables,
+)
 
 Replay = Callable[..., np.ndarray]
 Vjp = Callable[[Array], Array]
@@ -24,14 +32,17 @@ Vjp = Callable[[Array], Array]
 class Tensor:
     """One tensor of the step in one run: its value, and the cotangent that comes back to it.
 
-    dtype: the framework's. cotangent: d loss / d value, of value's shape; None until some arrives.
+    value: integers and booleans are bare NumPy arrays. dtype: the framework's.
+    cotangent: d loss / d value, of value's shape; None until some arrives.
     logits: what softmax or sigmoid made it from, which Keras keeps on it for the losses.
+    mask: Keras's mask, which says of which elements layers and losses shall take notice.
     source: what it was made from, in a run that is watched.
     """
 
     value: Array
     dtype: str
     logits: "Tensor | None" = None
+    mask: np.ndarray | None = None
     cotangent: Array | None = None
     source: "Tensor | None" = None
 
@@ -44,16 +55,17 @@ class Tensor:
 class Application:
     """One call of a layer in a run that is watched.
 
-    call: what the layer's rule was given, x: and with which input. z: the pre-activation, None
-    where the layer has no activation to be taken apart. y: the output. paths: of the layer's
-    variables, by their names. vjp: the rule's, from the cotangent of z, or of y where z is None.
+    call: what the layer's rule was given, x: and with which input, the first of several. z: the
+    pre-activation, None where the layer has no activation to be taken apart. y: the output, the
+    first of several. paths: of the layer's variables, by the keys of the rule's cotangents.
+    vjp: the rule's, from the cotangent of z, or of y where z is None.
     """
 
     layer: Any
     call: LayerCall
     x: Tensor
     paths: Mapping[str, str]
-    vjp: Callable[[Array], tuple[Array, Mapping[str, Array]]]
+    vjp: Callable[[Any], tuple[Any, Mapping[str, Array]]]
     z: Tensor | None = None
     y: Tensor | None = None
 
@@ -73,6 +85,7 @@ class Walk:
     cotangents: of the variables, by path; complete after `backward`.
     penalties: what the regularizers add to the loss, in the order in which the run met them.
     draws: how often each seed was drawn from, by its path.
+    assigned: what layers made of variables that no gradient moves, by path.
     watch: is shown the tensors of every layer; activations are then operations of their own.
     """
 
@@ -83,12 +96,14 @@ class Walk:
     cotangents: dict[str, Array] = field(default_factory=dict)
     penalties: list[Tensor] = field(default_factory=list)
     draws: Counter[str] = field(default_factory=Counter)
-    _tape: list[tuple[Tensor, Callable[[Array], None]]] = field(default_factory=list)
+    assigned: dict[str, Array] = field(default_factory=dict)
+    _read: dict[tuple[str, str], Array] = field(default_factory=dict)
+    _tape: list[tuple[tuple[Tensor, ...], Callable[..., None]]] = field(default_factory=list)
 
     def apply(self, x: Tensor, found: tuple[Array, Vjp], dtype: str) -> Tensor:
         """Return the tensor that an operation made of x; found is its value and the VJP to x."""
         value, vjp = found
-        y = self._record(value, dtype, lambda dy: x.add(vjp(dy)))
+        (y,) = self._record([value], dtype, lambda dy: x.add(vjp(dy)))
         if self.watch is not None:
             y.source = x
         return y
@@ -97,8 +112,14 @@ class Walk:
         """Return x after the framework's cast to a dtype."""
         if dtype == x.dtype:
             return x  # the very tensor, with its logits: a cast hides them
+        if not _is_float(dtype):
+            return Tensor(np.trunc(numbers(x.value)).astype(dtype), dtype, mask=x.mask)
+        if not _is_float(x.dtype):
+            return Tensor(self.arithmetic.array(x.value, dtype), dtype, mask=x.mask)
         value = self.arithmetic.cast(x.value, dtype)
-        return self.apply(x, (value, lambda dy: self.arithmetic.cast(dy, x.dtype)), dtype)
+        y = self.apply(x, (value, lambda dy: self.arithmetic.cast(dy, x.dtype)), dtype)
+        y.mask = x.mask
+        return y
 
     def scale(self, x: Tensor, factor: float) -> Tensor:
         """Return x times a constant of its dtype."""
@@ -113,22 +134,26 @@ class Walk:
                 term.add(dy)
 
         value = functools.reduce(operator.add, (term.value for term in terms))
-        return self._record(value, terms[0].dtype, carry)
-
-    def _record(self, value: Array, dtype: str, carry: Callable[[Array], None]) -> Tensor:
-        y = Tensor(value, dtype)
-        self._tape.append((y, carry))
+        (y,) = self._record([value], terms[0].dtype, carry)
         return y
+
+    def _record(
+        self, values: Sequence[Array], dtype: str, carry: Callable[..., None]
+    ) -> tuple[Tensor, ...]:
+        """Return the tensors of one operation; carry is given the cotangents of all of them."""
+        ys = tuple(Tensor(value, dtype) for value in values)
+        self._tape.append((ys, carry))
+        return ys
 
     def backward(self) -> None:
         """Carry every cotangent back to the variables. The tape is used up on the way."""
         while self._tape:
-            y, carry = self._tape.pop()
-            if y.cotangent is not None:
-                carry(y.cotangent)
+            ys, carry = self._tape.pop()
+            if any(y.cotangent is not None for y in ys):
+                carry(*(np.zeros_like(y.value) if y.cotangent is None else y.cotangent for y in ys))
 
     def draw(self, layer: Any, name: str, shape: tuple[int, ...], **options: Any) -> np.ndarray:
-        """Repeat the layer's next random draw of this step, applied to ones of `shape`.
+        """Repeat the layer's next random draw of this step.
 
         Each draw adds (0, 1) to the seed's state: keras/src/random/seed_generator.py.
         """
@@ -138,25 +163,46 @@ class Walk:
         state = self.variables[path] + np.array([0, count], self.variables[path].dtype)
         return self.replay(name, state, shape, layer.compute_dtype, **options)
 
-    def model(self, model: keras.Model, inputs: list[Tensor]) -> list[Tensor]:
+    def read(self, variable: Any, dtype: str) -> Array:
+        """Return a variable's present value in this step, cast to a dtype."""
+        key = variable.path, dtype
+        if key not in self._read:
+            held = self.assigned.get(variable.path)
+            if held is None:
+                held = self.arithmetic.array(self.variables[variable.path], variable.dtype)
+            self._read[key] = self.arithmetic.cast(held, dtype) if _is_float(dtype) else held
+        return self._read[key]
+
+    def assign(self, variable: Any, value: Array) -> None:
+        """Note a variable's new value."""
+        self.assigned[variable.path] = self.arithmetic.cast(value, variable.dtype)
+        self._read = {key: held for key, held in self._read.items() if key[0] != variable.path}
+
+    def model(
+        self, model: keras.Model, inputs: list[Tensor], training: bool = True
+    ) -> list[Tensor]:
         """Return a model's outputs, in the order of `model.outputs`."""
         graph = graph_of(model)
         held: dict[int, Tensor] = {}
         for symbol, x in zip(graph.inputs, inputs, strict=True):
             # The model casts to its own compute dtype, then each Input to the one it declares.
-            kind = symbol.dtype if "float" in symbol.dtype else keras.config.floatx()
-            x = self.cast(self.cast(x, model.compute_dtype), kind)
-            held[id(symbol)] = self._of_rank(len(symbol.shape), x)
+            x = self.cast(x, model.compute_dtype) if _is_float(x.dtype) else x
+            held[id(symbol)] = self._of_rank(len(symbol.shape), self.cast(x, symbol.dtype))
         for node in nodes(graph):
+            given = _held(node, held)
             layer = node.operation
+            mode = given.pop("training", None)
+            mode = training if mode is None else bool(mode)
             if isinstance(layer, keras.Model):
-                given = in_order(layer, arguments(node)[0])
-                ys = self.model(layer, [held[id(symbol)] for symbol in given])
+                ys = self.model(layer, in_order(layer, next(iter(given.values()))), mode)
+            elif isinstance(layer, keras.Layer):
+                ys = self._layer(layer, given, mode)
             else:
-                (symbol,) = node.arguments.keras_tensors
-                ys = [self._layer(layer, held[id(symbol)])]
+                ys = self._operation(layer, given, node.outputs[0].dtype)
             held.update((id(symbol), y) for symbol, y in zip(node.outputs, ys, strict=True))
         outputs = [held[id(symbol)] for symbol in graph.outputs]
+        if model.supports_masking:
+            _mask_outputs(outputs, [x.mask for x in inputs])
         self._penalize_activity(model, outputs)
         return outputs
 
@@ -166,41 +212,88 @@ class Walk:
         if len(shape) == rank:
             return x
         wanted = (*shape, 1) if len(shape) < rank else shape[:-1]
-        return self.apply(x, (x.value.reshape(wanted), lambda dy: dy.reshape(shape)), x.dtype)
+        if not _is_float(x.dtype):
+            return Tensor(x.value.reshape(wanted), x.dtype, mask=x.mask)
+        y = self.apply(x, (x.value.reshape(wanted), lambda dy: dy.reshape(shape)), x.dtype)
+        y.mask = x.mask
+        return y
 
-    def _layer(self, layer: Any, x: Tensor) -> Tensor:
-        dtype = layer.compute_dtype
-        x = self.cast(x, dtype)
-        own = {v.name: v for v in layer.weights}
-        weights = {
-            name: self.arithmetic.cast(
-                self.arithmetic.array(self.variables[v.path], v.dtype), dtype
-            )
-            for name, v in own.items()
-        }
+    def _layer(self, layer: Any, given: dict[str, Any], training: bool) -> list[Tensor]:
+        """Return the outputs of a layer that was given some arguments, by name."""
+        rule, dtype = find_rule(layer), layer.compute_dtype
+        first = next(iter(given.values()))
+        arguments = _with_masks(layer, given)
+        previous = arguments.get("mask")
+        if previous is None:
+            previous = tree.map_structure(_mask_of, first)
+        xs = [self._given_to(rule, x, dtype) for x in _tensors(arguments)]
+        own = own_variables(layer)
+        weights = {name: self.read(v, dtype) for name, v in own.items()}
         to_logits = leaves_logits(layer)
         apart = to_logits or (self.watch is not None and _ends_with_activation(layer))
-        call = LayerCall(layer, weights, True, self.arithmetic, self.draw, apart)
-        value, rule_vjp = find_rule(layer).function(call, x.value)
-
-        def vjp(dy: Array) -> Array:
-            dx, cotangents = rule_vjp(dy)
-            for name, cotangent in cotangents.items():
-                self._collect(own[name], self.arithmetic.cast(cotangent, own[name].dtype))
-            return dx
-
-        # A layer that does nothing hands on the very tensor, as in Keras.
-        y = x if value is x.value else self.apply(x, (value, vjp), dtype)
-        paths = {name: v.path for name, v in own.items()}
-        application = Application(layer, call, x, paths, rule_vjp)
+        call = LayerCall(
+            layer, weights, _others(arguments), training, self.arithmetic, dtype, self, apart
+        )
+        ys, rule_vjp = self._run(call, rule, xs, dtype, own)
+        names = {v.path: name for name, v in own.items()}
+        paths = {names.get(v.path, v.path): v.path for v in layer.weights}
+        application = Application(layer, call, xs[0], paths, rule_vjp)
         if apart:
-            z = self._shown(application, "preactivation", y)
-            y = self.apply(z, apply_activation(layer.activation, z.value), dtype)
+            z = self._shown(application, "preactivation", ys[0])
+            ys = [self.apply(z, apply_activation(layer.activation, z.value), dtype)]
             if to_logits:
-                y.logits = z
-        y = self._shown(application, "activation", y)
-        self._penalize_activity(layer, [y])
-        return y
+                ys[0].logits = z
+        elif is_softmax(layer) and "mask" not in arguments:
+            ys[0].logits = xs[0]
+        ys[0] = self._shown(application, "activation", ys[0])
+        if layer.supports_masking:
+            mask = previous
+            if rule.mask is not None:
+                x = [x.value for x in xs]
+                mask = rule.mask(call, x[0] if len(x) == 1 else tuple(x), previous)
+            _mask_outputs(ys, tree.flatten(mask))
+        self._penalize_activity(layer, ys)
+        return ys
+
+    def _operation(self, operation: Any, given: dict[str, Any], dtype: str) -> list[Tensor]:
+        """Return the outputs of an operation of keras.ops that was given some arguments."""
+        rule = find_rule(operation)
+        xs = [self._given_to(rule, x, dtype) for x in _tensors(given)]
+        call = LayerCall(operation, {}, _others(given), True, self.arithmetic, dtype, self)
+        ys, _ = self._run(call, rule, xs, dtype, {})
+        if is_softmax(operation):
+            ys[0].logits = xs[0]
+        return ys
+
+    def _given_to(self, rule: Rule, x: Tensor, dtype: str) -> Tensor:
+        return x if rule.integers and not _is_float(x.dtype) else self.cast(x, dtype)
+
+    def _run(
+        self, call: LayerCall, rule: Rule, xs: list[Tensor], dtype: str, own: Mapping[str, Any]
+    ) -> tuple[list[Tensor], Callable]:
+        """Run a rule; return its outputs and its VJP."""
+        values = tuple(x.value for x in xs)
+        made, rule_vjp = rule.function(call, values[0] if len(xs) == 1 else values)
+        if len(xs) == 1 and made is values[0]:
+            return [xs[0]], rule_vjp  # a layer that does nothing hands on the very tensor, too
+
+        def carry(*dys: Array) -> None:
+            dx, cotangents = rule_vjp(dys if isinstance(made, tuple) else dys[0])
+            for x, part in zip(xs, (dx,) if len(xs) == 1 else dx, strict=True):
+                if part is not None and _is_float(x.dtype):
+                    x.add(part)
+            for key, cotangent in cotangents.items():
+                variable = own[key] if key in own else self._variable(call.layer, key)
+                self._collect(variable, self.arithmetic.cast(cotangent, variable.dtype))
+
+        ys = self._record(made if isinstance(made, tuple) else (made,), dtype, carry)
+        if self.watch is not None:
+            for y in ys:
+                y.source = xs[0]
+        return list(ys), rule_vjp
+
+    def _variable(self, layer: Any, path: str) -> Any:
+        return next(v for v in layer.weights if v.path == path)
 
     def _shown(self, application: Application, part: str, made: Tensor) -> Tensor:
         return made if self.watch is None else self.watch(application, part, made)
@@ -226,11 +319,10 @@ class Walk:
         """Note the penalties on the regularized ones among some trainable Keras variables."""
         for variable in variables:
             if variable.regularizer is not None:
-                value = self.arithmetic.array(self.variables[variable.path], variable.dtype)
-                weight = Tensor(value, variable.dtype)
+                weight = Tensor(self.read(variable, variable.dtype), variable.dtype)
                 value, vjp = self._penalty(variable.regularizer, weight)
                 carry = functools.partial(self._carry_to_weight, variable, vjp)
-                self.penalties.append(self._record(value, variable.dtype, carry))
+                self.penalties += self._record([value], variable.dtype, carry)
 
     def _carry_to_weight(self, variable: Any, vjp: Vjp, dpenalty: Array) -> None:
         self._collect(variable, vjp(dpenalty))
@@ -266,9 +358,95 @@ def nodes(graph: Any) -> list[Any]:
     ]
 
 
-def arguments(node: Any) -> list[Any]:
-    """Return what a call in a functional model was given, by position or by name."""
-    return [*node.arguments.args, *node.arguments.kwargs.values()]
+def bound(node: Any) -> dict[str, Any]:
+    """Return what a call in a functional model was given, by the names of its arguments."""
+    given = node.arguments
+    signature = inspect.signature(node.operation.call)
+    named = signature.bind(*given.args, **given.kwargs).arguments
+    return {name: value for name, value in named.items() if value is not None}
+
+
+def _held(node: Any, held: Mapping[int, Tensor]) -> dict[str, Any]:
+    """Return what a call was given, with the tensors of this run."""
+    return {
+        name: tree.map_structure(lambda leaf: held.get(id(leaf), leaf), value)
+        for name, value in bound(node).items()
+    }
+
+
+def is_mask(name: str) -> bool:
+    """Return whether an argument of a layer's call is a mask, which no gradient goes through."""
+    return name == "mask" or name.endswith("_mask")
+
+
+def _is_tensor(leaf: Any) -> bool:
+    return isinstance(leaf, Tensor) or hasattr(leaf, "__array__")
+
+
+def _mask_of(leaf: Any) -> np.ndarray | None:
+    return leaf.mask if isinstance(leaf, Tensor) else None
+
+
+def _with_masks(layer: Any, given: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a call's arguments and the masks that Keras takes from its tensors.
+
+    keras/src/layers/layer.py, step 6 of Layer.__call__: `mask` where one argument holds all
+    tensors, `value_mask` for `value` and so on where several do.
+    """
+    names = inspect.signature(layer.call).parameters
+    tensors = {
+        name: value
+        for name, value in given.items()
+        if (flat := tree.flatten(value)) and all(_is_tensor(x) or x is None for x in flat)
+    }
+    found = dict(given)
+    for name, value in tensors.items():
+        own = "mask" if len(tensors) == 1 else f"{name}_mask"
+        if own in names and own not in given:
+            mask = tree.map_structure(_mask_of, value)
+            if any(part is not None for part in tree.flatten(mask)):
+                found[own] = mask
+    return found
+
+
+def _tensors(arguments: Mapping[str, Any]) -> list[Tensor]:
+    """Return the tensors that a call differentiates by, in the order of its arguments."""
+    return [
+        leaf
+        for name, value in arguments.items()
+        if not is_mask(name)
+        for leaf in tree.flatten(value)
+        if isinstance(leaf, Tensor)
+    ]
+
+
+def _others(arguments: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the other arguments of a call, masks as bare arrays."""
+    found = {}
+    for name, value in arguments.items():
+        if is_mask(name):
+            found[name] = tree.map_structure(
+                lambda leaf: None if leaf is None else numbers(getattr(leaf, "value", leaf)), value
+            )
+        elif not any(isinstance(leaf, Tensor) for leaf in tree.flatten(value)):
+            found[name] = value
+    return found
+
+
+def _mask_outputs(outputs: list[Tensor], masks: list[np.ndarray | None]) -> None:
+    """Put masks on those outputs that have none, unless all have: Layer._set_mask_metadata."""
+    for y, mask in zip(outputs, masks, strict=False):
+        if y.mask is None and mask is not None:
+            y.mask = mask
+
+
+def numbers(value: Array) -> np.ndarray:
+    """Return the bare numbers of an array of any arithmetic."""
+    return np.asarray(getattr(value, "value", value))
+
+
+def _is_float(dtype: str) -> bool:
+    return "float" in dtype
 
 
 def in_order(model: keras.Model, x: Any) -> list[Any]:

@@ -13,6 +13,8 @@ from gradaudit.rules.calls import (
     RegularizerCall,
     UpdateCall,
     apply_activation,
+    own_variables,
+    summed,
 )
 from gradaudit.rules.registry import Case, Rule, all_rules, find_rule, rule
 from gradaudit.rules.variables import keyed, moved_by, single_optimizers
@@ -31,6 +33,8 @@ __all__ = [
     "find_rule",
     "keyed",
     "moved_by",
+    "own_variables",
     "rule",
     "single_optimizers",
+    "summed",
 ]

@@ -2,7 +2,7 @@
 
 import functools
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 import numpy as np
@@ -16,11 +16,20 @@ from gradaudit.rules.registry import find_rule
 Vjp = Callable[[Array], Array]
 
 
-class Draw(Protocol):
-    """Draws again what a layer drew from its seed generator in the audited step."""
+class Step(Protocol):
+    """What a rule may ask of the step that it is run in."""
 
-    def __call__(self, layer: Any, name: str, shape: tuple[int, ...], **options: Any) -> np.ndarray:
-        """Return `keras.random.<name>` of a layer's own seed, applied to ones of `shape`."""
+    def draw(self, layer: Any, name: str, shape: tuple[int, ...], **options: Any) -> np.ndarray:
+        """Repeat the next draw from a layer's seed generator.
+
+        "dropout" is `keras.random.dropout` of ones; another name is that function of a shape.
+        """
+
+    def read(self, variable: Any, dtype: str) -> Array:
+        """Return a variable's present value in the step, cast to a dtype."""
+
+    def assign(self, variable: Any, value: Array) -> None:
+        """Note a variable's new value."""
 
 
 @dataclass(frozen=True)
@@ -32,32 +41,84 @@ class ActivationCall:
 
 @dataclass(frozen=True)
 class LayerCall:
-    """One call of a Keras layer in the audited step.
+    """One call of a Keras layer in the audited step, or of an operation.
 
-    layer: the Keras layer, for its configuration.
-    weights: its variables by name, cast to the layer's compute dtype.
+    layer: the Keras layer, or the operation, for its configuration.
+    weights: the layer's own variables by name, cast to its compute dtype.
+    arguments: what its call is given besides the tensors that it differentiates by: masks, as NumPy
+        arrays, and options, by their names in the signature of `layer.call`; None is left out.
     training: whether the layer was called as in training.
-    arithmetic: makes arrays.
-    draw: repeats the layer's random draws.
+    arithmetic: makes arrays. dtype: in which the layer computes.
+    step: the step that the call is a part of.
     to_logits: the pre-activation is asked for: whoever calls the rule applies the activation.
     """
 
     layer: Any
     weights: Mapping[str, Array]
+    arguments: Mapping[str, Any]
     training: bool
     arithmetic: Arithmetic
-    draw: Draw
+    dtype: str
+    step: Step
     to_logits: bool = False
 
     def array(self, value: ArrayLike) -> Array:
         """Return a constant in the layer's compute dtype."""
-        return self.arithmetic.array(value, self.layer.compute_dtype)
+        return self.arithmetic.array(value, self.dtype)
+
+    def numbers(self, x: Array) -> np.ndarray:
+        """Return bare numbers, for decisions that rounding has no part in."""
+        return np.asarray(getattr(x, "value", x))
+
+    def draw(self, layer: Any, name: str, shape: tuple[int, ...], **options: Any) -> np.ndarray:
+        """Repeat the next random draw of the layer, or of a part of it."""
+        return self.step.draw(layer, name, shape, **options)
+
+    def assign(self, name: str, value: Array) -> None:
+        """Note the new value of a variable of the layer that no gradient moves."""
+        self.step.assign(own_variables(self.layer)[name], value)
 
     def activate(self, z: Array) -> tuple[Array, Vjp]:
         """Return the layer's activation of z and its VJP."""
         if self.to_logits:
             return z, lambda dy: dy
         return apply_activation(self.layer.activation, z)
+
+    def within(
+        self, part: Any, x: Any, weights: Mapping[str, Array] | None = None, **arguments: Any
+    ) -> tuple[Any, Callable[[Any], tuple[Any, dict[str, Array]]]]:
+        """Run the rule of a layer that is a part of this one; its VJP keys cotangents by path.
+
+        weights: those that stand in the place of the part's own, by name.
+        """
+        own = own_variables(part)
+        held = {name: self.step.read(v, self.dtype) for name, v in own.items()}
+        call = replace(
+            self, layer=part, weights={**held, **(weights or {})}, arguments=arguments,
+            to_logits=False,
+        )  # fmt: skip
+        y, rule_vjp = find_rule(part).function(call, x)
+
+        def vjp(dy: Any) -> tuple[Any, dict[str, Array]]:
+            dx, cotangents = rule_vjp(dy)
+            return dx, {own[k].path if k in own else k: c for k, c in cotangents.items()}
+
+        return y, vjp
+
+
+def own_variables(layer: Any) -> dict[str, Any]:
+    """Return the variables that a layer owns itself, and not by its parts, by name."""
+    own = getattr(layer, "_trainable_variables", []), getattr(layer, "_non_trainable_variables", [])
+    return {v.name: v for variables in own for v in variables}
+
+
+def summed(*parts: Mapping[str, Array]) -> dict[str, Array]:
+    """Return cotangents with those of the same key added."""
+    found: dict[str, Array] = {}
+    for part in parts:
+        for key, cotangent in part.items():
+            found[key] = found[key] + cotangent if key in found else cotangent
+    return found
 
 
 def apply_activation(activation: Any, z: Array) -> tuple[Array, Vjp]:

@@ -4,10 +4,12 @@ import functools
 import importlib
 import inspect
 import pkgutil
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
+
+from keras import Layer
 
 from gradaudit.errors import RuleDefinitionError
 
@@ -21,6 +23,7 @@ _KINDS: dict[tuple[str, ...], str] = {
 }
 _SECTIONS = {
     "layer": ("Shapes:", "VJP:", "Kinks:"),
+    "operation": ("Shapes:", "VJP:", "Kinks:"),
     "activation": ("Shapes:", "VJP:", "Kinks:"),
     "loss": ("Shapes:", "VJP:", "Kinks:"),
     "regularizer": ("Shapes:", "VJP:", "Kinks:"),
@@ -33,24 +36,43 @@ _SECTIONS = {
 class Case:
     """One configuration on which every check is run.
 
-    build: returns the Keras object: a layer, an activation, a loss, a regularizer, an optimizer or
-        a constraint.
-    shape: of the input with its batch axis (of y_pred for a loss, of the weight for a regularizer,
-        an optimizer or a constraint).
+    build: returns the Keras object: a layer, an operation, an activation, a loss, a regularizer, an
+        optimizer or a constraint.
+    shape: of the input with its batch axis, or a tuple of shapes for several (of y_pred for a loss,
+        of the weight for a regularizer, an optimizer or a constraint).
     kinks: inputs at which the derivative jumps.
     targets: for a loss, "real", "one_hot", "integer" or "binary".
-    inputs: values that the input takes: "real", or "probability" (positive, rows sum to 1; rows
-        of one column lie between 0 and 1).
+    inputs: values that the input takes: "real", "probability" (positive, rows sum to 1; rows of one
+        column lie between 0 and 1), or "index" (integers from 0 to 3).
     training: whether the layer is called as in training.
+    arguments: what a layer's call is given besides: numbers, or arrays with the batch's axis first.
+    apply: calls the layer, (layer, *tensors, **arguments) to its outputs; left out: with its
+        tensor, or with a list of several.
+    ties: inputs are rounded to whole numbers, so that many are equal.
     """
 
     name: str
     build: Callable[[], Any]
-    shape: tuple[int, ...]
+    shape: tuple[int, ...] | tuple[tuple[int, ...], ...]
     kinks: tuple[float, ...] = ()
     targets: str = "real"
     inputs: str = "real"
     training: bool = True
+    arguments: Mapping[str, Any] = field(default_factory=dict)
+    apply: Callable | None = None
+    ties: bool = False
+
+    @property
+    def shapes(self) -> tuple[tuple[int, ...], ...]:
+        """The shapes of all inputs."""
+        several = bool(self.shape) and isinstance(self.shape[0], tuple)
+        return self.shape if several else (self.shape,)
+
+    def call(self, target: Any, tensors: Sequence[Any], arguments: Mapping[str, Any]) -> Any:
+        """Return what the Keras object makes of tensors and further arguments."""
+        if self.apply is not None:
+            return self.apply(target, *tensors, **arguments)
+        return target(tensors[0] if len(tensors) == 1 else list(tensors), **arguments)
 
 
 @dataclass(frozen=True)
@@ -58,10 +80,14 @@ class Rule:
     """A registered rule.
 
     target: the Keras class or function that the rule describes.
-    kind: "layer", "activation", "loss", "regularizer", "optimizer" or "constraint".
+    kind: "layer", "operation", "activation", "loss", "regularizer", "optimizer" or "constraint".
     function: the rule itself.
     weights: names of the variables that a layer may own; another one means a feature not derived.
     options: keyword arguments of a loss or activation that are derived; None for all.
+    mask: what the layer's own compute_mask does, (call, x, mask) to the mask of its output; or what
+        a loss leaves out, (call, y_true, y_pred) to a mask of its losses. None for neither.
+    integers: whether a layer takes integers as they are; others are cast to its dtype.
+    gaps: what of an object's options is not derived, in words.
     slots: for an optimizer, the name of each slot and the attribute that holds its variables: a
         list with one for each weight, or a single one for all.
     source: the file in Keras's repository that the target is defined in.
@@ -75,6 +101,9 @@ class Rule:
     weights: tuple[str, ...]
     options: tuple[str, ...] | None
     slots: tuple[tuple[str, str], ...]
+    mask: Callable | None = None
+    integers: bool = False
+    gaps: Callable[[Any], list[str]] | None = None
 
     @property
     def name(self) -> str:
@@ -92,10 +121,14 @@ def rule(
     weights: Sequence[str] = (),
     options: Sequence[str] | None = None,
     slots: Sequence[tuple[str, str]] = (),
+    mask: Callable | None = None,
+    integers: bool = False,
+    gaps: Callable[[Any], list[str]] | None = None,
 ) -> Callable[[Callable], Callable]:
     """Register the decorated function as the rule for a Keras class or function.
 
-    The function's arguments say what it describes: `(call, x)` a layer, `(call, z)` an activation,
+    The function's arguments say what it describes: `(call, x)` a layer, or an operation of
+    keras.ops that stands in a functional model by itself, `(call, z)` an activation,
     `(call, y_true, y_pred)` a loss, `(call, w)` a regularizer, `(call, weight, gradient, slots)`
     an optimizer, `(call, weight)` a constraint.
 
@@ -113,6 +146,8 @@ def rule(
                 f"{name} takes ({', '.join(arguments)}); expected {expected}. Rename its arguments."
             )
         kind = _KINDS[arguments]
+        if kind == "layer" and not issubclass(target, Layer):
+            kind = "operation"
         missing = [s for s in _SECTIONS[kind] if s not in (function.__doc__ or "")]
         if missing:
             raise RuleDefinitionError(
@@ -135,6 +170,9 @@ def rule(
             tuple(weights),
             None if options is None else tuple(options),
             tuple(slots),
+            mask,
+            integers,
+            gaps,
         )
         return function
 
