@@ -49,8 +49,8 @@ def find_weight(model: keras.Model, record: StepRecord, text: str) -> None:
         raise UnsupportedModelError(f"{'; '.join(gaps)}. Register a rule with gradaudit.rule.")
     if gaps := several_tensors(model):
         raise UnsupportedModelError(
-            f"{'; '.join(gaps)}. Expected layers of one tensor each: a path is told from one layer to "
-            "the next."
+            f"{'; '.join(gaps)}. Expected layers of one tensor each: numbers are named, and "
+            "a path is told, from one layer to the next."
         )
     calls: list[Application] = []
 

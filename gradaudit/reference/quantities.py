@@ -106,8 +106,8 @@ class Quantities:
             )
         if gaps := several_tensors(model):
             raise UnsupportedModelError(
-                f"{'; '.join(gaps)}. Expected layers of one tensor each: a path is told, and numbers "
-                "are named, from one layer to the next."
+                f"{'; '.join(gaps)}. Expected layers of one tensor each: numbers are named, and "
+                "a path is told, from one layer to the next."
             )
         self._model, self._given = model, given or {}
         self.rows = len(tree.flatten(record.x)[0])
