@@ -95,6 +95,10 @@ def _tf_rows(a: tf.Tensor, b: tf.Tensor) -> tf.Tensor:
     return tf.reduce_sum(b, 0)
 
 
+def _tf_bias(a: tf.Tensor, b: tf.Tensor) -> tf.Tensor:
+    return tf.raw_ops.BiasAddGrad(out_backprop=b)
+
+
 def _tf_columns(a: tf.Tensor, b: tf.Tensor) -> tf.Tensor:
     return tf.reduce_sum(a, 1)
 
@@ -131,6 +135,7 @@ def accumulation() -> None:
     operations = {
         "A B": (tf.matmul, np.matmul),
         "Σ rows": (_tf_rows, lambda a, b: np.sum(b, axis=0)),
+        "Σ bias": (_tf_bias, lambda a, b: np.sum(b, axis=0)),
         "Σ columns": (_tf_columns, lambda a, b: np.sum(a, axis=1)),
     }
     print("\nlargest error in σ                " + "".join(f"{n:>9}" for n in LENGTHS))

@@ -477,6 +477,11 @@ def _matmul(x: Any, y: Any) -> Rounded:
 
 
 def _sum(a: Rounded, axis: Any = None, keepdims: bool = False) -> Rounded:
+    return _total(a, axis, keepdims, a.precision.accumulator(a.shape, axis))
+
+
+def _total(a: Rounded, axis: Any, keepdims: bool, roundoff: float) -> Rounded:
+    """Return the sum by an accumulator of unit roundoff `roundoff`."""
     def total(part: np.ndarray) -> np.ndarray:
         return np.sum(part, axis=axis, keepdims=keepdims)
 
@@ -503,19 +508,19 @@ def _sum(a: Rounded, axis: Any = None, keepdims: bool = False) -> Rounded:
     if n >= SHORT:
         here = _squares(value, lambda i, j: np.sum(terms[i:j], axis=0).reshape(value.shape), n)
         squares = np.where(here > ORDER**2 * squares, here, squares)
-    own = p.variance(p.sum_roundoff) * count / (3 * n) * squares
+    own = p.variance(roundoff) * count / (3 * n) * squares
     if (largest := float(np.max(np.abs(a.value)))) * n > p.largest:
         # A partial sum may overflow where the whole does not.
         kink = _plus(np.where(total(np.abs(a.value)) > p.largest, np.inf, 0.0), kink)
-    if n * p.sum_roundoff >= 1:
+    if n * roundoff >= 1:
         # A term below half a unit of the partial sum is lost: a sum stands still where all are.
-        lost = np.abs(value) * p.sum_roundoff > largest
+        lost = np.abs(value) * roundoff > largest
         kink = _plus(np.where(lost, np.abs(value), 0.0), kink)
     return _rounded(value, _plus(own, variance), kink, p)
 
 
 def _mean(a: Rounded, axis: Any = None, keepdims: bool = False) -> Rounded:
-    total = _sum(a, axis, keepdims)
+    total = _total(a, axis, keepdims, a.precision.sum_roundoff)
     return _divide(total, a.size // max(total.size, 1))
 
 
