@@ -33,7 +33,6 @@ At a kink the framework may take either branch. An element that depends on such 
 audited precision is a kink whose difference is infinite.
 """
 
-import itertools
 import math
 from collections.abc import Callable
 from typing import Any
@@ -49,14 +48,11 @@ from gradaudit.numerics.precision import Precision, binade
 DOUBT = 8.0
 """A comparison is doubtful where the two sides differ by at most this many σ."""
 
-ORDER = 2.0
-"""The order of terms counts where partial sums are this many times those of a random order."""
-
 SHORT = 16
 """Terms of a sum from which on their order is looked at."""
 
-PROBES = 16
-"""Combinations of columns by which a matrix product is searched for such an order."""
+CACHED = 2**15
+"""Elements of a matrix product that are summed together: their partial sums stay in the cache."""
 
 Part = np.ndarray | None  # None: zero everywhere
 
@@ -217,14 +213,13 @@ def _rounded(
     if ulps:
         own = binade(value)  # in place from here on: it is as large as the largest weight
         own *= own
-        own *= precision.variance(ulps * precision.roundoff)
-        if precision.roundoff <= 2.0**-24:
-            own /= 3
+        halves = precision.roundoff > 2.0**-24
+        own *= precision.variance(ulps * precision.roundoff) / (1 if halves else 3)
         own += precision.smallest**2 * (value != 0)
         if variance is not None:
             own += variance
         variance = own
-    if value.size and 2 * np.max(np.abs(value)) > precision.largest:
+    if value.size and 2 * max(np.max(value), -np.min(value)) > precision.largest:
         margin = 0.0 if variance is None else DOUBT * np.sqrt(variance)
         kink = _plus(np.where(np.abs(value) + margin > precision.largest, np.inf, 0.0), kink)
     return Rounded(value, variance, kink, precision)
@@ -393,46 +388,42 @@ def _runs(ordered: np.ndarray) -> np.ndarray:
     return np.repeat(lengths, lengths).reshape(ordered.shape)
 
 
-def _blocks(n: int) -> list[tuple[int, int]]:
-    """Return where the blocks begin and end after which a sum of n terms is looked at."""
-    count = min(n // 4, 16)
-    edges = [n * i // count for i in range(count + 1)]
-    return list(itertools.pairwise(edges))
+def _in_order(block: Callable[[int, int, np.ndarray], Any], n: int, value: np.ndarray) -> np.ndarray:
+    """Put the sums of n terms into value, and return Σ sₖ² in the order of the terms.
 
-
-def _squares(value: np.ndarray, block: Callable[[int, int], np.ndarray], n: int) -> np.ndarray:
-    """Return Σ sₖ² in this order of the n terms, by the trapezoidal rule over blocks of them.
-
-    value: the sums. block: the sums of the terms from one to another.
+    By the trapezoidal rule over blocks: that is right in the mean where the order within a block is
+    random. block: puts the sums of the terms from one to another into an array of value's shape.
     """
-    blocks = _blocks(n)
-    squares, partial = value**2 / 2, np.zeros(value.shape)
-    for start, end in blocks[:-1]:
-        partial += block(start, end)
-        squares += partial**2
-    return n / len(blocks) * squares
+    count = min(max(n // 64, 4), 16)
+    block(0, n // count, value)
+    squares, part = value**2, np.empty(value.shape)
+    for i in range(1, count):
+        block(n * i // count, n * (i + 1) // count, part)
+        value += part
+        np.multiply(value, value, out=part)
+        squares += part if i + 1 < count else part / 2
+    squares *= n / count
+    return squares
 
 
-def _product_of(a: np.ndarray, b: np.ndarray) -> Callable[[int, int], np.ndarray]:
-    """Return what gives the part of a @ b from one of its terms to another."""
-    return lambda start, end: a[..., start:end] @ b[..., start:end, :]
-
-
-def _in_order(a: np.ndarray, b: np.ndarray) -> bool:
-    """Return whether partial sums of a @ b may be larger in this order than in a random one.
-
-    A look at some random combinations of b's columns, with the mean of the terms taken off: an
-    element may stand in an order whose own sum is near zero.
-    """
-    n, columns = b.shape[-2:]
+def _product(a: np.ndarray, b: np.ndarray) -> tuple[np.ndarray, Part]:
+    """Return a @ b and Σ sₖ² in the order of its terms, or None where these are few."""
+    n = a.shape[-1]
     if n < SHORT:
-        return False
-    if columns > PROBES:
-        b = b @ np.random.default_rng(0).choice((-1.0, 1.0), (columns, PROBES))
-    mean, part = a @ b / n, _product_of(a, b)
-    here = _squares(np.zeros(mean.shape), lambda i, j: part(i, j) - (j - i) * mean, n)
-    random = n / 6 * np.sum(a**2 @ b**2, axis=-1)
-    return bool(np.any(np.sum(here, axis=-1) > ORDER**2 * random))
+        return a @ b, None
+    shape = (*np.broadcast_shapes(a.shape[:-2], b.shape[:-2]), a.shape[-2], b.shape[-1])
+    a = a.reshape(-1, n) if b.ndim == 2 else a
+    value = np.empty(shape if b.ndim > 2 else (len(a), shape[-1]))
+    squares = np.empty(value.shape)
+    step = len(value) if b.ndim > 2 else CACHED // shape[-1] + 1
+    for i in range(0, len(value), step):
+        rows = slice(i, i + step) if b.ndim == 2 else slice(None)
+
+        def block(start: int, end: int, out: np.ndarray, rows: slice = rows) -> None:
+            np.matmul(a[rows][..., start:end], b[..., start:end, :], out=out)
+
+        squares[rows] = _in_order(block, n, value[rows])
+    return value.reshape(shape), squares.reshape(shape)
 
 
 def _matmul(x: Any, y: Any) -> Rounded:
@@ -441,7 +432,8 @@ def _matmul(x: Any, y: Any) -> Rounded:
         wide = _matmul(a[None] if a.ndim == 1 else a, b[:, None] if b.ndim == 1 else b)
         return wide.reshape((a.value @ b.value).shape)
     p, n = a.precision, a.shape[-1]
-    value, aa, bb = a.value @ b.value, a.value**2, b.value**2
+    value, squares = _product(a.value, b.value)
+    aa, bb = a.value**2, b.value**2
     per_product = 2 * p.variance(p.product_roundoff)
     if n > 1:
         per_product += (1 / 3 + n / 18) * p.variance(p.matmul_roundoff)
@@ -461,14 +453,19 @@ def _matmul(x: Any, y: Any) -> Rounded:
     else:
         variance = None if factor is None else aa @ factor
         if a.variance is not None:
-            variance = _plus(variance, a.variance @ bb)
+            from_a = a.variance @ bb
+            if variance is not None:
+                from_a += variance
+            variance = from_a
         count = n
     if n > 1:
         per_addition = p.variance(p.matmul_roundoff) * count  # m n u²
-        variance = variance + per_addition / 9 * value**2
-        if _in_order(a.value, b.value):
-            here = per_addition / (3 * n) * _squares(value, _product_of(a.value, b.value), n)
-            variance = np.where(here > ORDER**2 * variance, here, variance)
+        from_sum = value**2  # in place from here on
+        from_sum *= per_addition / 9
+        variance += from_sum
+        if squares is not None:
+            squares *= per_addition / (3 * n)
+            np.maximum(variance, squares, out=variance)
     kink = _plus(
         None if a.kink is None else a.kink @ np.abs(b.value),
         None if b.kink is None else np.abs(a.value) @ b.kink,
@@ -506,8 +503,12 @@ def _total(a: Rounded, axis: Any, keepdims: bool, roundoff: float) -> Rounded:
         variance = total(variance)
     squares = n * (value**2 / 3 + total(a.value**2) / 6)
     if n >= SHORT:
-        here = _squares(value, lambda i, j: np.sum(terms[i:j], axis=0).reshape(value.shape), n)
-        squares = np.where(here > ORDER**2 * squares, here, squares)
+        here = _in_order(
+            lambda start, end, out: np.sum(terms[start:end], axis=0, out=out),
+            n,
+            np.empty(terms.shape[1:]),
+        )
+        squares = np.maximum(squares, here.reshape(value.shape))
     own = p.variance(roundoff) * count / (3 * n) * squares
     if (largest := float(np.max(np.abs(a.value)))) * n > p.largest:
         # A partial sum may overflow where the whole does not.
