@@ -51,6 +51,12 @@ DOUBT = 8.0
 SHORT = 16
 """Terms of a sum from which on their order is looked at."""
 
+UNBROKEN = 300
+"""Terms that kernels add without a break: longer sums of products may begin again half way."""
+
+IN_TURN = 48
+"""Last columns of a product that kernels may sum by two accumulators in turn: three vectors."""
+
 CACHED = 2**15
 """Elements of a matrix product that are summed together: their partial sums stay in the cache."""
 
@@ -394,28 +400,35 @@ def _in_order(block: Callable[[int, int, np.ndarray], Any], n: int, value: np.nd
     By the trapezoidal rule over blocks: that is right in the mean where the order within a block is
     random. block: puts the sums of the terms from one to another into an array of value's shape.
     """
-    count = min(max(n // 64, 4), 16)
+    count = 2 * min(max(n // 256, 2), 8)
     block(0, n // count, value)
     squares, part = value**2, np.empty(value.shape)
+    again = None  # of a sum that begins again in the middle
     for i in range(1, count):
         block(n * i // count, n * (i + 1) // count, part)
         value += part
+        if again is not None:
+            np.subtract(value, middle, out=part)
+            np.multiply(part, part, out=part)
+            again += part if i + 1 < count else part / 2
         np.multiply(value, value, out=part)
+        if n > UNBROKEN and i + 1 == count // 2:
+            middle, again = value.copy(), squares + part / 2
         squares += part if i + 1 < count else part / 2
+    if again is not None:
+        np.maximum(squares, again, out=squares)
     squares *= n / count
     return squares
 
 
-def _product(a: np.ndarray, b: np.ndarray) -> tuple[np.ndarray, Part]:
-    """Return a @ b and Σ sₖ² in the order of its terms, or None where these are few."""
-    n = a.shape[-1]
-    if n < SHORT:
-        return a @ b, None
-    shape = (*np.broadcast_shapes(a.shape[:-2], b.shape[:-2]), a.shape[-2], b.shape[-1])
+def _in_order_of_product(a: np.ndarray, b: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return a @ b and Σ sₖ² in the order of its terms."""
+    n, columns = a.shape[-1], b.shape[-1]
+    shape = (*np.broadcast_shapes(a.shape[:-2], b.shape[:-2]), a.shape[-2], columns)
     a = a.reshape(-1, n) if b.ndim == 2 else a
-    value = np.empty(shape if b.ndim > 2 else (len(a), shape[-1]))
+    value = np.empty(shape if b.ndim > 2 else (len(a), columns))
     squares = np.empty(value.shape)
-    step = len(value) if b.ndim > 2 else CACHED // shape[-1] + 1
+    step = len(value) if b.ndim > 2 else CACHED // columns + 1
     for i in range(0, len(value), step):
         rows = slice(i, i + step) if b.ndim == 2 else slice(None)
 
@@ -424,6 +437,25 @@ def _product(a: np.ndarray, b: np.ndarray) -> tuple[np.ndarray, Part]:
 
         squares[rows] = _in_order(block, n, value[rows])
     return value.reshape(shape), squares.reshape(shape)
+
+
+def _product(a: np.ndarray, b: np.ndarray) -> tuple[np.ndarray, Part]:
+    """Return a @ b and Σ sₖ² in the order of its terms, or None where these are few.
+
+    With e the partial sum of the even terms and o that of the odd ones, s = e + o and d = e - o,
+    two accumulators in turn make Σ (eₖ² + oₖ²) over half as many k, which is Σ (sₖ² + dₖ²) / 4.
+    """
+    n = a.shape[-1]
+    if n < SHORT:
+        return a @ b, None
+    value, squares = _in_order_of_product(a, b)
+    signs = np.where(np.arange(n) % 2, -1.0, 1.0)
+    last = squares[..., -IN_TURN:]
+    in_turn = _in_order_of_product(a, b[..., -IN_TURN:] * signs[:, None])[1]
+    in_turn += last
+    in_turn /= 4
+    np.maximum(last, in_turn, out=last)
+    return value, squares
 
 
 def _matmul(x: Any, y: Any) -> Rounded:
