@@ -19,7 +19,6 @@ from gradaudit.numerics.carrier import Carrier
 from gradaudit.numerics.elementary import ELEMENTARY
 from gradaudit.numerics.precision import Precision
 
-
 _HALVES = {"float16": np.float16, "bfloat16": ml_dtypes.bfloat16}
 
 
