@@ -15,6 +15,7 @@ from gradaudit.reference.losses import (
     LossTerm,
     given_to_losses,
     loss_terms,
+    reads_logits,
     takes_logits,
 )
 from gradaudit.reference.walk import Tensor, Walk, Watch, in_order, packed
@@ -53,19 +54,34 @@ def _loss(walk: Walk, term: LossTerm, given: Given, replicas: int, total_dtype: 
         _numbers(given.y_true, f"what the loss {term.name!r} compares with"),
         given.y_pred,
     )
-    options = term.options
-    # A last axis that the loss squeezes away takes the logits with it.
-    squeezed = 1 < y_true.ndim == y.value.ndim - 1 and y.value.shape[-1] == 1
-    if takes_logits(term) and y.logits is not None and y.dtype == term.dtype and not squeezed:
-        y, options = y.logits, {**options, "from_logits": True}
+    options, logits = term.options, y.logits
+    # A last axis that the loss squeezes away, or adds, takes the logits with it; so does a cast.
+    if y.dtype != term.dtype or same_rank(y_true, y.value)[1].ndim != y.value.ndim:
+        logits = None
+    if takes_logits(term) and logits is not None:
+        y, options = logits, {**options, "from_logits": True}
+    read = logits if reads_logits(term) else None
     y = walk.cast(y, term.dtype)
-    call = LossCall(term.loss, options, term.dtype, walk.arithmetic, keras.config.epsilon())
+    call = LossCall(
+        term.loss,
+        options,
+        term.dtype,
+        walk.arithmetic,
+        keras.config.epsilon(),
+        None if read is None else read.value,
+    )
     true, ranked = same_rank(y_true, y.value)
     losses, loss_vjp = term.rule.function(call, true, ranked)
-    loss, reduce_vjp = reduce_losses(call, losses, given.sample_weight, term.reduction, replicas)
+    mask = None if term.rule.mask is None else term.rule.mask(call, true, ranked)
+    loss, reduce_vjp = reduce_losses(
+        call, losses, given.sample_weight, term.reduction, replicas, mask
+    )
 
     def vjp(dloss: Array) -> Array:
         dy = loss_vjp(reduce_vjp(dloss))
+        if read is not None:
+            dy, dlogits = dy
+            read.add(dlogits)
         if dy.size != y.value.size:
             raise UnsupportedModelError(
                 f"the targets {y_true.shape} are broadcast against the predictions "
