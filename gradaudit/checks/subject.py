@@ -95,12 +95,14 @@ def random_input(
     if case.inputs == "index":
         return rng.integers(0, 4, shape).astype(np.int32)
     if case.inputs == "probability":
-        positive = rng.uniform(0.1, 0.9, shape)
-        if shape[-1] > 1:
-            positive /= positive.sum(axis=-1, keepdims=True)
-        return positive.astype(dtype)
+        return _probabilities(rng, shape).astype(dtype)
     real = rng.standard_normal(shape)
     return (np.round(real) if case.ties else real).astype(dtype)
+
+
+def _probabilities(rng: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
+    positive = rng.uniform(0.1, 0.9, shape)
+    return positive / positive.sum(axis=-1, keepdims=True) if shape[-1] > 1 else positive
 
 
 @functools.cache
@@ -251,7 +253,7 @@ def targets(case: Case, rng: np.random.Generator) -> np.ndarray:
     if case.targets == "binary":
         return rng.integers(0, 2, case.shape).astype(np.float64)
     if case.targets == "probability":
-        return _random(rng, case.shape, "float64", "probability")
+        return _probabilities(rng, case.shape)
     axis = getattr(case.build(), "_fn_kwargs", {}).get("axis", -1)
     classes = rng.integers(0, case.shape[axis], np.delete(case.shape, axis))
     if case.targets == "integer":

@@ -1,5 +1,6 @@
 """One run of a step: forward through the model, its losses and penalties, and back."""
 
+import functools
 from collections import Counter
 from typing import Any
 
@@ -72,9 +73,17 @@ def _loss(walk: Walk, term: LossTerm, given: Given, replicas: int, total_dtype: 
     )
     true, ranked = same_rank(y_true, y.value)
     losses, loss_vjp = term.rule.function(call, true, ranked)
-    mask = None if term.rule.mask is None else term.rule.mask(call, true, ranked)
+    masks = [given.y_pred.mask]
+    if term.rule.mask is not None:
+        masks.append(term.rule.mask(call, true, ranked))
+    masks = [mask for mask in masks if mask is not None]
     loss, reduce_vjp = reduce_losses(
-        call, losses, given.sample_weight, term.reduction, replicas, mask
+        call,
+        losses,
+        given.sample_weight,
+        term.reduction,
+        replicas,
+        functools.reduce(np.logical_and, masks) if masks else None,
     )
 
     def vjp(dloss: Array) -> Array:

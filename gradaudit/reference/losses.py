@@ -56,12 +56,13 @@ def _term(path: tuple[Any, ...], loss: Any, weight: Any, output: str) -> LossTer
     # keras.losses.MeanSquaredError and its like wrap a function; a Loss of one's own does not.
     function = getattr(loss, "fn", None)
     wrapped = function is not None and type(loss).call is keras.losses.MeanSquaredError.call
+    options = getattr(function, "keywords", {})  # of a functools.partial
     return LossTerm(
         loss.name,
         output,
         loss,
         find_rule(function if wrapped else loss),
-        loss._fn_kwargs if wrapped else {},
+        {**options, **loss._fn_kwargs} if wrapped else {},
         loss.reduction,
         loss.dtype,
         weight,
