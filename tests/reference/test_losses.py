@@ -5,9 +5,14 @@ import functools
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
+from keras.src.losses.loss import reduce_weighted_values
 
 from gradaudit import GradientAudit, load
+from gradaudit.numerics import Plain
+from gradaudit.rules import LossCall
 from gradaudit.rules.losses.half_squared_error import HalfSquaredError
+from gradaudit.rules.losses.reduction import reduce_losses
 
 CE, SPARSE, BCE, FOCAL, MSE = (
     keras.losses.CategoricalCrossentropy,
@@ -141,3 +146,28 @@ def test_logits_are_taken_where_keras_takes_them(tmp_path, activation, dtype, lo
     assert bool(gradient["tape"].abs().max() > 0.1) is taken
     assert gradient["z"].max() < 4
     assert set(gradient["verdict"]) <= ({"pass"} if taken else {"pass", "unresolved"})
+
+
+@pytest.mark.parametrize("reduction", ["sum_over_batch_size", "sum", "mean_with_sample_weight"])
+@pytest.mark.parametrize("weight_shape", [None, (4,), (4, 1), (4, 3)])
+@pytest.mark.parametrize("loss_shape", [(4,), (4, 1), (4, 3), ()])
+@pytest.mark.parametrize("masked", [None, "some", "all"])
+def test_losses_are_reduced_as_keras_does(loss_shape, weight_shape, reduction, masked):
+    rng = np.random.default_rng(0)
+    losses = rng.standard_normal(loss_shape)
+    weight = None if weight_shape is None else rng.uniform(0.5, 2, weight_shape)
+    mask = {"some": rng.random(loss_shape) < 0.6, "all": np.zeros(loss_shape, bool)}.get(masked)
+    taped = tf.constant(losses)
+    try:
+        with tf.GradientTape() as tape:
+            tape.watch(taped)
+            theirs = reduce_weighted_values(taped, weight, mask, reduction, "float64")
+    except tf.errors.InvalidArgumentError:
+        pytest.skip("Keras cannot multiply these shapes")
+    call = LossCall(None, {}, "float64", Plain(np.float64), 1e-7)
+    ours, vjp = reduce_losses(call, losses, weight, reduction, mask=mask)
+    np.testing.assert_allclose(ours, theirs, rtol=1e-12)
+    dy = rng.standard_normal(theirs.shape)
+    np.testing.assert_allclose(
+        vjp(dy), tape.gradient(theirs, taped, tf.constant(dy)), rtol=1e-12, atol=1e-15
+    )
