@@ -95,12 +95,14 @@ def random_input(
     if case.inputs == "index":
         return rng.integers(0, 4, shape).astype(np.int32)
     if case.inputs == "probability":
-        positive = rng.uniform(0.1, 0.9, shape)
-        if shape[-1] > 1:
-            positive /= positive.sum(axis=-1, keepdims=True)
-        return positive.astype(dtype)
+        return _probabilities(rng, shape).astype(dtype)
     real = rng.standard_normal(shape)
     return (np.round(real) if case.ties else real).astype(dtype)
+
+
+def _probabilities(rng: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
+    positive = rng.uniform(0.1, 0.9, shape)
+    return positive / positive.sum(axis=-1, keepdims=True) if shape[-1] > 1 else positive
 
 
 @functools.cache
@@ -213,14 +215,16 @@ def _loss(rule: Rule, case: Case, dtype: str, rng: np.random.Generator) -> Subje
     loss = case.build()
     y_true = targets(case, rng)
     options = getattr(loss, "_fn_kwargs", {})
-    rows = (case.shape[0],) + (1,) * (len(case.shape) - 2)
-    weight = rng.uniform(0.5, 2.0, rows).astype(dtype)
+    losses = loss.call(tf.constant(y_true, dtype), tf.zeros(case.shape, dtype))
+    rows, *others = tuple(losses.shape) or case.shape[:1]
+    weight = rng.uniform(0.5, 2.0, (rows,) + (1,) * len(others)).astype(dtype)
 
     def apply(arithmetic: Arithmetic, given: Mapping[str, np.ndarray]) -> Run:
         call = LossCall(loss, options, dtype, arithmetic, keras.config.epsilon())
         true, y_pred = same_rank(y_true, arithmetic.array(given["y_pred"], dtype))
         losses, vjp = rule.function(call, true, y_pred)
-        value, reduce_vjp = reduce_losses(call, losses, weight, loss.reduction)
+        mask = None if rule.mask is None else rule.mask(call, true, y_pred)
+        value, reduce_vjp = reduce_losses(call, losses, weight, loss.reduction, mask=mask)
         return Run({"y": value}, lambda d: {"y_pred": vjp(reduce_vjp(d["y"]))}, {})
 
     def framework(given: Mapping[str, tf.Tensor]) -> tuple[Mapping[str, tf.Tensor], dict]:
@@ -248,6 +252,8 @@ def targets(case: Case, rng: np.random.Generator) -> np.ndarray:
         return rng.standard_normal(case.shape)
     if case.targets == "binary":
         return rng.integers(0, 2, case.shape).astype(np.float64)
+    if case.targets == "probability":
+        return _probabilities(rng, case.shape)
     axis = getattr(case.build(), "_fn_kwargs", {}).get("axis", -1)
     classes = rng.integers(0, case.shape[axis], np.delete(case.shape, axis))
     if case.targets == "integer":

@@ -102,10 +102,12 @@ class Rounded(Carrier):
     def stored(cls, value: ArrayLike, precision: Precision) -> "Rounded":
         """Return what a variable or constant of `precision` holds when set to `value`.
 
-        Numbers that the precision can hold are exact; another number is off by what is lost.
+        Numbers that the precision can hold are exact, as are infinities; another number is off by
+        what is lost.
         """
         value = np.asarray(value, np.float64)
-        lost = value - precision.nearest(value)
+        with np.errstate(invalid="ignore"):
+            lost = np.where(np.isinf(value), 0.0, value - precision.nearest(value))
         lost *= lost
         return cls(value, lost if lost.any() else None, None, precision)
 

@@ -143,6 +143,8 @@ class LossCall:
 
     loss: the Keras loss. options: the keyword arguments bound to its function.
     dtype: in which the loss is computed.
+    logits: what softmax or sigmoid made y_pred from, for a rule that reads both; its VJP then
+        returns the cotangents of both.
     """
 
     loss: Any
@@ -150,10 +152,15 @@ class LossCall:
     dtype: str
     arithmetic: Arithmetic
     epsilon: float
+    logits: Array | None = None
 
     def array(self, value: ArrayLike) -> Array:
         """Return targets or a constant as an array of the loss's dtype."""
         return self.arithmetic.array(value, self.dtype)
+
+    def numbers(self, x: Array) -> np.ndarray:
+        """Return bare numbers, for decisions that rounding has no part in."""
+        return np.asarray(getattr(x, "value", x))
 
 
 @dataclass(frozen=True)

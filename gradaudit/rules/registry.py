@@ -41,7 +41,7 @@ class Case:
     shape: of the input with its batch axis, or a tuple of shapes for several (of y_pred for a loss,
         of the weight for a regularizer, an optimizer or a constraint).
     kinks: inputs at which the derivative jumps.
-    targets: for a loss, "real", "one_hot", "integer" or "binary".
+    targets: for a loss, "real", "one_hot", "integer", "binary" or "probability".
     inputs: values that the input takes: "real", "probability" (positive, rows sum to 1; rows of one
         column lie between 0 and 1), or "index" (integers from 0 to 3).
     training: whether the layer is called as in training.
