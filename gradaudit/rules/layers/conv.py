@@ -13,7 +13,6 @@ from gradaudit.rules.layers.patches import Windows
 from gradaudit.rules.registry import Case, rule
 
 _FIRST = {"data_format": "channels_first"}
-_SOURCE = "keras/src/layers/convolutional/base_conv.py"
 
 
 @rule(
@@ -30,14 +29,21 @@ _SOURCE = "keras/src/layers/convolutional/base_conv.py"
             "causal dilation",
             lambda: layers.Conv1D(3, 3, padding="causal", dilation_rate=2, **_FIRST),
             (2, 2, 7),
+            compiled=True,
         ),
         Case("groups", lambda: layers.Conv1D(6, 2, groups=2, use_bias=False), (2, 5, 4)),
         Case("relu", lambda: layers.Conv1D(3, 2, activation="relu"), (2, 5, 2)),
-        Case("channels first", lambda: layers.Conv1D(3, 2, 2, "same", **_FIRST), (2, 4, 9)),
+        Case(
+            "channels first",
+            lambda: layers.Conv1D(3, 2, 2, "same", **_FIRST),
+            (2, 4, 9),
+            compiled=True,
+        ),
         Case(
             "softmax over the last axis, channels first",
-            lambda: layers.Conv1D(3, 2, activation="softmax", **_FIRST),
+            lambda: layers.Conv1D(3, 2, activation="softmax", use_bias=False, **_FIRST),
             (2, 2, 6),
+            compiled=True,
         ),
     ],
     source="keras/src/layers/convolutional/conv1d.py",
@@ -59,7 +65,12 @@ _SOURCE = "keras/src/layers/convolutional/base_conv.py"
         Case("groups", lambda: layers.Conv2D(4, 2, groups=2), (2, 4, 3, 6)),
         Case("no bias", lambda: layers.Conv2D(3, 2, use_bias=False), (2, 3, 4, 2)),
         Case("tanh", lambda: layers.Conv2D(3, 2, activation="tanh"), (2, 3, 4, 2)),
-        Case("channels first", lambda: layers.Conv2D(3, 2, 2, "same", **_FIRST), (2, 2, 5, 9)),
+        Case(
+            "channels first",
+            lambda: layers.Conv2D(3, 2, 2, "same", **_FIRST),
+            (2, 2, 5, 9),
+            compiled=True,
+        ),
         Case(
             "groups, channels first",
             lambda: layers.Conv2D(4, 2, groups=2, **_FIRST),
