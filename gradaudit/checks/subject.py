@@ -144,7 +144,7 @@ def _layer(rule: Rule, case: Case, dtype: str, rng: np.random.Generator) -> Subj
     is_layer = rule.kind == "layer"
     parts = target._flatten_layers() if is_layer else []
     if is_layer:
-        case.call(target, list(inputs.values()), case.arguments)  # builds it
+        _call(case, target, list(inputs.values()), case.arguments)  # builds it
     own = own_variables(target)
     names = {v.path: name for name, v in own.items()}
     variables = {v.path: v for v in (target.weights if is_layer else [])}
@@ -186,13 +186,21 @@ def _layer(rule: Rule, case: Case, dtype: str, rng: np.random.Generator) -> Subj
         mode = {"training": case.training} if is_layer else {}
         with keras.StatelessScope(state_mapping=mapping) as scope:
             tensors = [given.get(name, value) for name, value in inputs.items()]
-            ys = case.call(target, tensors, {**case.arguments, **mode})
+            ys = _call(case, target, tensors, {**case.arguments, **mode})
         after = {names.get(path, path): scope.get_current_value(v) for path, v in variables.items()}
         assigned = {name: value for name, value in after.items() if value is not given[name]}
         return _outputs(keras.tree.flatten(ys)), assigned
 
     trainable = tuple(names.get(path, path) for path, v in variables.items() if v.trainable)
     return Subject(primals, trainable, apply, framework)
+
+
+def _call(case: Case, target: Any, tensors: Sequence[Any], arguments: Mapping[str, Any]) -> Any:
+    """Return what Keras makes of a case's tensors."""
+    if not case.compiled:
+        return case.call(target, tensors, arguments)
+    compiled = tf.function(lambda *xs: case.call(target, xs, arguments), jit_compile=True)
+    return compiled(*map(tf.convert_to_tensor, tensors))
 
 
 def _outputs(ys: Sequence[Any]) -> dict[str, Any]:

@@ -49,6 +49,8 @@ class Case:
     apply: calls the layer, (layer, *tensors, **arguments) to its outputs; left out: with its
         tensor, or with a list of several.
     ties: inputs are rounded to whole numbers, so that many are equal.
+    compiled: the checks call Keras's layer under XLA: TensorFlow has no other float64 kernel for it
+        on a CPU.
     """
 
     name: str
@@ -61,6 +63,7 @@ class Case:
     arguments: Mapping[str, Any] = field(default_factory=dict)
     apply: Callable | None = None
     ties: bool = False
+    compiled: bool = False
 
     @property
     def shapes(self) -> tuple[tuple[int, ...], ...]:
