@@ -99,7 +99,7 @@ def random_input(
         if shape[-1] > 1:
             positive /= positive.sum(axis=-1, keepdims=True)
         return positive.astype(dtype)
-    real = rng.standard_normal(shape)
+    real = rng.standard_normal(shape) + (100.0 if case.inputs == "offset" else 0.0)
     return (np.round(real) if case.ties else real).astype(dtype)
 
 

@@ -18,12 +18,14 @@ _GN = layers.GroupNormalization
         Case("instance", lambda: _GN(-1), (3, 5, 4)),
         Case("channels first", lambda: _GN(2, axis=1), (3, 4, 5)),
         Case("inner axis", lambda: _GN(2, axis=-2), (2, 3, 4, 2)),
+        Case("large mean", lambda: _GN(2), (3, 5, 4), inputs="offset"),
         Case("no center", lambda: _GN(2, center=False), (3, 5, 4)),
         Case("no scale", lambda: _GN(2, scale=False), (3, 5, 4)),
         Case("neither, epsilon", lambda: _GN(2, center=False, scale=False, epsilon=0.5), (3, 5, 4)),
     ],
     source="keras/src/layers/normalization/group_normalization.py",
     weights=("gamma", "beta"),
+    autocast=False,
 )
 def group_normalization(call, x):
     """Apply y = (x − m) gamma / √(v + epsilon) + beta, m and v the moments of a sample's group.

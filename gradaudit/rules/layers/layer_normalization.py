@@ -21,12 +21,19 @@ _LN = layers.LayerNormalization
         Case("no scale", lambda: _LN(scale=False), (4, 5)),
         Case("neither", lambda: _LN(center=False, scale=False), (4, 5)),
         Case("epsilon", lambda: _LN(epsilon=0.5), (4, 5)),
+        Case("large mean", lambda: _LN(), (4, 5), inputs="offset"),
         Case("x by its deviation", lambda: _LN(rms_scaling=True), (4, 5)),
-        Case("x by its deviation over two axes", lambda: _LN(axis=[1, 2], rms_scaling=True), (3, 2, 4, 3)),
+        Case(
+            "x by its deviation over two axes",
+            lambda: _LN(axis=[1, 2], rms_scaling=True),
+            (3, 2, 4, 3),
+        ),
+        Case("large mean by its deviation", lambda: _LN(rms_scaling=True), (4, 5), inputs="offset"),
         Case("neither by deviation", lambda: _LN(rms_scaling=True, scale=False), (4, 5)),
     ],
     source="keras/src/layers/normalization/layer_normalization.py",
     weights=("gamma", "beta"),
+    autocast=False,
 )
 def layer_normalization(call, x):
     """Apply y = (x − m) gamma / √(v + epsilon) + beta, m and v the moments over the layer's axes.
@@ -64,9 +71,7 @@ def layer_normalization(call, x):
 
         def vjp(dy):
             dx, cotangents = y_vjp(dy)
-            return dx, {
-                name: d.reshape(call.weights[name].shape) for name, d in cotangents.items()
-            }
+            return dx, {name: d.reshape(call.weights[name].shape) for name, d in cotangents.items()}
 
         return y, vjp
 

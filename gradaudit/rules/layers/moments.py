@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from gradaudit.numerics import exact
 from gradaudit.numerics.arithmetic import Array
 from gradaudit.rules.layers.inverse_root import inverse_root, sum_to
 
@@ -28,7 +29,8 @@ def moments(
 
     mean = only(x).sum(axis=axes, keepdims=True) / total
     deviation = only(x - mean)
-    variance = np.square(deviation).sum(axis=axes, keepdims=True) / total
+    # Σ (x − m)² is stationary in m, so that m's rounding error does not reach it.
+    variance = np.square(only(x - exact(mean))).sum(axis=axes, keepdims=True) / total
 
     def vjp(dmean: Array, dvariance: Array) -> Array:
         ddeviation = 2 * (dvariance / total) * deviation
@@ -50,7 +52,8 @@ def standardize(
     """
     r, r_vjp = inverse_root(variance + epsilon)
     s = r if gamma is None else r * gamma
-    shift = -mean * s
+    exact_s = exact(s)
+    shift = -mean * exact_s
     offset = shift if beta is None else shift + beta
 
     def vjp(dy: Array) -> tuple[Array, Array, Array, dict[str, Array]]:
@@ -65,7 +68,8 @@ def standardize(
             dr = sum_to(ds * gamma, r.shape)
         return dy * s, -sum_to(dshift * s, mean.shape), r_vjp(dr), cotangents
 
-    return x * s + offset, vjp
+    # An error of s acts on x − m alone: it is the same in both products.
+    return x * exact_s + offset + (x - mean) * (s - exact_s), vjp
 
 
 def normalize(

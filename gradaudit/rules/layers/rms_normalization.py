@@ -15,7 +15,10 @@ from gradaudit.rules.registry import Case, rule
         Case("last axis", lambda: layers.RMSNormalization(), (4, 5)),
         Case("3-D", lambda: layers.RMSNormalization(), (2, 3, 4)),
         Case("two axes", lambda: layers.RMSNormalization(axis=[-1, -2]), (3, 4, 2)),
-        Case("inner axis, scale along the last", lambda: layers.RMSNormalization(axis=1), (2, 3, 3)),
+        Case(
+            "inner axis, scale along the last", lambda: layers.RMSNormalization(axis=1), (2, 3, 3)
+        ),
+        Case("large mean", lambda: layers.RMSNormalization(), (4, 5), inputs="offset"),
         Case("epsilon", lambda: layers.RMSNormalization(epsilon=0.5), (4, 5)),
     ],
     source="keras/src/layers/normalization/rms_normalization.py",

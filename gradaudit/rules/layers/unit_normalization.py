@@ -11,6 +11,7 @@ from gradaudit.rules.registry import Case, rule
     layers.UnitNormalization,
     cases=[
         Case("last axis", lambda: layers.UnitNormalization(), (4, 5), kinks=(0.0, 1e-13)),
+        Case("large mean", lambda: layers.UnitNormalization(), (4, 5), inputs="offset"),
         Case("inner axis", lambda: layers.UnitNormalization(axis=1), (3, 4, 2)),
         Case("two axes", lambda: layers.UnitNormalization(axis=[1, -1]), (3, 4, 2, 3)),
     ],
