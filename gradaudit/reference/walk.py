@@ -280,7 +280,7 @@ class Walk:
             dx, cotangents = rule_vjp(dys if isinstance(made, tuple) else dys[0])
             for x, part in zip(xs, (dx,) if len(xs) == 1 else dx, strict=True):
                 if part is not None and _is_float(x.dtype):
-                    x.add(part if x.dtype == dtype else self.arithmetic.cast(part, x.dtype))
+                    x.add(part if rule.autocast else self.arithmetic.cast(part, x.dtype))
             for key, cotangent in cotangents.items():
                 variable = own[key] if key in own else self._variable(call.layer, key)
                 self._collect(variable, self.arithmetic.cast(cotangent, variable.dtype))
