@@ -83,7 +83,10 @@ def vjp_equals_tape(rule: Rule, case: Case) -> None:
 
 
 def vjp_equals_differences(rule: Rule, case: Case) -> None:
-    """⟨dy, y(p + h v) − y(p − h v)⟩ / 2h is ⟨vjp(dy), v⟩ in random directions v."""
+    """⟨dy, y(p + h v) − y(p − h v)⟩ / 2h is ⟨vjp(dy), v⟩ in random directions v.
+
+    A variable that the rule assigns to is moved after that, and not before.
+    """
     if rule.kind in KINDS or case.ties:
         return  # at ties there is no derivative that differences could show
     rng = np.random.default_rng(7)
@@ -98,8 +101,10 @@ def vjp_equals_differences(rule: Rule, case: Case) -> None:
             direction = rng.standard_normal(found.primals[name].shape)
 
             def shifted(h: float, name: str = name, v: np.ndarray = direction) -> float:
-                moved = {**found.primals, name: found.primals[name] + h * v}
-                ys = found.rule(_DOUBLE, moved).y
+                primals, fixed = dict(found.primals), dict(run.assigned)
+                moved = fixed if name in fixed else primals
+                moved[name] = moved[name] + h * v
+                ys = found.rule(_DOUBLE, primals, fixed).y
                 return sum(float(np.vdot(dy[key], y)) for key, y in ys.items())
 
             slope = (shifted(step) - shifted(-step)) / (2 * step)

@@ -4,6 +4,7 @@ import functools
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import keras
@@ -46,19 +47,24 @@ class Subject:
 
     primals: random inputs and weights by name, exactly representable in the dtype.
     variables: names of the primals that are weights of the layer.
-    rule: (arithmetic, primals) to what the rule makes of them.
+    rule: (arithmetic, primals, fixed) to what the rule makes of them; fixed: what variables are
+        after an assignment, whatever the rule assigns, by name.
     framework: primals as tensors to Keras's outputs, and what it assigns, by name.
     """
 
     primals: Primals
     variables: tuple[str, ...]
-    rule: Callable[[Arithmetic, Mapping[str, np.ndarray]], Run]
+    rule: Callable[..., Run]
     framework: Callable[
         [Mapping[str, tf.Tensor]], tuple[Mapping[str, tf.Tensor], Mapping[str, tf.Tensor]]
     ]
 
     def tape(self, primals: Primals) -> Run:
-        """Return Keras's outputs and the tape's VJP."""
+        """Return Keras's outputs and the tape's VJP.
+
+        A variable that is assigned to takes the cotangent of its new value, as TensorFlow's do: no
+        gradient goes through an assignment.
+        """
         tensors = {name: tf.constant(value) for name, value in primals.items()}
         with tf.GradientTape(persistent=True) as tape:
             tape.watch(tensors)
@@ -66,7 +72,8 @@ class Subject:
 
         def vjp(dys: Primals) -> Primals:
             given = {name: tf.constant(dy, ys[name].dtype) for name, dy in dys.items()}
-            found = tape.gradient(ys, tensors, given, unconnected_gradients="zero")
+            sources = {**tensors, **assigned}
+            found = tape.gradient(ys, sources, given, unconnected_gradients="zero")
             return {name: np.asarray(value, np.float64) for name, value in found.items()}
 
         return Run(_doubles(ys), vjp, _doubles(assigned))
@@ -96,7 +103,7 @@ def random_input(
         return rng.integers(0, 4, shape).astype(np.int32)
     if case.inputs == "probability":
         return _probabilities(rng, shape).astype(dtype)
-    real = rng.standard_normal(shape)
+    real = rng.standard_normal(shape) + (100.0 if case.inputs == "offset" else 0.0)
     return (np.round(real) if case.ties else real).astype(dtype)
 
 
@@ -117,6 +124,7 @@ class _Step:
     variables: Mapping[str, Array]
     states: Mapping[str, np.ndarray]
     dtype: str
+    fixed: Mapping[str, np.ndarray]
     draws: Counter[str] = field(default_factory=Counter)
     assigned: Arrays = field(default_factory=dict)
 
@@ -130,7 +138,7 @@ class _Step:
         return self.assigned.get(variable.path, self.variables[variable.path])
 
     def assign(self, variable: Any, value: Array) -> None:
-        self.assigned[variable.path] = value
+        self.assigned[variable.path] = self.fixed.get(variable.path, value)
 
 
 def _layer(rule: Rule, case: Case, dtype: str, rng: np.random.Generator) -> Subject:
@@ -155,9 +163,15 @@ def _layer(rule: Rule, case: Case, dtype: str, rng: np.random.Generator) -> Subj
     seeds = [seed for part in parts for seed in part._seed_generators]
     states = {seed.state.path: np.array(seed.state.value.numpy()) for seed in seeds}
 
-    def apply(arithmetic: Arithmetic, given: Mapping[str, np.ndarray]) -> Run:
+    def apply(
+        arithmetic: Arithmetic,
+        given: Mapping[str, np.ndarray],
+        fixed: Mapping[str, np.ndarray] = MappingProxyType({}),
+    ) -> Run:
         held = {name: arithmetic.array(value, dtype) for name, value in given.items()}
-        step = _Step({path: held[names.get(path, path)] for path in variables}, states, dtype)
+        now = {path: held[names.get(path, path)] for path in variables}
+        after = {path: fixed[name] for path in variables if (name := names.get(path, path)) in fixed}
+        step = _Step(now, states, dtype, after)
         weights = {name: held[name] for name in own}
         call = LayerCall(
             target, weights, case.arguments, case.training, arithmetic, dtype, step

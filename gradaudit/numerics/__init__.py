@@ -8,7 +8,7 @@ Rejected: interval arithmetic, whose bounds at a depth of twelve layers are 1e15
 from gradaudit.numerics.arithmetic import Arithmetic, Plain, Rounding, Simulating
 from gradaudit.numerics.newton_schulz import newton_schulz
 from gradaudit.numerics.precision import PRECISIONS, Precision
-from gradaudit.numerics.rounded import DOUBT, Decision, Rounded
+from gradaudit.numerics.rounded import DOUBT, Decision, Rounded, exact
 from gradaudit.numerics.scatter import scatter_add
 from gradaudit.numerics.simulated import Simulated
 
@@ -23,6 +23,7 @@ __all__ = [
     "Rounding",
     "Simulated",
     "Simulating",
+    "exact",
     "newton_schulz",
     "scatter_add",
 ]

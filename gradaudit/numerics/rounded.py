@@ -173,6 +173,18 @@ class Rounded(Carrier):
         return _FUNCTIONS[function](*args, **kwargs)
 
 
+def exact(array: Any) -> Any:
+    """Return an array of any arithmetic without its rounding error.
+
+    For a term whose error cannot matter, or stands elsewhere: what is stationary in m is computed
+    from exact(m); and as x s − m s is off by (x − m) times the error of s, and not by x and by m
+    times it, its error is that of x exact(s) − m exact(s) + (x − m) (s − exact(s)).
+    """
+    return (
+        Rounded(array.value, None, None, array.precision) if isinstance(array, Rounded) else array
+    )
+
+
 class Decision:
     """The outcome of a comparison of Rounded arrays, and where rounding could turn it.
 

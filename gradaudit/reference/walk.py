@@ -22,6 +22,7 @@ from gradaudit.rules import (
     apply_activation,
     find_rule,
     own_variables,
+    read_as,
 )
 
 Replay = Callable[..., np.ndarray]
@@ -220,12 +221,12 @@ class Walk:
         rule, dtype = find_rule(layer), layer.compute_dtype
         first = next(iter(given.values()))
         arguments = _with_masks(layer, given)
-        previous = arguments.get("mask")
+        previous = _others(arguments).get("mask")
         if previous is None:
             previous = tree.map_structure(_mask_of, first)
         xs = [self._given_to(rule, x, dtype) for x in _tensors(arguments)]
         own = own_variables(layer)
-        weights = {name: self.read(v, dtype) for name, v in own.items()}
+        weights = {name: self.read(v, read_as(v, dtype)) for name, v in own.items()}
         to_logits = leaves_logits(layer)
         apart = to_logits or (self.watch is not None and _ends_with_activation(layer))
         call = LayerCall(
@@ -263,7 +264,8 @@ class Walk:
         return ys
 
     def _given_to(self, rule: Rule, x: Tensor, dtype: str) -> Tensor:
-        return x if rule.integers and not _is_float(x.dtype) else self.cast(x, dtype)
+        as_it_is = not rule.autocast if _is_float(x.dtype) else rule.integers
+        return x if as_it_is else self.cast(x, dtype)
 
     def _run(
         self, call: LayerCall, rule: Rule, xs: list[Tensor], dtype: str, own: Mapping[str, Any]
@@ -278,7 +280,7 @@ class Walk:
             dx, cotangents = rule_vjp(dys if isinstance(made, tuple) else dys[0])
             for x, part in zip(xs, (dx,) if len(xs) == 1 else dx, strict=True):
                 if part is not None and _is_float(x.dtype):
-                    x.add(part)
+                    x.add(part if rule.autocast else self.arithmetic.cast(part, x.dtype))
             for key, cotangent in cotangents.items():
                 variable = own[key] if key in own else self._variable(call.layer, key)
                 self._collect(variable, self.arithmetic.cast(cotangent, variable.dtype))

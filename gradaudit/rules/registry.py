@@ -43,7 +43,8 @@ class Case:
     kinks: inputs at which the derivative jumps.
     targets: for a loss, "real", "one_hot", "integer", "binary" or "probability".
     inputs: values that the input takes: "real", "probability" (positive, rows sum to 1; rows of one
-        column lie between 0 and 1), or "index" (integers from 0 to 3).
+        column lie between 0 and 1), "offset" (a mean of 100 deviations), or "index" (integers from
+        0 to 3).
     training: whether the layer is called as in training.
     arguments: what a layer's call is given besides: numbers, or arrays with the batch's axis first.
     apply: calls the layer, (layer, *tensors, **arguments) to its outputs; left out: with its
@@ -90,6 +91,7 @@ class Rule:
     mask: what the layer's own compute_mask does, (call, x, mask) to the mask of its output; or what
         a loss leaves out, (call, y_true, y_pred) to a mask of its losses. None for neither.
     integers: whether a layer takes integers as they are; others are cast to its dtype.
+    autocast: whether Keras casts the layer's float inputs to its dtype; if not, x comes as it is.
     gaps: what of an object's options is not derived, in words.
     slots: for an optimizer, the name of each slot and the attribute that holds its variables: a
         list with one for each weight, or a single one for all.
@@ -106,6 +108,7 @@ class Rule:
     slots: tuple[tuple[str, str], ...]
     mask: Callable | None = None
     integers: bool = False
+    autocast: bool = True
     gaps: Callable[[Any], list[str]] | None = None
 
     @property
@@ -126,6 +129,7 @@ def rule(
     slots: Sequence[tuple[str, str]] = (),
     mask: Callable | None = None,
     integers: bool = False,
+    autocast: bool = True,
     gaps: Callable[[Any], list[str]] | None = None,
 ) -> Callable[[Callable], Callable]:
     """Register the decorated function as the rule for a Keras class or function.
@@ -175,6 +179,7 @@ def rule(
             tuple(slots),
             mask,
             integers,
+            autocast,
             gaps,
         )
         return function
