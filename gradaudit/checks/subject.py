@@ -67,7 +67,7 @@ class Subject:
         def vjp(dys: Primals) -> Primals:
             given = {name: tf.constant(dy, ys[name].dtype) for name, dy in dys.items()}
             found = tape.gradient(ys, tensors, given, unconnected_gradients="zero")
-            return {name: np.asarray(value, np.float64) for name, value in found.items()}
+            return _doubles({name: tf.convert_to_tensor(d) for name, d in found.items()})
 
         return Run(_doubles(ys), vjp, _doubles(assigned))
 
@@ -122,7 +122,7 @@ class _Step:
         path = layer.seed_generator.state.path
         state = self.states[path] + np.array([0, self.draws[path]], self.states[path].dtype)
         self.draws[path] += 1
-        return _replay()(name, state, shape, self.dtype, **options)
+        return _replay()(name, state, shape, **{"dtype": self.dtype, **options})
 
     def read(self, variable: Any, dtype: str) -> Array:
         return self.assigned.get(variable.path, self.variables[variable.path])

@@ -11,6 +11,7 @@ from typing import Any, Protocol
 import keras
 import numpy as np
 from keras import tree
+from keras.src.layers.merging.base_merge import Merge  # not exported; Add and others are it
 
 from gradaudit.numerics import Arithmetic
 from gradaudit.numerics.arithmetic import Array
@@ -161,7 +162,7 @@ class Walk:
         count = self.draws[path]
         self.draws[path] += 1
         state = self.variables[path] + np.array([0, count], self.variables[path].dtype)
-        return self.replay(name, state, shape, layer.compute_dtype, **options)
+        return self.replay(name, state, shape, **{"dtype": layer.compute_dtype, **options})
 
     def read(self, variable: Any, dtype: str) -> Array:
         """Return a variable's present value in this step, cast to a dtype."""
@@ -391,7 +392,8 @@ def _with_masks(layer: Any, given: Mapping[str, Any]) -> dict[str, Any]:
     """Return a call's arguments and the masks that Keras takes from its tensors.
 
     keras/src/layers/layer.py, step 6 of Layer.__call__: `mask` where one argument holds all
-    tensors, `value_mask` for `value` and so on where several do.
+    tensors, `value_mask` for `value` and so on where several do. Merging layers read the masks off
+    the tensors themselves.
     """
     names = inspect.signature(layer.call).parameters
     tensors = {
@@ -402,7 +404,7 @@ def _with_masks(layer: Any, given: Mapping[str, Any]) -> dict[str, Any]:
     found = dict(given)
     for name, value in tensors.items():
         own = "mask" if len(tensors) == 1 else f"{name}_mask"
-        if own in names and own not in given:
+        if (own in names or isinstance(layer, Merge)) and own not in given:
             mask = tree.map_structure(_mask_of, value)
             if any(part is not None for part in tree.flatten(mask)):
                 found[own] = mask
