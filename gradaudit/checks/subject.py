@@ -145,7 +145,8 @@ def _layer(rule: Rule, case: Case, dtype: str, rng: np.random.Generator) -> Subj
         case.call(target, list(inputs.values()), case.arguments)  # builds it
     own = own_variables(target)
     names = {v.path: name for name, v in own.items()}
-    variables = {v.path: v for v in (target.weights if is_layer else [])}
+    all_variables = target.weights if is_layer else []
+    variables = {v.path: v for v in all_variables if "float" in v.dtype}
     primals = dict(reals)
     for path, v in variables.items():
         value = rng.standard_normal(v.shape) if v.trainable else rng.uniform(0.5, 1.5, v.shape)
@@ -156,7 +157,7 @@ def _layer(rule: Rule, case: Case, dtype: str, rng: np.random.Generator) -> Subj
     def apply(arithmetic: Arithmetic, given: Mapping[str, np.ndarray]) -> Run:
         held = {name: arithmetic.array(value, dtype) for name, value in given.items()}
         step = _Step({path: held[names.get(path, path)] for path in variables}, states, dtype)
-        weights = {name: held[name] for name in own}
+        weights = {name: held[name] for name in own if name in held}
         call = LayerCall(
             target, weights, case.arguments, case.training, arithmetic, dtype, step
         )  # fmt: skip

@@ -170,8 +170,11 @@ class Walk:
         if key not in self._read:
             held = self.assigned.get(variable.path)
             if held is None:
-                held = self.arithmetic.array(self.variables[variable.path], variable.dtype)
-            self._read[key] = self.arithmetic.cast(held, dtype) if _is_float(dtype) else held
+                held = self.variables[variable.path]
+                if _is_float(variable.dtype):
+                    held = self.arithmetic.array(held, variable.dtype)
+            floats = _is_float(dtype) and _is_float(variable.dtype)
+            self._read[key] = self.arithmetic.cast(held, dtype) if floats else held
         return self._read[key]
 
     def assign(self, variable: Any, value: Array) -> None:
@@ -192,12 +195,11 @@ class Walk:
         for node in nodes(graph):
             given = _held(node, held)
             layer = node.operation
-            mode = given.pop("training", None)
-            mode = training if mode is None else bool(mode)
+            given.pop("training", None)  # operation_fn in keras/src/models/functional.py: not used
             if isinstance(layer, keras.Model):
-                ys = self.model(layer, in_order(layer, next(iter(given.values()))), mode)
+                ys = self.model(layer, in_order(layer, next(iter(given.values()))), training)
             elif isinstance(layer, keras.Layer):
-                ys = self._layer(layer, given, mode)
+                ys = self._layer(layer, given, training)
             else:
                 ys = self._operation(layer, given, node.outputs[0].dtype)
             held.update((id(symbol), y) for symbol, y in zip(node.outputs, ys, strict=True))
