@@ -37,9 +37,14 @@ def concatenate(call, x):
     VJP:    dxᵢ is the part of dy that came from xᵢ.
     Kinks:  none.
     """
+    return concatenated(x, call.layer.axis)
+
+
+def concatenated(x, axis):
+    """Return the xᵢ one behind the other along an axis, and the VJP."""
     if not isinstance(x, tuple):
         return x, lambda dy: (dy, {})
-    axis = call.layer.axis % x[0].ndim
+    axis = axis % x[0].ndim
     ends = np.cumsum([each.shape[axis] for each in x]).tolist()
     spans = [slice(start, end) for start, end in zip([0, *ends], ends, strict=False)]
     before = (slice(None),) * axis
