@@ -32,7 +32,7 @@ _SECTIONS = {
 }
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Case:
     """One configuration on which every check is run.
 
