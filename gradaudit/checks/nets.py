@@ -42,6 +42,7 @@ def _around_layer(case: Case, rng: np.random.Generator) -> tuple[keras.Model, li
         inputs.append(keras.Input(shape[1:], dtype=x[-1].dtype.name))
         dense = keras.layers.Dense(shape[-1], bias_initializer="normal")
         tensors.append(inputs[-1] if case.inputs == "index" else dense(inputs[-1]))
+
     def as_input(value: Any) -> Any:
         if not np.ndim(value):
             return value

@@ -1,4 +1,4 @@
-"""Margins around the spatial axes: cutting them off and adding zeros are each other's transposes."""
+"""Margins around spatial axes: cutting them off and adding zeros are each other's transposes."""
 
 import numpy as np
 

@@ -39,7 +39,9 @@ def multiply(call, x):
     for factor in factors[1:]:
         products.append(products[-1] * factor)
     y = products[-1]
-    counted = None if any(mask is None for mask in masks) else functools.reduce(np.logical_or, masks)
+    counted = (
+        None if any(mask is None for mask in masks) else functools.reduce(np.logical_or, masks)
+    )
 
     def vjp(dy):
         dproduct = dy if counted is None else np.where(counted, dy, 0.0)

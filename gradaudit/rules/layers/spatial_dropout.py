@@ -21,12 +21,8 @@ def _cases(layer, shape):
     return [*cases, Case("inference", lambda: layer(0.4), shape, training=False)]
 
 
-@rule(
-    layers.SpatialDropout1D, cases=_cases(layers.SpatialDropout1D, (4, 3, 5)), source=_SOURCE
-)
-@rule(
-    layers.SpatialDropout2D, cases=_cases(layers.SpatialDropout2D, (3, 4, 2, 4)), source=_SOURCE
-)
+@rule(layers.SpatialDropout1D, cases=_cases(layers.SpatialDropout1D, (4, 3, 5)), source=_SOURCE)
+@rule(layers.SpatialDropout2D, cases=_cases(layers.SpatialDropout2D, (3, 4, 2, 4)), source=_SOURCE)
 @rule(
     layers.SpatialDropout3D, cases=_cases(layers.SpatialDropout3D, (3, 4, 2, 1, 4)), source=_SOURCE
 )

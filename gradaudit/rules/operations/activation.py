@@ -72,6 +72,8 @@ def activation(call, x):
 
 for _operation in _ACTIVATIONS:
     chosen = _CASES.get(_operation, {})
-    cases = [Case("options" if chosen else "default", functools.partial(_operation, **chosen), (3, 4))]
+    cases = [
+        Case("options" if chosen else "default", functools.partial(_operation, **chosen), (3, 4))
+    ]
     source = f"{_operation.__module__.replace('.', '/')}.py"
     rule(_operation, cases=cases, source=source, gaps=_whole)(activation)

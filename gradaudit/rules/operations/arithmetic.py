@@ -1,7 +1,7 @@
 """Operations of two operands: + − * / ** and the larger or smaller one.
 
-One entry each: y = f(a, b), and the cotangents of a and of b from (a, b, y, dy). An operand may be a
-number or an array of constants, to which no cotangent goes.
+One entry each: y = f(a, b), and the cotangents of a and of b from (a, b, y, dy). An operand may be
+a number or an array of constants, to which no cotangent goes.
 """
 
 import functools
@@ -93,7 +93,11 @@ def _binary(operation, formula, f, da, db, *, inputs="real", numbers=(2.0, -0.3)
 
 _binary(operations.Add, "a + b", lambda a, b: a + b, lambda a, b, y, dy: dy, lambda a, b, y, dy: dy)
 _binary(
-    operations.Subtract, "a − b", lambda a, b: a - b, lambda a, b, y, dy: dy, lambda a, b, y, dy: -dy
+    operations.Subtract,
+    "a − b",
+    lambda a, b: a - b,
+    lambda a, b, y, dy: dy,
+    lambda a, b, y, dy: -dy,
 )
 _binary(
     operations.Multiply,

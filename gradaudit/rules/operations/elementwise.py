@@ -41,7 +41,11 @@ _unary(
     positive=True,
 )
 _unary(
-    operations.Reciprocal, "1 / x", lambda x: 1 / x, lambda x, y, dy: -dy * np.square(y), positive=True
+    operations.Reciprocal,
+    "1 / x",
+    lambda x: 1 / x,
+    lambda x, y, dy: -dy * np.square(y),
+    positive=True,
 )
 _unary(operations.Exp, "exp x", np.exp, lambda x, y, dy: dy * y)
 _unary(operations.Expm1, "exp x − 1", np.expm1, lambda x, y, dy: dy * np.exp(x))
