@@ -74,7 +74,7 @@ class Subject:
             given = {name: tf.constant(dy, ys[name].dtype) for name, dy in dys.items()}
             sources = {**tensors, **assigned}
             found = tape.gradient(ys, sources, given, unconnected_gradients="zero")
-            return {name: np.asarray(value, np.float64) for name, value in found.items()}
+            return _doubles({name: tf.convert_to_tensor(d) for name, d in found.items()})
 
         return Run(_doubles(ys), vjp, _doubles(assigned))
 
@@ -132,7 +132,7 @@ class _Step:
         path = layer.seed_generator.state.path
         state = self.states[path] + np.array([0, self.draws[path]], self.states[path].dtype)
         self.draws[path] += 1
-        return _replay()(name, state, shape, self.dtype, **options)
+        return _replay()(name, state, shape, **{"dtype": self.dtype, **options})
 
     def read(self, variable: Any, dtype: str) -> Array:
         return self.assigned.get(variable.path, self.variables[variable.path])
@@ -155,7 +155,8 @@ def _layer(rule: Rule, case: Case, dtype: str, rng: np.random.Generator) -> Subj
         _call(case, target, list(inputs.values()), case.arguments)  # builds it
     own = own_variables(target)
     names = {v.path: name for name, v in own.items()}
-    variables = {v.path: v for v in (target.weights if is_layer else [])}
+    all_variables = target.weights if is_layer else []
+    variables = {v.path: v for v in all_variables if "float" in v.dtype}
     primals = dict(reals)
     for path, v in variables.items():
         value = rng.standard_normal(v.shape) if v.trainable else rng.uniform(0.5, 1.5, v.shape)
@@ -172,7 +173,7 @@ def _layer(rule: Rule, case: Case, dtype: str, rng: np.random.Generator) -> Subj
         now = {path: held[names.get(path, path)] for path in variables}
         after = {path: fixed[name] for path in variables if (name := names.get(path, path)) in fixed}
         step = _Step(now, states, dtype, after)
-        weights = {name: held[name] for name in own}
+        weights = {name: held[name] for name in own if name in held}
         call = LayerCall(
             target, weights, case.arguments, case.training, arithmetic, dtype, step
         )  # fmt: skip

@@ -46,7 +46,12 @@ from numpy.typing import ArrayLike
 
 from gradaudit.errors import UnsupportedFunctionError
 from gradaudit.numerics.carrier import Carrier
-from gradaudit.numerics.elementary import ELEMENTARY, POWER_ULPS, RSQRT_ULPS
+from gradaudit.numerics.elementary import (
+    ELEMENTARY,
+    POWER_ULPS,
+    RECIPROCAL_ULPS,
+    RSQRT_ULPS,
+)
 from gradaudit.numerics.precision import Precision, binade
 
 DOUBT = 8.0
@@ -325,7 +330,9 @@ def _divide(x: Any, y: Any) -> Rounded:
         _plus(_times(a.variance, by_a**2), _times(b.variance, by_b**2)),
         _plus(_times(a.kink, by_a), _times(b.kink, by_b)),
         a.precision,
-        ulps=float(not _power_of_two(y)),
+        ulps=RECIPROCAL_ULPS
+        if isinstance(x, (int, float)) and x == 1 and a.precision.roundoff <= 2.0**-24
+        else float(not _power_of_two(y)),
     )
 
 
@@ -339,7 +346,9 @@ def _raise(x: Any, y: Any) -> Rounded:
         _plus(_times(a.variance, by_a**2), None if by_b is None else _times(b.variance, by_b)),
         _times(a.kink, by_a),
         a.precision,
-        ulps=RSQRT_ULPS if isinstance(y, float) and y == -0.5 else POWER_ULPS,
+        ulps={-0.5: RSQRT_ULPS, -1: RECIPROCAL_ULPS}.get(y, POWER_ULPS)
+        if isinstance(y, (int, float))
+        else POWER_ULPS,
     )
 
 

@@ -11,6 +11,7 @@ from typing import Any, Protocol
 import keras
 import numpy as np
 from keras import tree
+from keras.src.layers.merging.base_merge import Merge  # not exported; Add and others are it
 
 from gradaudit.numerics import Arithmetic
 from gradaudit.numerics.arithmetic import Array
@@ -162,7 +163,7 @@ class Walk:
         count = self.draws[path]
         self.draws[path] += 1
         state = self.variables[path] + np.array([0, count], self.variables[path].dtype)
-        return self.replay(name, state, shape, layer.compute_dtype, **options)
+        return self.replay(name, state, shape, **{"dtype": layer.compute_dtype, **options})
 
     def read(self, variable: Any, dtype: str) -> Array:
         """Return a variable's present value in this step, cast to a dtype."""
@@ -170,8 +171,11 @@ class Walk:
         if key not in self._read:
             held = self.assigned.get(variable.path)
             if held is None:
-                held = self.arithmetic.array(self.variables[variable.path], variable.dtype)
-            self._read[key] = self.arithmetic.cast(held, dtype) if _is_float(dtype) else held
+                held = self.variables[variable.path]
+                if _is_float(variable.dtype):
+                    held = self.arithmetic.array(held, variable.dtype)
+            floats = _is_float(dtype) and _is_float(variable.dtype)
+            self._read[key] = self.arithmetic.cast(held, dtype) if floats else held
         return self._read[key]
 
     def assign(self, variable: Any, value: Array) -> None:
@@ -390,7 +394,8 @@ def _with_masks(layer: Any, given: Mapping[str, Any]) -> dict[str, Any]:
     """Return a call's arguments and the masks that Keras takes from its tensors.
 
     keras/src/layers/layer.py, step 6 of Layer.__call__: `mask` where one argument holds all
-    tensors, `value_mask` for `value` and so on where several do.
+    tensors, `value_mask` for `value` and so on where several do. Merging layers read the masks off
+    the tensors themselves.
     """
     names = inspect.signature(layer.call).parameters
     tensors = {
@@ -401,7 +406,7 @@ def _with_masks(layer: Any, given: Mapping[str, Any]) -> dict[str, Any]:
     found = dict(given)
     for name, value in tensors.items():
         own = "mask" if len(tensors) == 1 else f"{name}_mask"
-        if own in names and own not in given:
+        if (own in names or isinstance(layer, Merge)) and own not in given:
             mask = tree.map_structure(_mask_of, value)
             if any(part is not None for part in tree.flatten(mask)):
                 found[own] = mask
