@@ -40,12 +40,15 @@ def _around_layer(case: Case, rng: np.random.Generator) -> tuple[keras.Model, li
         inputs.append(keras.Input(shape[1:], dtype=x[-1].dtype.name))
         dense = keras.layers.Dense(shape[-1], bias_initializer="normal")
         tensors.append(inputs[-1] if case.inputs == "index" else dense(inputs[-1]))
-    arguments = dict(case.arguments)
-    for name, value in case.arguments.items():
-        if np.ndim(value):
-            x.append(np.concatenate([value] * 3))
-            inputs.append(keras.Input(value.shape[1:], dtype=value.dtype.name))
-            arguments[name] = inputs[-1]
+
+    def as_input(value: Any) -> Any:
+        if not np.ndim(value):
+            return value
+        x.append(np.concatenate([value] * 3))
+        inputs.append(keras.Input(value.shape[1:], dtype=value.dtype.name))
+        return inputs[-1]
+
+    arguments = {n: keras.tree.map_structure(as_input, v) for n, v in case.arguments.items()}
     layer = case.build()
     mode = {} if case.training or not isinstance(layer, keras.Layer) else {"training": False}
     made = keras.tree.flatten(case.call(layer, tensors, {**arguments, **mode}))

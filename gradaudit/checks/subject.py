@@ -140,9 +140,9 @@ def _layer(rule: Rule, case: Case, dtype: str, rng: np.random.Generator) -> Subj
     }
     reals = {name: value for name, value in inputs.items() if value.dtype.kind == "f"}
     is_layer = rule.kind == "layer"
-    parts = target._flatten_layers() if is_layer else []
     if is_layer:
-        case.call(target, list(inputs.values()), case.arguments)  # builds it
+        case.call(target, list(inputs.values()), case.arguments)  # builds it, and its parts
+    parts = target._flatten_layers() if is_layer else []
     own = own_variables(target)
     names = {v.path: name for name, v in own.items()}
     variables = {v.path: v for v in (target.weights if is_layer else [])}

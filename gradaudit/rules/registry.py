@@ -49,6 +49,8 @@ class Case:
     apply: calls the layer, (layer, *tensors, **arguments) to its outputs; left out: with its
         tensor, or with a list of several.
     ties: inputs are rounded to whole numbers, so that many are equal.
+    vanishing: how the names of those weights end whose gradient is 0, whatever the cotangent: of
+        terms of about 1 only rounding is left, and that is compared with 1.
     """
 
     name: str
@@ -61,6 +63,7 @@ class Case:
     arguments: Mapping[str, Any] = field(default_factory=dict)
     apply: Callable | None = None
     ties: bool = False
+    vanishing: tuple[str, ...] = ()
 
     @property
     def shapes(self) -> tuple[tuple[int, ...], ...]:
@@ -87,6 +90,7 @@ class Rule:
     mask: what the layer's own compute_mask does, (call, x, mask) to the mask of its output; or what
         a loss leaves out, (call, y_true, y_pred) to a mask of its losses. None for neither.
     integers: whether a layer takes integers as they are; others are cast to its dtype.
+    takes_masks: whether a layer takes the masks off its tensors, as MultiHeadAttention does.
     gaps: what of an object's options is not derived, in words.
     slots: for an optimizer, the name of each slot and the attribute that holds its variables: a
         list with one for each weight, or a single one for all.
@@ -103,6 +107,7 @@ class Rule:
     slots: tuple[tuple[str, str], ...]
     mask: Callable | None = None
     integers: bool = False
+    takes_masks: bool = False
     gaps: Callable[[Any], list[str]] | None = None
 
     @property
@@ -123,6 +128,7 @@ def rule(
     slots: Sequence[tuple[str, str]] = (),
     mask: Callable | None = None,
     integers: bool = False,
+    takes_masks: bool = False,
     gaps: Callable[[Any], list[str]] | None = None,
 ) -> Callable[[Callable], Callable]:
     """Register the decorated function as the rule for a Keras class or function.
@@ -172,6 +178,7 @@ def rule(
             tuple(slots),
             mask,
             integers,
+            takes_masks,
             gaps,
         )
         return function
