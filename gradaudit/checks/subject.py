@@ -144,12 +144,13 @@ def _layer(rule: Rule, case: Case, dtype: str, rng: np.random.Generator) -> Subj
         case.call(target, list(inputs.values()), case.arguments)  # builds it, and its parts
     parts = target._flatten_layers() if is_layer else []
     own = own_variables(target)
-    names = {v.path: name for name, v in own.items()}
     variables = {v.path: v for v in (target.weights if is_layer else [])}
+    names = {path: path.removeprefix(f"{target.name}/") for path in variables}
+    names |= {v.path: name for name, v in own.items()}
     primals = dict(reals)
     for path, v in variables.items():
         value = rng.standard_normal(v.shape) if v.trainable else rng.uniform(0.5, 1.5, v.shape)
-        primals[names.get(path, path)] = value.astype(dtype)
+        primals[names[path]] = value.astype(dtype)
     seeds = [seed for part in parts for seed in part._seed_generators]
     states = {seed.state.path: np.array(seed.state.value.numpy()) for seed in seeds}
 

@@ -27,7 +27,7 @@ def pair_sums(query: Array, key: Array) -> tuple[Array, Callable]:
 def attend(
     call: LayerCall, x: tuple[Array, ...], scores: Array, scores_vjp: Callable
 ) -> tuple[Any, Callable]:
-    """Return y = drop(softmax(scores)) v, with its first factor where that is asked for, and the VJP.
+    """Return y = drop(softmax(scores)) v, with its first factor where it is asked for, and the VJP.
 
     x: query, value and, unless value serves, key. scores_vjp: dscores to ((dquery, dkey),
     cotangents). Scores that are masked are less by 10⁹, and y is 0 for a query that is masked.

@@ -10,7 +10,7 @@ from gradaudit.rules.calls import LayerCall, summed
 def attend_by_heads(
     call: LayerCall, x: tuple[Array, ...], attention: Callable, gated: bool
 ) -> tuple[Any, Callable]:
-    """Return y = output(gate · attention(query, key, value)), with the weights if asked, and the VJP.
+    """Return y = output(gate · attention(query, key, value)), with the weights if any, and the VJP.
 
     x: query, value and, unless value serves, key. attention: (query, key, value) with heads to
     (y, weights or None, vjp(dy, dweights)).
