@@ -67,7 +67,7 @@ class Subject:
         def vjp(dys: Primals) -> Primals:
             given = {name: tf.constant(dy, ys[name].dtype) for name, dy in dys.items()}
             found = tape.gradient(ys, tensors, given, unconnected_gradients="zero")
-            return {name: np.asarray(value, np.float64) for name, value in found.items()}
+            return _doubles({name: tf.convert_to_tensor(d) for name, d in found.items()})
 
         return Run(_doubles(ys), vjp, _doubles(assigned))
 
@@ -122,7 +122,7 @@ class _Step:
         path = layer.seed_generator.state.path
         state = self.states[path] + np.array([0, self.draws[path]], self.states[path].dtype)
         self.draws[path] += 1
-        return _replay()(name, state, shape, self.dtype, **options)
+        return _replay()(name, state, shape, **{"dtype": self.dtype, **options})
 
     def read(self, variable: Any, dtype: str) -> Array:
         return self.assigned.get(variable.path, self.variables[variable.path])
@@ -144,7 +144,8 @@ def _layer(rule: Rule, case: Case, dtype: str, rng: np.random.Generator) -> Subj
         case.call(target, list(inputs.values()), case.arguments)  # builds it, and its parts
     parts = target._flatten_layers() if is_layer else []
     own = own_variables(target)
-    variables = {v.path: v for v in (target.weights if is_layer else [])}
+    all_variables = target.weights if is_layer else []
+    variables = {v.path: v for v in all_variables if "float" in v.dtype}
     names = {path: path.removeprefix(f"{target.name}/") for path in variables}
     names |= {v.path: name for name, v in own.items()}
     primals = dict(reals)
@@ -157,7 +158,7 @@ def _layer(rule: Rule, case: Case, dtype: str, rng: np.random.Generator) -> Subj
     def apply(arithmetic: Arithmetic, given: Mapping[str, np.ndarray]) -> Run:
         held = {name: arithmetic.array(value, dtype) for name, value in given.items()}
         step = _Step({path: held[names.get(path, path)] for path in variables}, states, dtype)
-        weights = {name: held[name] for name in own}
+        weights = {name: held[name] for name in own if name in held}
         call = LayerCall(
             target, weights, case.arguments, case.training, arithmetic, dtype, step
         )  # fmt: skip

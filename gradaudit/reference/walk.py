@@ -11,6 +11,7 @@ from typing import Any, Protocol
 import keras
 import numpy as np
 from keras import tree
+from keras.src.layers.merging.base_merge import Merge  # not exported; Add and others are it
 
 from gradaudit.numerics import Arithmetic
 from gradaudit.numerics.arithmetic import Array
@@ -161,7 +162,7 @@ class Walk:
         count = self.draws[path]
         self.draws[path] += 1
         state = self.variables[path] + np.array([0, count], self.variables[path].dtype)
-        return self.replay(name, state, shape, layer.compute_dtype, **options)
+        return self.replay(name, state, shape, **{"dtype": layer.compute_dtype, **options})
 
     def read(self, variable: Any, dtype: str) -> Array:
         """Return a variable's present value in this step, cast to a dtype."""
@@ -169,8 +170,11 @@ class Walk:
         if key not in self._read:
             held = self.assigned.get(variable.path)
             if held is None:
-                held = self.arithmetic.array(self.variables[variable.path], variable.dtype)
-            self._read[key] = self.arithmetic.cast(held, dtype) if _is_float(dtype) else held
+                held = self.variables[variable.path]
+                if _is_float(variable.dtype):
+                    held = self.arithmetic.array(held, variable.dtype)
+            floats = _is_float(dtype) and _is_float(variable.dtype)
+            self._read[key] = self.arithmetic.cast(held, dtype) if floats else held
         return self._read[key]
 
     def assign(self, variable: Any, value: Array) -> None:
@@ -191,12 +195,11 @@ class Walk:
         for node in nodes(graph):
             given = _held(node, held)
             layer = node.operation
-            mode = given.pop("training", None)
-            mode = training if mode is None else bool(mode)
+            given.pop("training", None)  # operation_fn in keras/src/models/functional.py: not used
             if isinstance(layer, keras.Model):
-                ys = self.model(layer, in_order(layer, next(iter(given.values()))), mode)
+                ys = self.model(layer, in_order(layer, next(iter(given.values()))), training)
             elif isinstance(layer, keras.Layer):
-                ys = self._layer(layer, given, mode)
+                ys = self._layer(layer, given, training)
             else:
                 ys = self._operation(layer, given, node.outputs[0].dtype)
             held.update((id(symbol), y) for symbol, y in zip(node.outputs, ys, strict=True))
@@ -396,7 +399,8 @@ def _with_masks(layer: Any, given: Mapping[str, Any]) -> dict[str, Any]:
     """Return a call's arguments and the masks that Keras takes from its tensors.
 
     keras/src/layers/layer.py, step 6 of Layer.__call__: `mask` where one argument holds all
-    tensors, `value_mask` for `value` and so on where several do.
+    tensors, `value_mask` for `value` and so on where several do. Merging layers read the masks off
+    the tensors themselves.
     """
     names = inspect.signature(layer.call).parameters
     tensors = {
@@ -407,7 +411,7 @@ def _with_masks(layer: Any, given: Mapping[str, Any]) -> dict[str, Any]:
     found = dict(given)
     for name, value in tensors.items():
         own = "mask" if len(tensors) == 1 else f"{name}_mask"
-        if own in names and own not in given:
+        if (own in names or isinstance(layer, Merge)) and own not in given:
             mask = tree.map_structure(_mask_of, value)
             if any(part is not None for part in tree.flatten(mask)):
                 found[own] = mask

@@ -1,5 +1,6 @@
 """AlphaDropout."""
 
+import keras
 import numpy as np
 from keras import layers
 
@@ -37,7 +38,8 @@ def alpha_dropout(call, x):
     noise_shape = tuple(
         whole if size is None else size for size, whole in zip(noise_shape, x.shape, strict=True)
     )
-    kept = np.broadcast_to(call.draw(call.layer, "uniform", noise_shape) >= rate, x.shape)
+    drawn = call.draw(call.layer, "uniform", noise_shape, dtype=keras.config.floatx())
+    kept = np.broadcast_to(drawn >= rate, x.shape)
     a = ((1 - rate) * (1 + rate * _DROPPED**2)) ** -0.5
     y = a * np.where(kept, x, _DROPPED) - a * _DROPPED * rate
     return y, lambda dy: (np.where(kept, a * dy, 0.0), {})

@@ -8,7 +8,16 @@ from keras import activations, layers
 from gradaudit.rules.calls import apply_activation
 from gradaudit.rules.registry import Case, rule
 
-_MASK = np.array([[1, 1, 0, 1], [1, 0, 0, 0], [0, 0, 0, 0]])
+_MASK = np.array([[1, 1, 0, 1], [1, 0, 0, 0], [0, 0, 0, 0]], bool)
+
+
+def _masked(name, shape, mask, axis=-1):
+    def apply(layer, x, **arguments):
+        y = layer(x, **arguments)
+        return layers.Reshape(shape[1:])(y)  # takes off the mask, which is not one of a loss
+
+    build = functools.partial(layers.Softmax, axis=axis)
+    return Case(name, build, shape, arguments={"mask": mask}, apply=apply)
 
 
 @rule(
@@ -18,6 +27,9 @@ _MASK = np.array([[1, 1, 0, 1], [1, 0, 0, 0], [0, 0, 0, 0]])
         Case("first axis", lambda: layers.Softmax(axis=1), (2, 3, 4)),
         Case("list of one", lambda: layers.Softmax(axis=[1]), (2, 3, 4)),
         Case("two axes", lambda: layers.Softmax(axis=(-1, 1)), (2, 3, 4)),
+        _masked("mask", (3, 4), _MASK),
+        _masked("mask of numbers", (3, 4), np.float32(_MASK)),
+        _masked("mask, two axes", (3, 2, 4), _MASK[:, None], axis=(1, 2)),
     ],
     source="keras/src/layers/activations/softmax.py",
 )

@@ -3,7 +3,6 @@
 import numpy as np
 from keras import layers
 
-from gradaudit.errors import UnsupportedModelError
 from gradaudit.rules.registry import Case, rule
 
 _SOURCE = "keras/src/layers/reshaping/up_sampling{}d.py"
@@ -11,6 +10,12 @@ _SOURCE = "keras/src/layers/reshaping/up_sampling{}d.py"
 
 def _case(name, layer, shape, size, **options):
     return Case(name, lambda: layer(size, **options), shape)
+
+
+def _interpolation(layer):
+    if layer.interpolation == "nearest":
+        return []
+    return [f"interpolation {layer.interpolation!r}, which TensorFlow always computes in float32"]
 
 
 def _repeat(x, size, axis):
@@ -36,6 +41,7 @@ def _repeat(x, size, axis):
         _case("channels first", layers.UpSampling2D, (2, 3, 2, 1), (2, 3), data_format="channels_first"),
     ],
     source=_SOURCE.format(2),
+    gaps=_interpolation,
 )
 @rule(
     layers.UpSampling3D,
@@ -56,15 +62,9 @@ def up_sampling(call, x):
     VJP:    dx = Σ dy over the copies, the last axis first.
     Kinks:  none.
     """
-    layer = call.layer
-    if getattr(layer, "interpolation", "nearest") != "nearest":
-        raise UnsupportedModelError(
-            f"the layer {layer.name!r} interpolates by {layer.interpolation!r}, which TensorFlow "
-            "computes in float32 whatever the precision. Expected 'nearest'."
-        )
-    first = 2 if getattr(layer, "data_format", None) == "channels_first" else 1
+    first = 2 if getattr(call.layer, "data_format", None) == "channels_first" else 1
     y, vjps = x, []
-    for axis, size in enumerate(np.atleast_1d(layer.size).tolist(), first):
+    for axis, size in enumerate(np.atleast_1d(call.layer.size).tolist(), first):
         y, vjp = _repeat(y, size, axis)
         vjps.append(vjp)
 
