@@ -51,9 +51,7 @@ def _around_layer(case: Case, rng: np.random.Generator) -> tuple[keras.Model, li
         return inputs[-1]
 
     arguments = {n: keras.tree.map_structure(as_input, v) for n, v in case.arguments.items()}
-    layer = case.build()
-    mode = {} if case.training or not isinstance(layer, keras.Layer) else {"training": False}
-    made = keras.tree.flatten(case.call(layer, tensors, {**arguments, **mode}))
+    made = keras.tree.flatten(case.call(case.build(), tensors, arguments))
     outputs = [keras.layers.Dense(2)(part) for part in made]
     model = keras.Model(_single(inputs), _single(outputs))
     made = keras.tree.flatten(model(_single(x)))

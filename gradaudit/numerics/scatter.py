@@ -14,14 +14,10 @@ def scatter_add(rows: Array, indices: np.ndarray, count: int) -> Array:
     """
     order = np.argsort(indices, kind="stable")
     found, starts, counts = np.unique(indices[order], return_index=True, return_counts=True)
-    sums, place = [], np.full(count, len(found))
+    sums, place = [rows[:0].sum(axis=0, keepdims=True)], np.zeros(count, np.intp)
     for times in np.unique(counts):
         alike = counts == times
         together = order[starts[alike][:, None] + np.arange(times)]
         place[found[alike]] = sum(map(len, sums)) + np.arange(len(together))
         sums.append(rows[together].sum(axis=1))
-    if not sums:
-        return np.zeros_like(
-            np.tile(rows.sum(axis=0, keepdims=True), (count,) + (1,) * (rows.ndim - 1))
-        )
-    return np.concatenate([*sums, np.zeros_like(sums[0][:1])])[place]
+    return np.concatenate(sums)[place]

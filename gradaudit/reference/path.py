@@ -22,7 +22,7 @@ from gradaudit.records import (
     Symbol,
 )
 from gradaudit.reference.backprop import forward
-from gradaudit.reference.gaps import layer_gaps
+from gradaudit.reference.gaps import layer_gaps, several_tensors
 from gradaudit.reference.losses import loss_terms
 from gradaudit.reference.notation import Notation, joined, mixes, only_activates
 from gradaudit.reference.quantities import Quantities, Quantity
@@ -47,6 +47,11 @@ def find_weight(model: keras.Model, record: StepRecord, text: str) -> None:
     """
     if gaps := layer_gaps(model):
         raise UnsupportedModelError(f"{'; '.join(gaps)}. Register a rule with gradaudit.rule.")
+    if gaps := several_tensors(model):
+        raise UnsupportedModelError(
+            f"{'; '.join(gaps)}. Expected layers of one tensor each: numbers are named, and "
+            "a path is told, from one layer to the next."
+        )
     calls: list[Application] = []
 
     def note(application: Application, part: str, made: Tensor) -> Tensor:
@@ -234,6 +239,12 @@ class Path:
         if made.cotangent is None:
             return PathTerms(call.layer.name, (), np.zeros((0, 1), int), np.zeros((0, 1)), 0.0)
         value = float(call.vjp(made.cotangent)[1][name].value[index])
+        whole = ((f"vjp of {type(call.layer).__name__}",),)
+        in_one = PathTerms(
+            call.layer.name, whole, np.zeros((1, 1), int), np.array([[value]]), value
+        )
+        if name not in call.call.weights or call.layer._layers:
+            return in_one  # a weight of a part of the layer
         with np.errstate(all="ignore"):
             jacobian = _jacobian(call, name, index)
         outputs = np.argwhere(jacobian != 0)
@@ -255,10 +266,7 @@ class Path:
         # weight leaves. Another one is not the sum of these products, and stays in one piece.
         allowed = (len(products) + 8) * 2.0**-51 * np.abs(products).sum()
         if not abs(products.sum() - value) <= allowed:
-            whole = ((f"vjp of {type(call.layer).__name__}",),)
-            return PathTerms(
-                call.layer.name, whole, np.zeros((1, 1), int), np.array([[value]]), value
-            )
+            return in_one
         return PathTerms(call.layer.name, tuple(names), outputs, factors, value)
 
     def _last_factor(

@@ -13,7 +13,7 @@ from gradaudit.errors import UnclearClaimError, UnknownNameError, UnsupportedMod
 from gradaudit.numerics import Rounded, Rounding
 from gradaudit.records import StepRecord
 from gradaudit.reference.backprop import backprop
-from gradaudit.reference.gaps import model_gaps
+from gradaudit.reference.gaps import model_gaps, several_tensors
 from gradaudit.reference.update import updated
 from gradaudit.reference.walk import Application, Replay, Tensor, Walk
 from gradaudit.rules import apply_activation
@@ -103,6 +103,11 @@ class Quantities:
             raise UnsupportedModelError(
                 f"{'; '.join(gaps)}. Expected a model every part of which has a derived rule. "
                 "Register one with gradaudit.rule."
+            )
+        if gaps := several_tensors(model):
+            raise UnsupportedModelError(
+                f"{'; '.join(gaps)}. Expected layers of one tensor each: numbers are named, and "
+                "a path is told, from one layer to the next."
             )
         self._model, self._given = model, given or {}
         self.rows = len(tree.flatten(record.x)[0])

@@ -182,9 +182,7 @@ class Walk:
         self.assigned[variable.path] = self.arithmetic.cast(value, variable.dtype)
         self._read = {key: held for key, held in self._read.items() if key[0] != variable.path}
 
-    def model(
-        self, model: keras.Model, inputs: list[Tensor], training: bool = True
-    ) -> list[Tensor]:
+    def model(self, model: keras.Model, inputs: list[Tensor]) -> list[Tensor]:
         """Return a model's outputs, in the order of `model.outputs`."""
         graph = graph_of(model)
         held: dict[int, Tensor] = {}
@@ -195,11 +193,11 @@ class Walk:
         for node in nodes(graph):
             given = _held(node, held)
             layer = node.operation
-            given.pop("training", None)  # operation_fn in keras/src/models/functional.py: not used
+            given.pop("training", None)  # fit's own takes its place: Functional's operation_fn
             if isinstance(layer, keras.Model):
-                ys = self.model(layer, in_order(layer, next(iter(given.values()))), training)
+                ys = self.model(layer, in_order(layer, next(iter(given.values()))))
             elif isinstance(layer, keras.Layer):
-                ys = self._layer(layer, given, training)
+                ys = self._layer(layer, given)
             else:
                 ys = self._operation(layer, given, node.outputs[0].dtype)
             held.update((id(symbol), y) for symbol, y in zip(node.outputs, ys, strict=True))
@@ -221,7 +219,7 @@ class Walk:
         y.mask = x.mask
         return y
 
-    def _layer(self, layer: Any, given: dict[str, Any], training: bool) -> list[Tensor]:
+    def _layer(self, layer: Any, given: dict[str, Any]) -> list[Tensor]:
         """Return the outputs of a layer that was given some arguments, by name."""
         rule, dtype = find_rule(layer), layer.compute_dtype
         first = next(iter(given.values()))
@@ -240,7 +238,7 @@ class Walk:
         to_logits = leaves_logits(layer)
         apart = to_logits or (self.watch is not None and _ends_with_activation(layer))
         call = LayerCall(
-            layer, weights, _others(arguments), training, self.arithmetic, dtype, self, apart
+            layer, weights, _others(arguments), True, self.arithmetic, dtype, self, apart
         )
         ys, rule_vjp = self._run(call, rule, xs, dtype, own)
         names = {v.path: name for name, v in own.items()}
