@@ -150,17 +150,18 @@ def _layer(rule: Rule, case: Case, dtype: str, rng: np.random.Generator) -> Subj
     }
     reals = {name: value for name, value in inputs.items() if value.dtype.kind == "f"}
     is_layer = rule.kind == "layer"
-    parts = target._flatten_layers() if is_layer else []
     if is_layer:
         _call(case, target, list(inputs.values()), case.arguments)  # builds it
+    parts = target._flatten_layers() if is_layer else []
     own = own_variables(target)
-    names = {v.path: name for name, v in own.items()}
     all_variables = target.weights if is_layer else []
     variables = {v.path: v for v in all_variables if "float" in v.dtype}
+    names = {path: path.removeprefix(f"{target.name}/") for path in variables}
+    names |= {v.path: name for name, v in own.items()}
     primals = dict(reals)
     for path, v in variables.items():
         value = rng.standard_normal(v.shape) if v.trainable else rng.uniform(0.5, 1.5, v.shape)
-        primals[names.get(path, path)] = value.astype(dtype)
+        primals[names[path]] = value.astype(dtype)
     seeds = [seed for part in parts for seed in part._seed_generators]
     states = {seed.state.path: np.array(seed.state.value.numpy()) for seed in seeds}
 

@@ -6,6 +6,7 @@ Rejected: interval arithmetic, whose bounds at a depth of twelve layers are 1e15
 """
 
 from gradaudit.numerics.arithmetic import Arithmetic, Plain, Rounding, Simulating
+from gradaudit.numerics.largest import below_largest
 from gradaudit.numerics.newton_schulz import newton_schulz
 from gradaudit.numerics.precision import PRECISIONS, Precision
 from gradaudit.numerics.rounded import DOUBT, Decision, Rounded, exact
@@ -23,6 +24,7 @@ __all__ = [
     "Rounding",
     "Simulated",
     "Simulating",
+    "below_largest",
     "exact",
     "newton_schulz",
     "scatter_add",

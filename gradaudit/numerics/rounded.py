@@ -588,7 +588,20 @@ def _mean(a: Rounded, axis: Any = None, keepdims: bool = False) -> Rounded:
 
 
 def _max(a: Rounded, axis: Any = None, keepdims: bool = False) -> Rounded:
-    return _structural(lambda part: np.max(part, axis=axis, keepdims=keepdims), a)
+    """Of all elements that may be the largest, the variance that is largest counts."""
+    value = np.max(a.value, axis=axis, keepdims=keepdims)
+    if a.variance is None and a.kink is None:
+        return Rounded(value, None, None, a.precision)
+    doubt = np.where(np.isfinite(a.value), a.doubt, 0.0)
+    surely = np.max(a.value - doubt, axis=axis, keepdims=True)
+    contends = a.value + doubt >= surely
+
+    def part(p: Part) -> Part:
+        if p is None:
+            return None
+        return np.max(np.where(contends, p, 0.0), axis=axis, keepdims=keepdims)
+
+    return Rounded(value, part(a.variance), part(a.kink), a.precision)
 
 
 def _min(a: Rounded, axis: Any = None, keepdims: bool = False) -> Rounded:

@@ -229,6 +229,11 @@ class Walk:
         if previous is None:
             previous = tree.map_structure(_mask_of, first)
         xs = [self._given_to(rule, x, dtype) for x in _tensors(arguments)]
+        if rule.takes_masks:
+            # What is given as query_mask is lost on Keras: it takes the mask of the query itself.
+            arguments["query_mask"] = xs[0].mask
+            for x in xs:
+                x.mask = None
         own = own_variables(layer)
         weights = {name: self.read(v, read_as(v, dtype)) for name, v in own.items()}
         to_logits = leaves_logits(layer)

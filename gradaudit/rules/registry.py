@@ -52,6 +52,8 @@ class Case:
     ties: inputs are rounded to whole numbers, so that many are equal.
     compiled: the checks call Keras's layer under XLA: TensorFlow has no other float64 kernel for it
         on a CPU.
+    vanishing: how the names of those weights end whose gradient is 0, whatever the cotangent: of
+        terms of about 1 only rounding is left, and that is compared with 1.
     """
 
     name: str
@@ -65,6 +67,7 @@ class Case:
     apply: Callable | None = None
     ties: bool = False
     compiled: bool = False
+    vanishing: tuple[str, ...] = ()
 
     @property
     def shapes(self) -> tuple[tuple[int, ...], ...]:
@@ -92,6 +95,7 @@ class Rule:
         a loss leaves out, (call, y_true, y_pred) to a mask of its losses. None for neither.
     integers: whether a layer takes integers as they are; others are cast to its dtype.
     autocast: whether Keras casts the layer's float inputs to its dtype; if not, x comes as it is.
+    takes_masks: whether a layer takes the masks off its tensors, as MultiHeadAttention does.
     gaps: what of an object's options is not derived, in words.
     slots: for an optimizer, the name of each slot and the attribute that holds its variables: a
         list with one for each weight, or a single one for all.
@@ -109,6 +113,7 @@ class Rule:
     mask: Callable | None = None
     integers: bool = False
     autocast: bool = True
+    takes_masks: bool = False
     gaps: Callable[[Any], list[str]] | None = None
 
     @property
@@ -130,6 +135,7 @@ def rule(
     mask: Callable | None = None,
     integers: bool = False,
     autocast: bool = True,
+    takes_masks: bool = False,
     gaps: Callable[[Any], list[str]] | None = None,
 ) -> Callable[[Callable], Callable]:
     """Register the decorated function as the rule for a Keras class or function.
@@ -180,6 +186,7 @@ def rule(
             mask,
             integers,
             autocast,
+            takes_masks,
             gaps,
         )
         return function
