@@ -1,7 +1,7 @@
 """What the cells of recurrent layers have in common: projections that dropout may thin out."""
 
 import numpy as np
-from keras import layers, tree
+from keras import activations, layers, tree
 
 DROPPING = (layers.SimpleRNNCell, layers.LSTMCell, layers.GRUCell)
 
@@ -35,13 +35,25 @@ def draw_masks(call, cell, x_shape):
     return of_x, drawn((x_shape[0], cell.units), cell.recurrent_dropout)
 
 
-def standalone_gaps(cell):
-    """Return what is not derived of a cell that a model calls as a layer, and no RNN as its cell.
+def idle(cell):
+    """Return whether a layer is a cell that drops nothing, though it has a seed."""
+    return isinstance(cell, DROPPING) and cell.dropout == cell.recurrent_dropout == 0
 
-    Keras draws a mask once then and keeps it from step to step.
-    """
-    dropping = cell.dropout > 0 or cell.recurrent_dropout > 0
-    return ["dropout, and is called without an RNN"] if cell._inbound_nodes and dropping else []
+
+def keeps_logits(cell):
+    """Return whether Keras keeps the pre-activation on a cell's output, for losses to see."""
+    known = (activations.softmax, activations.sigmoid)
+    return isinstance(cell, layers.SimpleRNNCell) and cell.activation in known
+
+
+def standalone_gaps(cell):
+    """Return what is not derived of a cell that a model calls by itself, without an RNN."""
+    gaps = []
+    if cell._inbound_nodes and not idle(cell):
+        gaps.append("dropout without an RNN, so that its first masks stay")
+    if cell._inbound_nodes and keeps_logits(cell):
+        gaps.append("an output that keeps its logits")
+    return gaps
 
 
 def project(x, kernel, masks):

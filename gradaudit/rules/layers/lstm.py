@@ -5,7 +5,7 @@ from keras import layers
 
 from gradaudit.rules.calls import apply_activation
 from gradaudit.rules.layers.gates import project, standalone_gaps
-from gradaudit.rules.layers.recurrence import recurrence, recurrence_mask
+from gradaudit.rules.layers.recurrence import recurrence, recurrence_gaps, recurrence_mask
 from gradaudit.rules.registry import Case, rule
 
 
@@ -55,10 +55,9 @@ def lstm_cell(call, x):
     of_x, of_h = call.arguments.get("dropout_masks", (None, None))
     zx, x_vjp = project(x, weights["kernel"], of_x)
     zh, h_vjp = project(h, weights["recurrent_kernel"], of_h)
-    if bias is None:
-        z = zx + zh
-    else:
-        z = (zx + bias) + zh if cell.implementation == 1 else (zx + zh) + bias
+    first = bias is not None and cell.implementation == 1
+    z = (zx + bias if first else zx) + zh
+    z = z if bias is None or first else z + bias
     gate, squash, u = cell.recurrent_activation, cell.activation, cell.units
     i, i_vjp = apply_activation(gate, z[:, :u])
     f, f_vjp = apply_activation(gate, z[:, u : 2 * u])
@@ -117,4 +116,5 @@ rule(
     ],
     source="keras/src/layers/rnn/lstm.py",
     mask=recurrence_mask,
+    gaps=recurrence_gaps,
 )(recurrence)

@@ -1,10 +1,10 @@
 """The recurrence of RNN, SimpleRNN, LSTM and GRU: a cell's rule forward through time, and back."""
 
 import numpy as np
-from keras import tree
+from keras import layers, tree
 
 from gradaudit.rules.calls import summed
-from gradaudit.rules.layers.gates import draw_masks, state_sizes
+from gradaudit.rules.layers.gates import draw_masks, keeps_logits, state_sizes
 
 
 def recurrence(call, x):
@@ -85,3 +85,16 @@ def recurrence_mask(call, x, mask):
     """Return the mask of the outputs: that of x for all steps, none for one, none for states."""
     found = tree.flatten(mask)[0] if call.layer.return_sequences else None
     return (found, *[None] * len(call.layer.state_size)) if call.layer.return_state else found
+
+
+def recurrence_gaps(layer):
+    """Return what is not derived: kernels of cuDNN, and logits that outlast the last step."""
+    gaps = []
+    if not layer.supports_jit:  # as Keras says it where cuDNN's own recurrence will run
+        gaps.append("cuDNN's kernel, which is not derived: see use_cudnn=False")
+    last = layer.cell
+    while isinstance(last, layers.StackedRNNCells):
+        last = last.cells[-1]
+    if layer.unroll and keeps_logits(last):
+        gaps.append("unroll, which lets losses see the logits of the last output")
+    return gaps
