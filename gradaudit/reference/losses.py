@@ -20,6 +20,14 @@ _UNWRAPPING = (
 )
 _LEAVING_LOGITS = (keras.activations.softmax, keras.activations.sigmoid)
 
+RECURRENT = (
+    keras.layers.RNN,
+    keras.layers.SimpleRNNCell,
+    keras.layers.LSTMCell,
+    keras.layers.GRUCell,
+)
+"""Layers whose activation is not the last thing that they do."""
+
 
 @dataclass(frozen=True)
 class LossTerm:
@@ -120,12 +128,12 @@ def reads_logits(term: LossTerm) -> bool:
 def leaves_logits(layer: Any) -> bool:
     """Return whether Keras keeps a layer's pre-activation on its output.
 
-    The activation of a recurrent layer stands within its steps.
+    The activation of a recurrent layer, or of its cell, stands within its steps.
     """
     activation = getattr(layer, "activation", None)
     if isinstance(activation, functools.partial):
         activation = activation.func
-    return activation in _LEAVING_LOGITS and not isinstance(layer, keras.layers.RNN)
+    return activation in _LEAVING_LOGITS and not isinstance(layer, RECURRENT)
 
 
 def is_softmax(operation: Any) -> bool:

@@ -15,7 +15,7 @@ from keras.src.layers.merging.base_merge import Merge  # not exported; Add and o
 
 from gradaudit.numerics import Arithmetic
 from gradaudit.numerics.arithmetic import Array
-from gradaudit.reference.losses import is_softmax, leaves_logits
+from gradaudit.reference.losses import RECURRENT, is_softmax, leaves_logits
 from gradaudit.rules import (
     LayerCall,
     RegularizerCall,
@@ -344,11 +344,7 @@ def _ends_with_activation(layer: Any) -> bool:
     """Return whether a rule ends with `call.activate`: those of Keras's own layers do."""
     activation = getattr(layer, "activation", keras.activations.linear)
     own = type(layer).__module__.partition(".")[0] == "keras"
-    return (
-        own
-        and activation is not keras.activations.linear
-        and not isinstance(layer, keras.layers.RNN)
-    )
+    return own and activation is not keras.activations.linear and not isinstance(layer, RECURRENT)
 
 
 def graph_of(model: keras.Model) -> Any:
