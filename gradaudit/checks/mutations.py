@@ -5,6 +5,7 @@ computes. The sign of a gradient that is 0 would be no error.
 """
 
 import dataclasses
+import itertools
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -14,7 +15,7 @@ import numpy as np
 
 from gradaudit.checks.check import CHECKS
 from gradaudit.checks.planted import Changed, Planted
-from gradaudit.checks.subject import subject
+from gradaudit.checks.subject import Subject, subject
 from gradaudit.checks.updates import KINDS, updates
 from gradaudit.errors import CheckFailure
 from gradaudit.models.precision import floats
@@ -75,22 +76,37 @@ def trials(rule: Rule, checks: Iterable[str] = CHEAP) -> list[Trial]:
     Raises:
         CheckFailure: a check refuses the rule as it is, so that its refusals would say nothing.
     """
-    planted = mutations(rule)
-    for case in dict.fromkeys(wrong.rule.cases[0] for wrong in planted):
+    found = []
+    for case, planted in itertools.groupby(mutations(rule), lambda wrong: wrong.rule.cases[0]):
+        switch = _Switch(rule.function)
+        switched = dataclasses.replace(rule, function=switch)
         for name in checks:
             try:
-                CHECKS[name](rule, case)
+                CHECKS[name](switched, case)
             except CheckFailure as failure:
                 raise CheckFailure(
                     f"{rule.kind} rule {rule.name}, case {case.name!r}, is refused by {name} "
                     f"as it is, with no planted error: {failure}"
                 ) from failure
-    found = []
-    for wrong in planted:
-        (case,) = wrong.rule.cases
-        refused = {name: _refuses(name, wrong.rule, case) for name in checks}
-        found.append(Trial(rule, wrong.name, case.name, refused))
+        for wrong in planted:
+            switch.function = wrong.rule.function
+            refused = {name: _refuses(name, switched, case) for name in checks}
+            found.append(Trial(rule, wrong.name, case.name, refused))
     return found
+
+
+class _Switch:
+    """A rule's function that is replaced by others.
+
+    subjects: what the checks have made of Keras's object, which stays the same for all of them.
+    """
+
+    def __init__(self, function: Callable) -> None:
+        self.function = function
+        self.subjects: dict[tuple, Subject] = {}
+
+    def __call__(self, *arguments: Any) -> Any:
+        return self.function(*arguments)
 
 
 def _refuses(check: str, rule: Rule, case: Case) -> bool:
@@ -137,8 +153,8 @@ Run = Callable[[Callable], dict[str, Any]]
 
 def _of_gradient(rule: Rule, case: Case) -> tuple[list[Fault], Run]:
     """Return the errors that can be planted in a rule with a VJP, and what runs it on a case."""
-    function = rule.function
-    switched = dataclasses.replace(rule, function=lambda *arguments: function(*arguments))
+    switch = _Switch(rule.function)
+    switched = dataclasses.replace(rule, function=switch)
     keras.utils.set_random_seed(4)
     found = subject(switched, case, "float64", np.random.default_rng(4))
     y, vjp, assigned = found.rule(_DOUBLE, found.primals)
@@ -147,8 +163,7 @@ def _of_gradient(rule: Rule, case: Case) -> tuple[list[Fault], Run]:
     cotangents = vjp(dy)
 
     def run(other: Callable) -> dict[str, Any]:
-        nonlocal function
-        function = other
+        switch.function = other
         ys, other_vjp, new = found.rule(_DOUBLE, found.primals)
         dys = {f"d{name}": value for name, value in other_vjp(dy).items()}
         return {**ys, **dys, **{f"new {name}": value for name, value in new.items()}}
