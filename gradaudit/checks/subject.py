@@ -65,6 +65,13 @@ class Subject:
         A variable that is assigned to takes the cotangent of its new value, as TensorFlow's do: no
         gradient goes through an assignment.
         """
+        return self._own_tape if primals is self.primals else self._taped(primals)
+
+    @functools.cached_property
+    def _own_tape(self) -> Run:
+        return self._taped(self.primals)
+
+    def _taped(self, primals: Primals) -> Run:
         tensors = {name: tf.constant(value) for name, value in primals.items()}
         with tf.GradientTape(persistent=True) as tape:
             tape.watch(tensors)
