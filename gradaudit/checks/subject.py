@@ -179,7 +179,9 @@ def _layer(rule: Rule, case: Case, dtype: str, rng: np.random.Generator) -> Subj
     ) -> Run:
         held = {name: arithmetic.array(value, dtype) for name, value in given.items()}
         now = {path: held[names.get(path, path)] for path in variables}
-        after = {path: fixed[name] for path in variables if (name := names.get(path, path)) in fixed}
+        after = {
+            path: fixed[name] for path in variables if (name := names.get(path, path)) in fixed
+        }
         step = _Step(now, states, dtype, after)
         weights = {name: held[name] for name in own if name in held}
         call = LayerCall(

@@ -42,9 +42,7 @@ _OF_REPLICAS = (
     "the model runs on several replicas, whose batches all move this variable: a replica's record "
     "has its own batch only"
 )
-_UNSEEN = (
-    "a layer assigns to this weight before the optimizer moves it, and what it assigned is not known"
-)
+_UNSEEN = "a layer assigns to this weight before the optimizer moves it, and what it assigned is not known"
 _FLOAT32 = Rounding(uniform=PRECISIONS["float32"])
 
 REPETITION = 4.0
