@@ -32,7 +32,9 @@ def kl_divergence(call, y_true, y_pred):
     ratio = t / p
 
     def vjp(d):
-        dratio = np.expand_dims(d, -1) * t / ratio
+        dratio = (
+            np.expand_dims(d, -1) * t * (1.0 / ratio)
+        )  # which overflows in float16 where t is ε
         dp = dratio * (-ratio / p)
         return np.where((y_pred >= call.epsilon) & (y_pred <= 1.0), dp, 0.0)
 
