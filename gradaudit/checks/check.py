@@ -106,7 +106,8 @@ def vjp_equals_differences(rule: Rule, case: Case) -> None:
                 primals, fixed = dict(found.primals), dict(run.assigned)
                 moved = fixed if name in fixed else primals
                 moved[name] = moved[name] + h * v
-                ys = found.rule(_DOUBLE, primals, fixed).y
+                given = (primals, fixed) if fixed else (primals,)  # only layers assign
+                ys = found.rule(_DOUBLE, *given).y
                 return sum(float(np.vdot(dy[key], y)) for key, y in ys.items())
 
             slope = (shifted(step) - shifted(-step)) / (2 * step)

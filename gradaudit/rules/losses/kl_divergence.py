@@ -32,9 +32,8 @@ def kl_divergence(call, y_true, y_pred):
     ratio = t / p
 
     def vjp(d):
-        dratio = (
-            np.expand_dims(d, -1) * t * (1.0 / ratio)
-        )  # which overflows in float16 where t is ε
+        # As TensorFlow has it: 1/ratio overflows in float16 where t is ε.
+        dratio = np.expand_dims(d, -1) * t * (1.0 / ratio)
         dp = dratio * (-ratio / p)
         return np.where((y_pred >= call.epsilon) & (y_pred <= 1.0), dp, 0.0)
 
