@@ -445,7 +445,7 @@ def _in_order(
             middle, again = value.copy(), squares + part / 2
         squares += part if i + 1 < count else part / 2
     if again is not None:
-        np.maximum(squares, again, out=squares)
+        np.copyto(squares, again, where=again > squares)  # what is not a number is left
     squares *= n / count
     return squares
 
@@ -457,7 +457,7 @@ def _in_order_of_product(a: np.ndarray, b: np.ndarray) -> tuple[np.ndarray, np.n
     a = a.reshape(-1, n) if b.ndim == 2 else a
     value = np.empty(shape if b.ndim > 2 else (len(a), columns))
     squares = np.empty(value.shape)
-    step = len(value) if b.ndim > 2 else CACHED // columns + 1
+    step = len(value) if b.ndim > 2 else CACHED // max(columns, 1) + 1
     for i in range(0, len(value), step):
         rows = slice(i, i + step) if b.ndim == 2 else slice(None)
 
@@ -483,7 +483,7 @@ def _product(a: np.ndarray, b: np.ndarray) -> tuple[np.ndarray, Part]:
     in_turn = _in_order_of_product(a, b[..., -IN_TURN:] * signs[:, None])[1]
     in_turn += last
     in_turn /= 4
-    np.maximum(last, in_turn, out=last)
+    np.copyto(last, in_turn, where=in_turn > last)
     return value, squares
 
 
@@ -526,7 +526,7 @@ def _matmul(x: Any, y: Any) -> Rounded:
         variance += from_sum
         if squares is not None:
             squares *= per_addition / (3 * n)
-            np.maximum(variance, squares, out=variance)
+            np.copyto(variance, squares, where=squares > variance)
     kink = _plus(
         None if a.kink is None else a.kink @ np.abs(b.value),
         None if b.kink is None else np.abs(a.value) @ b.kink,
@@ -570,7 +570,8 @@ def _total(a: Rounded, axis: Any, keepdims: bool, roundoff: float) -> Rounded:
             n,
             np.empty(terms.shape[1:]),
         )
-        squares = np.maximum(squares, here.reshape(value.shape))
+        here = here.reshape(value.shape)
+        squares = np.where(here > squares, here, squares)
     own = p.variance(roundoff) * count / (3 * n) * squares
     if (largest := float(np.max(np.abs(a.value)))) * n > p.largest:
         # A partial sum may overflow where the whole does not.

@@ -470,3 +470,13 @@ def test_bfloat16_sums_that_are_not_over_rows_accumulate_in_float32():
             np.sum(exactly, **options).sigma, 2.0**-8 * 2 ** np.floor(np.log2(right)), rtol=1e-3
         )
     assert np.all(np.mean(exactly, axis=0).sigma < np.sum(exactly, axis=0).sigma / 180 / 3)
+
+
+def test_products_of_no_columns_and_of_what_is_not_finite():
+    assert (exact(np.ones((3, 20))) @ exact(np.ones((20, 0)))).shape == (3, 0)
+    a = np.ones((2, 400))
+    a[0, 0], a[0, 399] = np.inf, -np.inf
+    with np.errstate(all="ignore"):
+        y = exact(a) @ exact(np.full((400, 3), 0.1))
+    assert np.isnan(y.value[0]).all()
+    assert np.isfinite(y.sigma[1]).all()
