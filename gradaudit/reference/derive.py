@@ -42,7 +42,10 @@ _OF_REPLICAS = (
     "the model runs on several replicas, whose batches all move this variable: a replica's record "
     "has its own batch only"
 )
-_UNSEEN = "a layer assigns to this weight before the optimizer moves it, and what it assigned is not known"
+_UNSEEN = (
+    "a layer assigns to this weight before the optimizer moves it, and what it assigned is not "
+    "known"
+)
 _FLOAT32 = Rounding(uniform=PRECISIONS["float32"])
 
 REPETITION = 4.0
@@ -129,7 +132,7 @@ class Derivation:
     def _assigned_unseen(
         self, record: StepRecord, assigned: Any, unjudged: dict[tuple[str, str], str]
     ) -> set[str]:
-        """Return the weights that the optimizer moves on from where an unknown assignment put them."""
+        """Return the weights that the optimizer moves on from an assignment that is not known."""
         if assigned is not None and record.replicas == 1:
             return set()
         paths = {

@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 
 from gradaudit.numerics.arithmetic import Array
+from gradaudit.rules.broadcasting import unbroadcast
 
 Vjp = Callable[[Array], Array]
 
@@ -37,14 +38,7 @@ def scaled(
 
     def vjp(dy: Array) -> tuple[Array, Array, Any]:
         dz = dy if gamma is None else dy * gamma
-        dgamma = None if gamma is None else sum_to(z * dy, gamma.shape)
-        return dz * r, sum_to(x * dz, r.shape), dgamma
+        dgamma = None if gamma is None else unbroadcast(z * dy, gamma.shape)
+        return dz * r, unbroadcast(x * dz, r.shape), dgamma
 
     return z if gamma is None else z * gamma, vjp
-
-
-def sum_to(array: Array, shape: Sequence[int]) -> Array:
-    """Return the sum over the axes along which an array of `shape` was broadcast to this one."""
-    shape = (1,) * (array.ndim - len(shape)) + tuple(shape)
-    axes = tuple(i for i, n in enumerate(shape) if n == 1 and array.shape[i] > 1)
-    return array.sum(axis=axes, keepdims=True) if axes else array

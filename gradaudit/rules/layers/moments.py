@@ -8,7 +8,8 @@ import numpy as np
 
 from gradaudit.numerics import exact
 from gradaudit.numerics.arithmetic import Array
-from gradaudit.rules.layers.inverse_root import inverse_root, sum_to
+from gradaudit.rules.broadcasting import unbroadcast
+from gradaudit.rules.layers.inverse_root import inverse_root
 
 
 def moments(
@@ -57,16 +58,16 @@ def standardize(
     offset = shift if beta is None else shift + beta
 
     def vjp(dy: Array) -> tuple[Array, Array, Array, dict[str, Array]]:
-        doffset, cotangents = sum_to(dy, offset.shape), {}
+        doffset, cotangents = unbroadcast(dy, offset.shape), {}
         if beta is not None:
-            cotangents["beta"] = sum_to(doffset, beta.shape)
-        dshift = sum_to(doffset, shift.shape)
-        ds = sum_to(x * dy, s.shape) - dshift * mean
+            cotangents["beta"] = unbroadcast(doffset, beta.shape)
+        dshift = unbroadcast(doffset, shift.shape)
+        ds = unbroadcast(x * dy, s.shape) - dshift * mean
         dr = ds
         if gamma is not None:
-            cotangents["gamma"] = sum_to(ds * r, gamma.shape)
-            dr = sum_to(ds * gamma, r.shape)
-        return dy * s, -sum_to(dshift * s, mean.shape), r_vjp(dr), cotangents
+            cotangents["gamma"] = unbroadcast(ds * r, gamma.shape)
+            dr = unbroadcast(ds * gamma, r.shape)
+        return dy * s, -unbroadcast(dshift * s, mean.shape), r_vjp(dr), cotangents
 
     # An error of s acts on x − m alone: it is the same in both products.
     return x * exact_s + offset + (x - mean) * (s - exact_s), vjp

@@ -45,7 +45,7 @@ def rms_normalization(call, x):
 
         def vjp(dy):
             dx, dr, dscale = y_vjp(dy)
-            dscale = call.arithmetic.cast(dscale.reshape(scale.shape), call.dtype)
+            dscale = call.arithmetic.cast(dscale, call.dtype)
             return dx + s_vjp(r_vjp(dr)), {"scale": dscale}
 
         return y, vjp
