@@ -4,7 +4,9 @@
 
 A step is y and the cotangents of x, kernel and bias, of Conv2D 3×3, 32 → 64 channels, 32×32
 images, batch 32. All are timed in turn: the machine's speed drifts, and ratios of neighbours do
-not. "float64" is the plain reference run; "rounded" carries its rounding errors with it.
+not. "float64" is the plain reference run; "rounded" carries its rounding errors with it. Threads of
+OpenBLAS spin while they wait for one another: on a machine that is busy with other work, set
+OPENBLAS_NUM_THREADS=1.
 """
 
 import statistics
