@@ -222,7 +222,7 @@ def _layer(rule: Rule, case: Case, dtype: str, rng: np.random.Generator) -> Subj
 
 def _call(case: Case, target: Any, tensors: Sequence[Any], arguments: Mapping[str, Any]) -> Any:
     """Return what Keras makes of a case's tensors."""
-    if not case.compiled:
+    if not case.compiled or tensors[0].dtype != np.float64:
         return case.call(target, tensors, arguments)
     compiled = tf.function(lambda *xs: case.call(target, xs, arguments), jit_compile=True)
     return compiled(*map(tf.convert_to_tensor, tensors))

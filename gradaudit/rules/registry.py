@@ -50,8 +50,8 @@ class Case:
     apply: calls the layer, (layer, *tensors, **arguments) to its outputs; left out: with its
         tensor, or with a list of several.
     ties: inputs are rounded to whole numbers, so that many are equal.
-    compiled: the checks call Keras's layer under XLA: TensorFlow has no other float64 kernel for it
-        on a CPU.
+    compiled: in float64 the checks call Keras's layer under XLA: TensorFlow has no other kernel for
+        it on a CPU.
     vanishing: how the names of those weights end whose gradient is 0, whatever the cotangent: of
         terms of about 1 only rounding is left, and that is compared with 1.
     """
