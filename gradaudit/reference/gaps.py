@@ -61,7 +61,7 @@ def layer_gaps(layer: Any) -> list[str]:
     unknown = own_variables(layer).keys() - set(known.weights)
     if unknown:
         gaps.append(f"{where} owns {', '.join(sorted(unknown))}, which its rule does not know")
-    if not layer.autocast and not known.integers:
+    if known.autocast and not known.integers and not layer.autocast:
         gaps.append(f"{where} does not cast its inputs to its dtype (autocast=False)")
     if getattr(layer, "stateful", False):
         gaps.append(f"{where} is stateful, and keeps its state where the audit does not see it")

@@ -15,7 +15,7 @@ from keras.src.layers.merging.base_merge import Merge  # not exported; Add and o
 
 from gradaudit.numerics import Arithmetic
 from gradaudit.numerics.arithmetic import Array
-from gradaudit.reference.losses import is_softmax, leaves_logits
+from gradaudit.reference.losses import RECURRENT, is_softmax, leaves_logits
 from gradaudit.rules import (
     LayerCall,
     RegularizerCall,
@@ -23,6 +23,7 @@ from gradaudit.rules import (
     apply_activation,
     find_rule,
     own_variables,
+    read_as,
 )
 
 Replay = Callable[..., np.ndarray]
@@ -224,12 +225,17 @@ class Walk:
         rule, dtype = find_rule(layer), layer.compute_dtype
         first = next(iter(given.values()))
         arguments = _with_masks(layer, given)
-        previous = arguments.get("mask")
+        previous = _others(arguments).get("mask")
         if previous is None:
             previous = tree.map_structure(_mask_of, first)
         xs = [self._given_to(rule, x, dtype) for x in _tensors(arguments)]
+        if rule.takes_masks:
+            # What is given as query_mask is lost on Keras: it takes the mask of the query itself.
+            arguments["query_mask"] = xs[0].mask
+            for x in xs:
+                x.mask = None
         own = own_variables(layer)
-        weights = {name: self.read(v, dtype) for name, v in own.items()}
+        weights = {name: self.read(v, read_as(v, dtype)) for name, v in own.items()}
         to_logits = leaves_logits(layer)
         apart = to_logits or (self.watch is not None and _ends_with_activation(layer))
         call = LayerCall(
@@ -267,7 +273,8 @@ class Walk:
         return ys
 
     def _given_to(self, rule: Rule, x: Tensor, dtype: str) -> Tensor:
-        return x if rule.integers and not _is_float(x.dtype) else self.cast(x, dtype)
+        as_it_is = not rule.autocast if _is_float(x.dtype) else rule.integers
+        return x if as_it_is else self.cast(x, dtype)
 
     def _run(
         self, call: LayerCall, rule: Rule, xs: list[Tensor], dtype: str, own: Mapping[str, Any]
@@ -282,7 +289,7 @@ class Walk:
             dx, cotangents = rule_vjp(dys if isinstance(made, tuple) else dys[0])
             for x, part in zip(xs, (dx,) if len(xs) == 1 else dx, strict=True):
                 if part is not None and _is_float(x.dtype):
-                    x.add(part)
+                    x.add(part if rule.autocast else self.arithmetic.cast(part, x.dtype))
             for key, cotangent in cotangents.items():
                 variable = own[key] if key in own else self._variable(call.layer, key)
                 self._collect(variable, self.arithmetic.cast(cotangent, variable.dtype))
@@ -337,11 +344,7 @@ def _ends_with_activation(layer: Any) -> bool:
     """Return whether a rule ends with `call.activate`: those of Keras's own layers do."""
     activation = getattr(layer, "activation", keras.activations.linear)
     own = type(layer).__module__.partition(".")[0] == "keras"
-    return (
-        own
-        and activation is not keras.activations.linear
-        and not isinstance(layer, keras.layers.RNN)
-    )
+    return own and activation is not keras.activations.linear and not isinstance(layer, RECURRENT)
 
 
 def graph_of(model: keras.Model) -> Any:

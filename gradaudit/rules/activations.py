@@ -12,6 +12,7 @@ import numpy as np
 from keras import activations
 from scipy import special
 
+from gradaudit.numerics import below_largest
 from gradaudit.numerics.arithmetic import Array
 from gradaudit.rules.registry import Case, rule
 
@@ -303,7 +304,7 @@ def softmax(call, z):
     Kinks:  none.
     """
     axis = call.options.get("axis", -1)
-    e = np.exp(z - z.max(axis=axis, keepdims=True))
+    e = np.exp(below_largest(z, axis))
     y = e / e.sum(axis=axis, keepdims=True)
     return y, lambda dy: y * (dy - (y * dy).sum(axis=axis, keepdims=True))
 
@@ -317,7 +318,7 @@ def log_softmax(call, z):
     Kinks:  none.
     """
     axis = call.options.get("axis", -1)
-    shifted = z - z.max(axis=axis, keepdims=True)
+    shifted = below_largest(z, axis)
     y = shifted - np.log(np.exp(shifted).sum(axis=axis, keepdims=True))
     return y, lambda dy: dy - np.exp(y) * dy.sum(axis=axis, keepdims=True)
 

@@ -1,4 +1,5 @@
 import functools
+import inspect
 
 import keras
 import pytest
@@ -54,6 +55,17 @@ def test_every_activation_of_keras_has_a_rule():
     assert [f.__name__ for f in functions if find_rule(f) is None] == []
 
 
+def test_every_loss_of_keras_but_ctc_s_has_a_rule():
+    classes = {
+        value
+        for value in vars(keras.losses).values()
+        if inspect.isclass(value) and value not in (keras.losses.Loss, keras.losses.CTC)
+    }
+    assert len(classes) >= 21
+    assert [c.__name__ for c in classes if find_rule(c().fn) is None] == []
+    assert find_rule(keras.losses.ctc) is None
+
+
 def test_the_rules_that_the_readme_names_are_there():
     names = {(known.kind, known.name) for known in all_rules()}
     for expected in [
@@ -89,8 +101,6 @@ def test_a_planted_rule_is_gone_afterwards():
 
 
 def test_rules_of_layers_and_losses_fit_on_a_screen():
-    import inspect
-
     for known in all_rules():
         if known.kind in ("layer", "loss", "optimizer"):
             lines = len(inspect.getsource(known.function).splitlines())

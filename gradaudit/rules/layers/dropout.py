@@ -24,12 +24,11 @@ def dropout(call, x):
     VJP:    dx = dy / (1 − rate) where x was kept, 0 elsewhere.
     Kinks:  none: the mask does not depend on x.
     """
-    return dropped(call, x, call.layer.noise_shape)
+    return dropped(call, x, call.layer.rate, call.layer.noise_shape)
 
 
-def dropped(call, x, noise_shape):
-    """Return x after a dropout whose mask has a shape of its own, and the VJP."""
-    rate = call.layer.rate
+def dropped(call, x, rate, noise_shape=None):
+    """Return x after a dropout, whose mask may have a shape of its own, and the VJP."""
     if not call.training or rate == 0:
         return x, lambda dy: (dy, {})
     if rate == 1:

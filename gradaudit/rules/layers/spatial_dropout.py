@@ -35,5 +35,5 @@ def spatial_dropout(call, x):
     """
     places = (1,) * (x.ndim - 2)
     if getattr(call.layer, "data_format", "channels_last") == "channels_first":
-        return dropped(call, x, (*x.shape[:2], *places))
-    return dropped(call, x, (x.shape[0], *places, x.shape[-1]))
+        return dropped(call, x, call.layer.rate, (*x.shape[:2], *places))
+    return dropped(call, x, call.layer.rate, (x.shape[0], *places, x.shape[-1]))

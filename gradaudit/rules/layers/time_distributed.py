@@ -1,0 +1,66 @@
+"""TimeDistributed."""
+
+import numpy as np
+from keras import layers
+
+from gradaudit.rules.calls import summed
+from gradaudit.rules.layers.gates import idle
+from gradaudit.rules.registry import Case, find_rule, rule
+
+
+def _gaps(layer):
+    """Return what is not derived: draws and assignments in a graph that has no number of steps.
+
+    Keras runs all steps as one there, and draws once for all.
+    """
+    unknown = any(node.input_tensors[0].shape[1] is None for node in layer._inbound_nodes)
+    changing = [
+        part.name
+        for part in layer._flatten_layers()
+        if part._non_trainable_variables or (part._seed_generators and not idle(part))
+    ]
+    return [
+        f"{name!r}, which draws or assigns, in steps of no given number"
+        for name in changing
+        if unknown
+    ]
+
+
+@rule(
+    layers.TimeDistributed,
+    cases=[
+        Case("dense", lambda: layers.TimeDistributed(layers.Dense(2, "tanh")), (3, 4, 3)),
+        Case("dropout", lambda: layers.TimeDistributed(layers.Dropout(0.4, seed=2)), (3, 4, 3)),
+        Case(
+            "recurrent, mask",
+            lambda: layers.TimeDistributed(layers.LSTM(2)),
+            (2, 3, 4, 2),
+            arguments={"mask": np.arange(24).reshape(2, 3, 4) % 3 != 1},
+        ),
+    ],
+    source="keras/src/layers/rnn/time_distributed.py",
+    integers=True,
+    gaps=_gaps,
+)
+def time_distributed(call, x):
+    """Apply a layer to each step by itself: yₜ = layer(xₜ).
+
+    Shapes: x (N, T, ...), y (N, T, ...); what the layer makes of (N, ...) for each step.
+    VJP:    dxₜ by the layer's VJP at dyₜ; the cotangents of its weights are added over the steps,
+            from the last to the first.
+    Kinks:  those of the layer.
+    """
+    part, mask = call.layer.layer, call.arguments.get("mask")
+    if call.numbers(x).dtype.kind != "f" and not find_rule(part).integers:
+        x = call.array(x)
+    steps = range(x.shape[1])
+    masked = mask is not None and part._call_has_mask_arg
+    given = [{"mask": mask[:, t]} if masked else {} for t in steps]
+    ys, vjps = zip(*[call.within(part, x[:, t], **given[t]) for t in steps], strict=True)
+
+    def vjp(dy):
+        dxs, cotangents = zip(*[vjps[t](dy[:, t]) for t in reversed(steps)], strict=True)
+        dx = None if dxs[0] is None else np.stack(dxs[::-1], axis=1)
+        return dx, summed(*cotangents)
+
+    return np.stack(ys, axis=1), vjp
