@@ -60,7 +60,7 @@ def _letters(equation: str, ndim_a: int, ndim_b: int) -> list[str]:
 
 
 def _layout(axes: str, groups: tuple[list[str], ...], sizes: dict[str, int]) -> tuple:
-    """Return what lays an array out as (*batch, an axis for each other group), and what undoes it."""
+    """Return what lays arrays out as (*batch, an axis for each other group), and the transpose."""
     batch, *others = groups
     kept = [axis for group in groups for axis in group]
     present = [axis for axis in axes if axis in kept]

@@ -7,6 +7,7 @@ import numpy as np
 from keras import layers
 
 from gradaudit.rules.layers.contraction import contract
+from gradaudit.rules.layers.inverse_root import inverse_root, scaled, squares
 from gradaudit.rules.registry import Case, rule
 
 
@@ -62,12 +63,13 @@ def dot(call, x):
 
 def _normalized(x, axis):
     """Return u = x r, r = min(1 / √Σ x², 1 / ε), as keras.ops.normalize has it, and the VJP."""
-    root = np.power(np.square(x).sum(axis=axis, keepdims=True), -0.5)
+    s, s_vjp = squares(x, (axis,), 1)
+    root, root_vjp = inverse_root(s)
     most = 1 / keras.config.epsilon()
-    r = np.minimum(root, most)
+    u, u_vjp = scaled(x, np.minimum(root, most), None)
 
     def vjp(du):
-        dr = np.where(root <= most, (x * du).sum(axis=axis, keepdims=True), 0.0)
-        return du * r + 2 * x * (-0.5 * dr * (root * root * root))
+        dx, dr, _ = u_vjp(du)
+        return dx + s_vjp(root_vjp(np.where(root <= most, dr, 0.0)))
 
-    return x * r, vjp
+    return u, vjp
