@@ -11,6 +11,7 @@ from gradaudit.numerics.precision import PRECISIONS, Precision
 from gradaudit.numerics.rounded import DOUBT, Decision, Rounded
 from gradaudit.numerics.scatter import scatter_add
 from gradaudit.numerics.simulated import Simulated
+from gradaudit.numerics.steps import SumOfSteps
 
 __all__ = [
     "DOUBT",
@@ -23,6 +24,7 @@ __all__ = [
     "Rounding",
     "Simulated",
     "Simulating",
+    "SumOfSteps",
     "newton_schulz",
     "scatter_add",
 ]
