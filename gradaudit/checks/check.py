@@ -214,8 +214,8 @@ def rounding_is_calibrated(rule: Rule, case: Case) -> None:
         rms = float(np.sqrt(np.mean(z**2)))
         if z.any() and rms < LEAST_RMS:
             raise CheckFailure(
-                f"errors of {names[place]} are {rms:.3f} σ in the mean. Expected more than {LEAST_RMS}: "
-                "the rule is worse conditioned than Keras's computation, and would hide errors"
+                f"errors of {names[place]} are {rms:.3f} σ in the mean. Expected more than "
+                f"{LEAST_RMS}: the rule is worse conditioned than Keras's computation, and would hide errors"
             )
 
 
