@@ -12,6 +12,7 @@ from gradaudit.numerics.precision import PRECISIONS, Precision
 from gradaudit.numerics.rounded import DOUBT, Decision, Rounded, exact
 from gradaudit.numerics.scatter import scatter_add
 from gradaudit.numerics.simulated import Simulated
+from gradaudit.numerics.steps import SumOfSteps
 
 __all__ = [
     "DOUBT",
@@ -24,6 +25,7 @@ __all__ = [
     "Rounding",
     "Simulated",
     "Simulating",
+    "SumOfSteps",
     "below_largest",
     "exact",
     "newton_schulz",

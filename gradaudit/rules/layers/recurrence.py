@@ -1,9 +1,11 @@
 """The recurrence of RNN, SimpleRNN, LSTM and GRU: a cell's rule forward through time, and back."""
 
+from collections import defaultdict
+
 import numpy as np
 from keras import layers, tree
 
-from gradaudit.rules.calls import summed
+from gradaudit.numerics import SumOfSteps
 from gradaudit.rules.layers.gates import draw_masks, keeps_logits, state_sizes
 
 
@@ -45,7 +47,7 @@ def recurrence(call, x):
     def vjp(dy):
         dout, *dstates = dy if layer.return_state else (dy, *map(np.zeros_like, states))
         nothing = np.zeros_like(outs[-1])
-        carried, dxs, cotangents = nothing, [], {}
+        carried, dxs, sums = nothing, [], defaultdict(SumOfSteps)
         for k in reversed(range(length)):
             d = dout[:, k] if layer.return_sequences else dout if k == length - 1 else nothing
             if shown is not None:
@@ -58,8 +60,11 @@ def recurrence(call, x):
             (dx, *before), part = vjps[k]((d, *dmade))
             if mask is not None:
                 before = [np.where(mask[k], *ds) for ds in zip(before, dstates, strict=True)]
-            dstates, cotangents = before, summed(cotangents, part)
+            for name, cotangent in part.items():
+                sums[name].add(cotangent)
+            dstates = before
             dxs.append(dx)
+        cotangents = {name: each.total() for name, each in sums.items()}
         dsequence = np.stack(dxs if layer.go_backwards else dxs[::-1], axis=1)
         return (dsequence, *dstates) if isinstance(x, tuple) else dsequence, cotangents
 

@@ -33,7 +33,7 @@ def _gaps(layer):
         Case("dropout", lambda: layers.TimeDistributed(layers.Dropout(0.4, seed=2)), (3, 4, 3)),
         Case(
             "recurrent, mask",
-            lambda: layers.TimeDistributed(layers.LSTM(2)),
+            lambda: layers.TimeDistributed(layers.LSTM(2, return_sequences=True)),
             (2, 3, 4, 2),
             arguments={"mask": np.arange(24).reshape(2, 3, 4) % 3 != 1},
         ),
