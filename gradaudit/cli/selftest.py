@@ -1,6 +1,7 @@
 """`gradaudit selftest`."""
 
 import json
+import logging
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -52,7 +53,8 @@ def selftest(
     for name in check or []:
         if name not in CHECKS:
             raise UnknownNameError("check", name, CHECKS)
-    failed = (_of_every_rule if rules else _shipped)(names or [], check or [], as_json)
+    with _quiet_tensorflow():
+        failed = (_of_every_rule if rules else _shipped)(names or [], check or [], as_json)
     raise typer.Exit(1 if failed else 0)
 
 
@@ -161,6 +163,18 @@ def _require_known(names: Sequence[str], known: set[str]) -> None:
     for name in names:
         if name not in known:
             raise UnknownNameError("rule with planted errors for", name, known)
+
+
+@contextmanager
+def _quiet_tensorflow() -> Iterator[None]:
+    """Keep back TensorFlow's advice about functions that are traced again: each rule is another."""
+    logger = logging.getLogger("tensorflow")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
 
 
 @contextmanager
