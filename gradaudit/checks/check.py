@@ -225,7 +225,8 @@ def rounding_is_calibrated(rule: Rule, case: Case) -> None:
         if z.any() and rms < LEAST_RMS:
             raise CheckFailure(
                 f"errors of {names[place]} are {rms:.3f} σ in the mean. Expected more than "
-                f"{LEAST_RMS}: the rule is worse conditioned than Keras's computation, and would hide errors"
+                f"{LEAST_RMS}: the rule is worse conditioned than Keras's computation, and would "
+                "hide errors"
             )
 
 
