@@ -106,7 +106,7 @@ def adaptive_max_pooling(call, x):
     VJP:    that of the pooling of each axis, from the last to the first.
     Kinks:  where the largest value of a window stands twice; the first place has the cotangent.
     """
-    return _adaptive(call, x, max_pool)
+    return _adaptive(call, x, lambda cells, windows: max_pool(call, cells, windows))
 
 
 @rule(

@@ -59,7 +59,8 @@ def global_max_pooling(call, x):
     rival = np.where(
         is_first, np.expand_dims(ordered[n - 2], axis), np.expand_dims(ordered[n - 1], axis)
     )
-    wins = cells >= rival
+    # Cells that are equal to the last digit were made alike: see max_pool.
+    wins = (cells >= rival) | (numbers == call.numbers(rival))
     winners = call.array(call.numbers(wins).sum(axis=axis, keepdims=True))
 
     def vjp(dy):

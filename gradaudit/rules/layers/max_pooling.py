@@ -70,7 +70,7 @@ def max_pooling(call, x):
     Kinks:  where the largest value of a window stands twice; the first place has the cotangent.
     """
     last = channels_last(call.layer, x)
-    y, vjp = max_pool(last, windows_of(call.layer, last))
+    y, vjp = max_pool(call, last, windows_of(call.layer, last))
 
     def layer_vjp(dy):
         return channels_back(call.layer, vjp(channels_last(call.layer, dy))), {}

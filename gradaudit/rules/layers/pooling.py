@@ -5,18 +5,21 @@ import numpy as np
 from gradaudit.rules.layers.patches import Windows
 
 
-def max_pool(x, windows):
+def max_pool(call, x, windows):
     """Return y (N, *count, C), the largest of the cells that each window sees, and its VJP.
 
     A running largest value: at each tap better says where the tap's cell takes its place. Back from
     the last tap, a better cell takes what cotangent is left. Of equal cells the first one keeps it.
+    Cells that are equal to the last digit were made alike, of a ReLU's zeros or of an even ground:
+    no rounding casts doubt on that, and where one framework takes another of them it is no matter.
     """
     at, inside = windows.at(x), windows.at(np.ones((1, *windows.cells, 1), bool))
     first, *others = windows.taps
     y, seen, better = at(first), inside(first), {}
     for tap in others:
         cell, here = at(tap), inside(tap)
-        better[tap] = ((cell > y) | ~seen) & here
+        equal = call.numbers(cell) == call.numbers(y)
+        better[tap] = ((cell > y) & ~equal | ~seen) & here
         larger = np.where(seen, np.maximum(cell, y), cell)
         y = larger if here.all() else np.where(here, larger, y)
         seen = seen | here
