@@ -3,6 +3,8 @@
 import difflib
 from collections.abc import Iterable
 
+_MANY = 20
+
 
 class GradauditError(Exception):
     """Base of all gradaudit errors; the command line prints its text as one line."""
@@ -15,13 +17,17 @@ class UsageError(GradauditError):
 
 
 class UnknownNameError(UsageError):
-    """A name is not among those known; the message offers the nearest one."""
+    """A name is not among those known; the message offers the nearest ones."""
 
     def __init__(self, kind: str, name: str, known: Iterable[str]) -> None:
         known = sorted(known)
         near = difflib.get_close_matches(name, known, n=1, cutoff=0.0)
         hint = f" Did you mean {near[0]!r}?" if near else ""
-        super().__init__(f"there is no {kind} {name!r}.{hint} Known: {', '.join(known)}.")
+        if len(known) > _MANY:
+            nearest = ", ".join(difflib.get_close_matches(name, known, n=5, cutoff=0.0))
+            super().__init__(f"there is no {kind} {name!r}.{hint} The nearest names: {nearest}.")
+        else:
+            super().__init__(f"there is no {kind} {name!r}.{hint} Known: {', '.join(known)}.")
 
 
 class DataError(UsageError):

@@ -19,6 +19,8 @@ def net(
     if rule.kind in ("layer", "operation"):
         model, x, y = _around_layer(case, rng)
         loss, optimizer = "mean_squared_error", "sgd"
+        if case.inputs == "index":  # gathers the parts of sparse gradients, which SGD does not add
+            optimizer = keras.optimizers.SGD(gradient_accumulation_steps=2)
     else:
         x = rng.standard_normal((3 * rows, *shapes[0][1:])).astype(np.float32)
         model, loss, optimizer = _around_other(rule, case, x.shape)
@@ -40,12 +42,15 @@ def _around_layer(case: Case, rng: np.random.Generator) -> tuple[keras.Model, li
         inputs.append(keras.Input(shape[1:], dtype=x[-1].dtype.name))
         dense = keras.layers.Dense(shape[-1], bias_initializer="normal")
         tensors.append(inputs[-1] if case.inputs == "index" else dense(inputs[-1]))
-    arguments = dict(case.arguments)
-    for name, value in case.arguments.items():
-        if np.ndim(value):
-            x.append(np.concatenate([value] * 3))
-            inputs.append(keras.Input(value.shape[1:], dtype=value.dtype.name))
-            arguments[name] = inputs[-1]
+
+    def as_input(value: Any) -> Any:
+        if not np.ndim(value):
+            return value
+        x.append(np.concatenate([value] * 3))
+        inputs.append(keras.Input(value.shape[1:], dtype=value.dtype.name))
+        return inputs[-1]
+
+    arguments = {n: keras.tree.map_structure(as_input, v) for n, v in case.arguments.items()}
     made = keras.tree.flatten(case.call(case.build(), tensors, arguments))
     outputs = [keras.layers.Dense(2)(part) for part in made]
     model = keras.Model(_single(inputs), _single(outputs))

@@ -67,7 +67,7 @@ def _half_epsilon_adam() -> Rule:
     return dataclasses.replace(right, function=wrong, cases=right.cases[:1])
 
 
-class _Changed:
+class Changed:
     """An object some of whose attributes are others."""
 
     def __init__(self, of: Any, **attributes: Any) -> None:
@@ -91,7 +91,7 @@ def _update(target: type, change: Callable) -> Rule:
 def _with(**attributes: float) -> Callable:
     """Return a change of the optimizer's hyperparameters."""
     return lambda call, *arrays: (
-        dataclasses.replace(call, optimizer=_Changed(call.optimizer, **attributes)),
+        dataclasses.replace(call, optimizer=Changed(call.optimizer, **attributes)),
         *arrays,
     )
 

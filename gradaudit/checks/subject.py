@@ -4,6 +4,7 @@ import functools
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import keras
@@ -46,19 +47,31 @@ class Subject:
 
     primals: random inputs and weights by name, exactly representable in the dtype.
     variables: names of the primals that are weights of the layer.
-    rule: (arithmetic, primals) to what the rule makes of them.
+    rule: (arithmetic, primals, fixed) to what the rule makes of them; fixed: what variables are
+        after an assignment, whatever the rule assigns, by name.
     framework: primals as tensors to Keras's outputs, and what it assigns, by name.
     """
 
     primals: Primals
     variables: tuple[str, ...]
-    rule: Callable[[Arithmetic, Mapping[str, np.ndarray]], Run]
+    rule: Callable[..., Run]
     framework: Callable[
         [Mapping[str, tf.Tensor]], tuple[Mapping[str, tf.Tensor], Mapping[str, tf.Tensor]]
     ]
 
     def tape(self, primals: Primals) -> Run:
-        """Return Keras's outputs and the tape's VJP."""
+        """Return Keras's outputs and the tape's VJP.
+
+        A variable that is assigned to takes the cotangent of its new value, as TensorFlow's do: no
+        gradient goes through an assignment.
+        """
+        return self._own_tape if primals is self.primals else self._taped(primals)
+
+    @functools.cached_property
+    def _own_tape(self) -> Run:
+        return self._taped(self.primals)
+
+    def _taped(self, primals: Primals) -> Run:
         tensors = {name: tf.constant(value) for name, value in primals.items()}
         with tf.GradientTape(persistent=True) as tape:
             tape.watch(tensors)
@@ -66,8 +79,9 @@ class Subject:
 
         def vjp(dys: Primals) -> Primals:
             given = {name: tf.constant(dy, ys[name].dtype) for name, dy in dys.items()}
-            found = tape.gradient(ys, tensors, given, unconnected_gradients="zero")
-            return {name: np.asarray(value, np.float64) for name, value in found.items()}
+            sources = {**tensors, **assigned}
+            found = tape.gradient(ys, sources, given, unconnected_gradients="zero")
+            return _doubles({name: tf.convert_to_tensor(d) for name, d in found.items()})
 
         return Run(_doubles(ys), vjp, _doubles(assigned))
 
@@ -95,12 +109,14 @@ def random_input(
     if case.inputs == "index":
         return rng.integers(0, 4, shape).astype(np.int32)
     if case.inputs == "probability":
-        positive = rng.uniform(0.1, 0.9, shape)
-        if shape[-1] > 1:
-            positive /= positive.sum(axis=-1, keepdims=True)
-        return positive.astype(dtype)
-    real = rng.standard_normal(shape)
+        return _probabilities(rng, shape).astype(dtype)
+    real = rng.standard_normal(shape) + (100.0 if case.inputs == "offset" else 0.0)
     return (np.round(real) if case.ties else real).astype(dtype)
+
+
+def _probabilities(rng: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
+    positive = rng.uniform(0.1, 0.9, shape)
+    return positive / positive.sum(axis=-1, keepdims=True) if shape[-1] > 1 else positive
 
 
 @functools.cache
@@ -115,6 +131,7 @@ class _Step:
     variables: Mapping[str, Array]
     states: Mapping[str, np.ndarray]
     dtype: str
+    fixed: Mapping[str, np.ndarray]
     draws: Counter[str] = field(default_factory=Counter)
     assigned: Arrays = field(default_factory=dict)
 
@@ -122,13 +139,13 @@ class _Step:
         path = layer.seed_generator.state.path
         state = self.states[path] + np.array([0, self.draws[path]], self.states[path].dtype)
         self.draws[path] += 1
-        return _replay()(name, state, shape, self.dtype, **options)
+        return _replay()(name, state, shape, **{"dtype": self.dtype, **options})
 
     def read(self, variable: Any, dtype: str) -> Array:
         return self.assigned.get(variable.path, self.variables[variable.path])
 
     def assign(self, variable: Any, value: Array) -> None:
-        self.assigned[variable.path] = value
+        self.assigned[variable.path] = self.fixed.get(variable.path, value)
 
 
 def _layer(rule: Rule, case: Case, dtype: str, rng: np.random.Generator) -> Subject:
@@ -140,23 +157,33 @@ def _layer(rule: Rule, case: Case, dtype: str, rng: np.random.Generator) -> Subj
     }
     reals = {name: value for name, value in inputs.items() if value.dtype.kind == "f"}
     is_layer = rule.kind == "layer"
-    parts = target._flatten_layers() if is_layer else []
     if is_layer:
-        case.call(target, list(inputs.values()), case.arguments)  # builds it
+        _call(case, target, list(inputs.values()), case.arguments)  # builds it
+    parts = target._flatten_layers() if is_layer else []
     own = own_variables(target)
-    names = {v.path: name for name, v in own.items()}
-    variables = {v.path: v for v in (target.weights if is_layer else [])}
+    all_variables = target.weights if is_layer else []
+    variables = {v.path: v for v in all_variables if "float" in v.dtype}
+    names = {path: path.removeprefix(f"{target.name}/") for path in variables}
+    names |= {v.path: name for name, v in own.items()}
     primals = dict(reals)
     for path, v in variables.items():
         value = rng.standard_normal(v.shape) if v.trainable else rng.uniform(0.5, 1.5, v.shape)
-        primals[names.get(path, path)] = value.astype(dtype)
+        primals[names[path]] = value.astype(dtype)
     seeds = [seed for part in parts for seed in part._seed_generators]
     states = {seed.state.path: np.array(seed.state.value.numpy()) for seed in seeds}
 
-    def apply(arithmetic: Arithmetic, given: Mapping[str, np.ndarray]) -> Run:
+    def apply(
+        arithmetic: Arithmetic,
+        given: Mapping[str, np.ndarray],
+        fixed: Mapping[str, np.ndarray] = MappingProxyType({}),
+    ) -> Run:
         held = {name: arithmetic.array(value, dtype) for name, value in given.items()}
-        step = _Step({path: held[names.get(path, path)] for path in variables}, states, dtype)
-        weights = {name: held[name] for name in own}
+        now = {path: held[names.get(path, path)] for path in variables}
+        after = {
+            path: fixed[name] for path in variables if (name := names.get(path, path)) in fixed
+        }
+        step = _Step(now, states, dtype, after)
+        weights = {name: held[name] for name in own if name in held}
         call = LayerCall(
             target, weights, case.arguments, case.training, arithmetic, dtype, step
         )  # fmt: skip
@@ -184,13 +211,21 @@ def _layer(rule: Rule, case: Case, dtype: str, rng: np.random.Generator) -> Subj
         mode = {"training": case.training} if is_layer else {}
         with keras.StatelessScope(state_mapping=mapping) as scope:
             tensors = [given.get(name, value) for name, value in inputs.items()]
-            ys = case.call(target, tensors, {**case.arguments, **mode})
+            ys = _call(case, target, tensors, {**case.arguments, **mode})
         after = {names.get(path, path): scope.get_current_value(v) for path, v in variables.items()}
         assigned = {name: value for name, value in after.items() if value is not given[name]}
         return _outputs(keras.tree.flatten(ys)), assigned
 
     trainable = tuple(names.get(path, path) for path, v in variables.items() if v.trainable)
     return Subject(primals, trainable, apply, framework)
+
+
+def _call(case: Case, target: Any, tensors: Sequence[Any], arguments: Mapping[str, Any]) -> Any:
+    """Return what Keras makes of a case's tensors."""
+    if not case.compiled:
+        return case.call(target, tensors, arguments)
+    compiled = tf.function(lambda *xs: case.call(target, xs, arguments), jit_compile=True)
+    return compiled(*map(tf.convert_to_tensor, tensors))
 
 
 def _outputs(ys: Sequence[Any]) -> dict[str, Any]:
@@ -213,14 +248,16 @@ def _loss(rule: Rule, case: Case, dtype: str, rng: np.random.Generator) -> Subje
     loss = case.build()
     y_true = targets(case, rng)
     options = getattr(loss, "_fn_kwargs", {})
-    rows = (case.shape[0],) + (1,) * (len(case.shape) - 2)
-    weight = rng.uniform(0.5, 2.0, rows).astype(dtype)
+    losses = loss.call(tf.constant(y_true, dtype), tf.zeros(case.shape, dtype))
+    rows, *others = tuple(losses.shape) or case.shape[:1]
+    weight = rng.uniform(0.5, 2.0, (rows,) + (1,) * len(others)).astype(dtype)
 
     def apply(arithmetic: Arithmetic, given: Mapping[str, np.ndarray]) -> Run:
         call = LossCall(loss, options, dtype, arithmetic, keras.config.epsilon())
         true, y_pred = same_rank(y_true, arithmetic.array(given["y_pred"], dtype))
         losses, vjp = rule.function(call, true, y_pred)
-        value, reduce_vjp = reduce_losses(call, losses, weight, loss.reduction)
+        mask = None if rule.mask is None else rule.mask(call, true, y_pred)
+        value, reduce_vjp = reduce_losses(call, losses, weight, loss.reduction, mask=mask)
         return Run({"y": value}, lambda d: {"y_pred": vjp(reduce_vjp(d["y"]))}, {})
 
     def framework(given: Mapping[str, tf.Tensor]) -> tuple[Mapping[str, tf.Tensor], dict]:
@@ -248,6 +285,8 @@ def targets(case: Case, rng: np.random.Generator) -> np.ndarray:
         return rng.standard_normal(case.shape)
     if case.targets == "binary":
         return rng.integers(0, 2, case.shape).astype(np.float64)
+    if case.targets == "probability":
+        return _probabilities(rng, case.shape)
     axis = getattr(case.build(), "_fn_kwargs", {}).get("axis", -1)
     classes = rng.integers(0, case.shape[axis], np.delete(case.shape, axis))
     if case.targets == "integer":

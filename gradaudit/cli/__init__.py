@@ -11,7 +11,9 @@ import typer
 from gradaudit.cli.explain import explain
 from gradaudit.cli.output import fail
 from gradaudit.cli.published import published
+from gradaudit.cli.rules import rules
 from gradaudit.cli.run import models, run, show
+from gradaudit.cli.selftest import selftest
 from gradaudit.errors import GradauditError
 
 app = typer.Typer(
@@ -29,7 +31,7 @@ def _root() -> None:
     """Check the gradients that Keras really applied, weight by weight."""
 
 
-for command in (run, models, show, explain, published):
+for command in (run, models, show, explain, published, rules, selftest):
     app.command()(command)
 
 _USAGE_ERROR = next(

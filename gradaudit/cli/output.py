@@ -1,11 +1,14 @@
 """Where results and errors go: stdout, files, and one line on stderr."""
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NoReturn
 
+from rich import box
 from rich.console import Console
+from rich.table import Table
+from rich.text import Text
 
 from gradaudit.errors import FolderError
 
@@ -13,6 +16,29 @@ from gradaudit.errors import FolderError
 def console() -> Console:
     """Return a console on stdout that is wide enough for whole variable names in a pipe, too."""
     return Console(width=max(Console().width, 160), soft_wrap=True)
+
+
+def print_table(
+    columns: Sequence[str], rows: Sequence[Sequence[str]], styles: Mapping[str, str] | None = None
+) -> None:
+    """Print a table: ruled on a terminal; in a pipe, one line a row, none of which is wrapped.
+
+    styles: of rows, by their first word.
+    """
+    terminal = console()
+    if terminal.is_terminal:
+        table = Table(*columns, box=box.SIMPLE_HEAD, pad_edge=False)
+        for row in rows:
+            table.add_row(*map(Text, row), style=(styles or {}).get(row[0]))
+        terminal.print(table)
+        return
+    lines = max(column.count("\n") + 1 for column in columns)
+    head = [(column.split("\n") + [""] * lines)[:lines] for column in columns]
+    shown = [*zip(*head, strict=True), *rows]
+    widths = [max(map(len, column)) for column in zip(*shown, strict=True)]
+    for row in shown:
+        words = (f"{word:{width}}" for word, width in zip(row, widths, strict=True))
+        print("  ".join(words).rstrip())
 
 
 def fail(message: str, code: int) -> NoReturn:

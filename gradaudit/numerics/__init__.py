@@ -6,9 +6,10 @@ Rejected: interval arithmetic, whose bounds at a depth of twelve layers are 1e15
 """
 
 from gradaudit.numerics.arithmetic import Arithmetic, Plain, Rounding, Simulating
+from gradaudit.numerics.largest import below_largest
 from gradaudit.numerics.newton_schulz import newton_schulz
 from gradaudit.numerics.precision import PRECISIONS, Precision
-from gradaudit.numerics.rounded import DOUBT, Decision, Rounded
+from gradaudit.numerics.rounded import DOUBT, Decision, Rounded, exact
 from gradaudit.numerics.scatter import scatter_add
 from gradaudit.numerics.simulated import Simulated
 from gradaudit.numerics.steps import SumOfSteps
@@ -25,6 +26,8 @@ __all__ = [
     "Simulated",
     "Simulating",
     "SumOfSteps",
+    "below_largest",
+    "exact",
     "newton_schulz",
     "scatter_add",
 ]

@@ -35,8 +35,11 @@ def _logistic(a: Any) -> Any:
     return np.where(np.isinf(e), 1.0, e / (1.0 + e))
 
 
-POWER_ULPS, RSQRT_ULPS = 3.0, 6.0
-"""Accuracy of xᵖ, and where p is −1/2, of TensorFlow's rsqrt: it takes x / sqrt(y) by that too."""
+POWER_ULPS, RSQRT_ULPS, RECIPROCAL_ULPS = 3.0, 6.0, 6.0
+"""Accuracy of xᵖ, and where p is −1/2, of TensorFlow's rsqrt: it takes x / sqrt(y) by that too.
+
+Graphs take x⁻¹ and 1 / x by its reciprocal, which is as coarse.
+"""
 
 ELEMENTARY: dict[np.ufunc, Elementary] = {
     np.exp: Elementary(lambda a, y: y, 4, 1),

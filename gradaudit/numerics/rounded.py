@@ -14,9 +14,13 @@ rounding has the variance r(y) = h(y)²/3:
 The sum's middle term is that of n additions one after the other: a rounding of the partial sum sₖ
 has variance u² sₖ²/3. In an order that has nothing to do with the terms' sizes the mean of sₖ² is
 (k/n)² y² + k (n − k)/n² Σ aᵢ², that of a random walk from 0 to y (a Brownian bridge), and
-Σ sₖ² = n y²/3 + n Σ aᵢ²/6. Rows that are sorted by their class are in another order, with partial
-sums up to Σ |aᵢ|/2 where y is 0: where Σ sₖ² in the order of the terms is more than ORDER² times
-that of the random walk, it counts instead. Pairwise and blocked summation stay below either.
+Σ sₖ² = n y²/3 + n Σ aᵢ²/6. But each element walks a way of its own: P(Σ sₖ² > v times its mean)
+falls off as exp(−π² v/12), so errors over the mean σ fall off exponentially, not as a Gaussian's
+do, and among 10⁶ elements the largest would be near 8 σ. (Rows that are sorted by their class walk
+even farther, up to Σ |aᵢ|/2 where y is 0.) So Σ sₖ² is found for each element from the partial sums
+at a few places, in the orders in which TensorFlow's kernels add: one term after the other, the same
+begun again half way, or even and odd terms in two accumulators; the largest counts, and the random
+walk's where that is larger. Pairwise and other blocked summation stay below.
 
 mᵢ says how often the term aᵢ stands in the sum; m is the mean of mᵢ, with 0 for terms that are 0.
 As long as sₖ stays in one binade, adding a rounds off the part of a below the last place of sₖ,
@@ -33,7 +37,6 @@ At a kink the framework may take either branch. An element that depends on such 
 audited precision is a kink whose difference is infinite.
 """
 
-import itertools
 import math
 from collections.abc import Callable
 from typing import Any
@@ -43,20 +46,28 @@ from numpy.typing import ArrayLike
 
 from gradaudit.errors import UnsupportedFunctionError
 from gradaudit.numerics.carrier import Carrier
-from gradaudit.numerics.elementary import ELEMENTARY, POWER_ULPS, RSQRT_ULPS
+from gradaudit.numerics.elementary import (
+    ELEMENTARY,
+    POWER_ULPS,
+    RECIPROCAL_ULPS,
+    RSQRT_ULPS,
+)
 from gradaudit.numerics.precision import Precision, binade
 
 DOUBT = 8.0
 """A comparison is doubtful where the two sides differ by at most this many σ."""
 
-ORDER = 2.0
-"""The order of terms counts where partial sums are this many times those of a random order."""
-
 SHORT = 16
 """Terms of a sum from which on their order is looked at."""
 
-PROBES = 16
-"""Combinations of columns by which a matrix product is searched for such an order."""
+UNBROKEN = 300
+"""Terms that kernels add without a break: longer sums of products may begin again half way."""
+
+IN_TURN = 48
+"""Last columns of a product that kernels may sum by two accumulators in turn: three vectors."""
+
+CACHED = 2**15
+"""Elements of a matrix product that are summed together: their partial sums stay in the cache."""
 
 Part = np.ndarray | None  # None: zero everywhere
 
@@ -96,10 +107,12 @@ class Rounded(Carrier):
     def stored(cls, value: ArrayLike, precision: Precision) -> "Rounded":
         """Return what a variable or constant of `precision` holds when set to `value`.
 
-        Numbers that the precision can hold are exact; another number is off by what is lost.
+        Numbers that the precision can hold are exact, as are infinities; another number is off by
+        what is lost.
         """
         value = np.asarray(value, np.float64)
-        lost = value - precision.nearest(value)
+        with np.errstate(invalid="ignore"):
+            lost = np.where(np.isinf(value), 0.0, value - precision.nearest(value))
         lost *= lost
         return cls(value, lost if lost.any() else None, None, precision)
 
@@ -165,6 +178,18 @@ class Rounded(Carrier):
         return _FUNCTIONS[function](*args, **kwargs)
 
 
+def exact(array: Any) -> Any:
+    """Return an array of any arithmetic without its rounding error.
+
+    For a term whose error cannot matter, or stands elsewhere: what is stationary in m is computed
+    from exact(m); and as x s − m s is off by (x − m) times the error of s, and not by x and by m
+    times it, its error is that of x exact(s) − m exact(s) + (x − m) (s − exact(s)).
+    """
+    return (
+        Rounded(array.value, None, None, array.precision) if isinstance(array, Rounded) else array
+    )
+
+
 class Decision:
     """The outcome of a comparison of Rounded arrays, and where rounding could turn it.
 
@@ -217,14 +242,13 @@ def _rounded(
     if ulps:
         own = binade(value)  # in place from here on: it is as large as the largest weight
         own *= own
-        own *= precision.variance(ulps * precision.roundoff)
-        if precision.roundoff <= 2.0**-24:
-            own /= 3
+        halves = precision.roundoff > 2.0**-24
+        own *= precision.variance(ulps * precision.roundoff) / (1 if halves else 3)
         own += precision.smallest**2 * (value != 0)
         if variance is not None:
             own += variance
         variance = own
-    if value.size and 2 * np.max(np.abs(value)) > precision.largest:
+    if value.size and 2 * max(np.max(value), -np.min(value)) > precision.largest:
         margin = 0.0 if variance is None else DOUBT * np.sqrt(variance)
         kink = _plus(np.where(np.abs(value) + margin > precision.largest, np.inf, 0.0), kink)
     return Rounded(value, variance, kink, precision)
@@ -306,7 +330,9 @@ def _divide(x: Any, y: Any) -> Rounded:
         _plus(_times(a.variance, by_a**2), _times(b.variance, by_b**2)),
         _plus(_times(a.kink, by_a), _times(b.kink, by_b)),
         a.precision,
-        ulps=float(not _power_of_two(y)),
+        ulps=RECIPROCAL_ULPS
+        if isinstance(x, (int, float)) and x == 1 and a.precision.roundoff <= 2.0**-24
+        else float(not _power_of_two(y)),
     )
 
 
@@ -320,7 +346,9 @@ def _raise(x: Any, y: Any) -> Rounded:
         _plus(_times(a.variance, by_a**2), None if by_b is None else _times(b.variance, by_b)),
         _times(a.kink, by_a),
         a.precision,
-        ulps=RSQRT_ULPS if isinstance(y, float) and y == -0.5 else POWER_ULPS,
+        ulps={-0.5: RSQRT_ULPS, -1: RECIPROCAL_ULPS}.get(y, POWER_ULPS)
+        if isinstance(y, (int, float))
+        else POWER_ULPS,
     )
 
 
@@ -393,46 +421,70 @@ def _runs(ordered: np.ndarray) -> np.ndarray:
     return np.repeat(lengths, lengths).reshape(ordered.shape)
 
 
-def _blocks(n: int) -> list[tuple[int, int]]:
-    """Return where the blocks begin and end after which a sum of n terms is looked at."""
-    count = min(n // 4, 16)
-    edges = [n * i // count for i in range(count + 1)]
-    return list(itertools.pairwise(edges))
+def _in_order(
+    block: Callable[[int, int, np.ndarray], Any], n: int, value: np.ndarray
+) -> np.ndarray:
+    """Put the sums of n terms into value, and return Σ sₖ² in the order of the terms.
 
-
-def _squares(value: np.ndarray, block: Callable[[int, int], np.ndarray], n: int) -> np.ndarray:
-    """Return Σ sₖ² in this order of the n terms, by the trapezoidal rule over blocks of them.
-
-    value: the sums. block: the sums of the terms from one to another.
+    By the trapezoidal rule over blocks: that is right in the mean where the order within a block is
+    random. block: puts the sums of the terms from one to another into an array of value's shape.
     """
-    blocks = _blocks(n)
-    squares, partial = value**2 / 2, np.zeros(value.shape)
-    for start, end in blocks[:-1]:
-        partial += block(start, end)
-        squares += partial**2
-    return n / len(blocks) * squares
+    count = 2 * min(max(n // 256, 2), 8)
+    block(0, n // count, value)
+    squares, part = value**2, np.empty(value.shape)
+    middle = again = None  # of a sum that begins again in the middle
+    for i in range(1, count):
+        block(n * i // count, n * (i + 1) // count, part)
+        value += part
+        if again is not None:
+            np.subtract(value, middle, out=part)
+            np.multiply(part, part, out=part)
+            again += part if i + 1 < count else part / 2
+        np.multiply(value, value, out=part)
+        if n > UNBROKEN and i + 1 == count // 2:
+            middle, again = value.copy(), squares + part / 2
+        squares += part if i + 1 < count else part / 2
+    if again is not None:
+        np.maximum(squares, again, out=squares)
+    squares *= n / count
+    return squares
 
 
-def _product_of(a: np.ndarray, b: np.ndarray) -> Callable[[int, int], np.ndarray]:
-    """Return what gives the part of a @ b from one of its terms to another."""
-    return lambda start, end: a[..., start:end] @ b[..., start:end, :]
+def _in_order_of_product(a: np.ndarray, b: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return a @ b and Σ sₖ² in the order of its terms."""
+    n, columns = a.shape[-1], b.shape[-1]
+    shape = (*np.broadcast_shapes(a.shape[:-2], b.shape[:-2]), a.shape[-2], columns)
+    a = a.reshape(-1, n) if b.ndim == 2 else a
+    value = np.empty(shape if b.ndim > 2 else (len(a), columns))
+    squares = np.empty(value.shape)
+    step = len(value) if b.ndim > 2 else CACHED // columns + 1
+    for i in range(0, len(value), step):
+        rows = slice(i, i + step) if b.ndim == 2 else slice(None)
+
+        def block(start: int, end: int, out: np.ndarray, rows: slice = rows) -> None:
+            np.matmul(a[rows][..., start:end], b[..., start:end, :], out=out)
+
+        squares[rows] = _in_order(block, n, value[rows])
+    return value.reshape(shape), squares.reshape(shape)
 
 
-def _in_order(a: np.ndarray, b: np.ndarray) -> bool:
-    """Return whether partial sums of a @ b may be larger in this order than in a random one.
+def _product(a: np.ndarray, b: np.ndarray) -> tuple[np.ndarray, Part]:
+    """Return a @ b and Σ sₖ² in the order of its terms, or None where these are few.
 
-    A look at some random combinations of b's columns, with the mean of the terms taken off: an
-    element may stand in an order whose own sum is near zero.
+    With e the partial sum of the even terms and o that of the odd ones, s = e + o and d = e - o,
+    two accumulators in turn make Σ (eₖ² + oₖ²) over half as many k, which is Σ (sₖ² + dₖ²) / 4.
     """
-    n, columns = b.shape[-2:]
+    n = a.shape[-1]
     if n < SHORT:
-        return False
-    if columns > PROBES:
-        b = b @ np.random.default_rng(0).choice((-1.0, 1.0), (columns, PROBES))
-    mean, part = a @ b / n, _product_of(a, b)
-    here = _squares(np.zeros(mean.shape), lambda i, j: part(i, j) - (j - i) * mean, n)
-    random = n / 6 * np.sum(a**2 @ b**2, axis=-1)
-    return bool(np.any(np.sum(here, axis=-1) > ORDER**2 * random))
+        return a @ b, None
+    value, squares = _in_order_of_product(a, b)
+    signs = np.where(np.arange(n) % 2, -1.0, 1.0)
+    last = squares[..., -IN_TURN:]
+    in_turn = _in_order_of_product(a, b[..., -IN_TURN:] * signs[:, None])[1]
+    in_turn += last
+    in_turn /= 4
+    np.maximum(last, in_turn, out=last)
+    return value, squares
 
 
 def _matmul(x: Any, y: Any) -> Rounded:
@@ -441,7 +493,8 @@ def _matmul(x: Any, y: Any) -> Rounded:
         wide = _matmul(a[None] if a.ndim == 1 else a, b[:, None] if b.ndim == 1 else b)
         return wide.reshape((a.value @ b.value).shape)
     p, n = a.precision, a.shape[-1]
-    value, aa, bb = a.value @ b.value, a.value**2, b.value**2
+    value, squares = _product(a.value, b.value)
+    aa, bb = a.value**2, b.value**2
     per_product = 2 * p.variance(p.product_roundoff)
     if n > 1:
         per_product += (1 / 3 + n / 18) * p.variance(p.matmul_roundoff)
@@ -461,14 +514,19 @@ def _matmul(x: Any, y: Any) -> Rounded:
     else:
         variance = None if factor is None else aa @ factor
         if a.variance is not None:
-            variance = _plus(variance, a.variance @ bb)
+            from_a = a.variance @ bb
+            if variance is not None:
+                from_a += variance
+            variance = from_a
         count = n
     if n > 1:
         per_addition = p.variance(p.matmul_roundoff) * count  # m n u²
-        variance = variance + per_addition / 9 * value**2
-        if _in_order(a.value, b.value):
-            here = per_addition / (3 * n) * _squares(value, _product_of(a.value, b.value), n)
-            variance = np.where(here > ORDER**2 * variance, here, variance)
+        from_sum = value**2  # in place from here on
+        from_sum *= per_addition / 9
+        variance += from_sum
+        if squares is not None:
+            squares *= per_addition / (3 * n)
+            np.maximum(variance, squares, out=variance)
     kink = _plus(
         None if a.kink is None else a.kink @ np.abs(b.value),
         None if b.kink is None else np.abs(a.value) @ b.kink,
@@ -477,6 +535,12 @@ def _matmul(x: Any, y: Any) -> Rounded:
 
 
 def _sum(a: Rounded, axis: Any = None, keepdims: bool = False) -> Rounded:
+    return _total(a, axis, keepdims, a.precision.accumulator(a.shape, axis))
+
+
+def _total(a: Rounded, axis: Any, keepdims: bool, roundoff: float) -> Rounded:
+    """Return the sum by an accumulator of unit roundoff `roundoff`."""
+
     def total(part: np.ndarray) -> np.ndarray:
         return np.sum(part, axis=axis, keepdims=keepdims)
 
@@ -501,26 +565,43 @@ def _sum(a: Rounded, axis: Any = None, keepdims: bool = False) -> Rounded:
         variance = total(variance)
     squares = n * (value**2 / 3 + total(a.value**2) / 6)
     if n >= SHORT:
-        here = _squares(value, lambda i, j: np.sum(terms[i:j], axis=0).reshape(value.shape), n)
-        squares = np.where(here > ORDER**2 * squares, here, squares)
-    own = p.variance(p.sum_roundoff) * count / (3 * n) * squares
+        here = _in_order(
+            lambda start, end, out: np.sum(terms[start:end], axis=0, out=out),
+            n,
+            np.empty(terms.shape[1:]),
+        )
+        squares = np.maximum(squares, here.reshape(value.shape))
+    own = p.variance(roundoff) * count / (3 * n) * squares
     if (largest := float(np.max(np.abs(a.value)))) * n > p.largest:
         # A partial sum may overflow where the whole does not.
         kink = _plus(np.where(total(np.abs(a.value)) > p.largest, np.inf, 0.0), kink)
-    if n * p.sum_roundoff >= 1:
+    if n * roundoff >= 1:
         # A term below half a unit of the partial sum is lost: a sum stands still where all are.
-        lost = np.abs(value) * p.sum_roundoff > largest
+        lost = np.abs(value) * roundoff > largest
         kink = _plus(np.where(lost, np.abs(value), 0.0), kink)
     return _rounded(value, _plus(own, variance), kink, p)
 
 
 def _mean(a: Rounded, axis: Any = None, keepdims: bool = False) -> Rounded:
-    total = _sum(a, axis, keepdims)
+    total = _total(a, axis, keepdims, a.precision.sum_roundoff)
     return _divide(total, a.size // max(total.size, 1))
 
 
 def _max(a: Rounded, axis: Any = None, keepdims: bool = False) -> Rounded:
-    return _structural(lambda part: np.max(part, axis=axis, keepdims=keepdims), a)
+    """Of all elements that may be the largest, the variance that is largest counts."""
+    value = np.max(a.value, axis=axis, keepdims=keepdims)
+    if a.variance is None and a.kink is None:
+        return Rounded(value, None, None, a.precision)
+    doubt = np.where(np.isfinite(a.value), a.doubt, 0.0)
+    surely = np.max(a.value - doubt, axis=axis, keepdims=True)
+    contends = a.value + doubt >= surely
+
+    def part(p: Part) -> Part:
+        if p is None:
+            return None
+        return np.max(np.where(contends, p, 0.0), axis=axis, keepdims=keepdims)
+
+    return Rounded(value, part(a.variance), part(a.kink), a.precision)
 
 
 def _min(a: Rounded, axis: Any = None, keepdims: bool = False) -> Rounded:

@@ -2,12 +2,15 @@
 
 It is the twin run of a half precision: NumPy has no bfloat16, and its float16 has no fast product.
 Every result is computed in float64 and rounded once, so that rows that are alike round alike, as
-they do in the framework. Errors within a sum are not simulated; `Rounded` accounts for them.
+they do in the framework. So are the sums that TensorFlow accumulates in the half precision itself,
+term by term: once the partial sum is large, small terms are lost in it all alike. Other errors
+within a sum are not simulated; `Rounded` accounts for them.
 """
 
 from collections.abc import Callable
 from typing import Any
 
+import ml_dtypes
 import numpy as np
 from numpy.typing import ArrayLike
 
@@ -15,6 +18,8 @@ from gradaudit.errors import UnsupportedFunctionError
 from gradaudit.numerics.carrier import Carrier
 from gradaudit.numerics.elementary import ELEMENTARY
 from gradaudit.numerics.precision import Precision
+
+_HALVES = {"float16": np.float16, "bfloat16": ml_dtypes.bfloat16}
 
 
 class Simulated(Carrier):
@@ -43,7 +48,21 @@ class Simulated(Carrier):
         return self._rounded(ufunc, inputs, {})
 
     def __array_function__(self, function: Callable, types: Any, args: Any, kwargs: Any) -> Any:
+        if function is np.sum:
+            return self._sum(*args, **kwargs)
         return self._rounded(function, args, kwargs)
+
+    def _sum(self, a: "Simulated", axis: Any = None, keepdims: bool = False) -> "Simulated":
+        p = self.precision
+        value = np.sum(a.value, axis=axis, keepdims=keepdims)
+        n = a.size // max(value.size, 1)
+        if n > 1 and p.accumulator(a.shape, axis) == p.roundoff > 2.0**-24:
+            axes = range(a.ndim) if axis is None else np.atleast_1d(axis)
+            terms = np.moveaxis(a.value, axes, range(len(axes))).reshape(n, -1)
+            with np.errstate(all="ignore"):
+                partial = np.add.accumulate(terms.astype(_HALVES[p.name]), axis=0)
+            value = partial[-1].astype(np.float64).reshape(value.shape)
+        return Simulated(value, p)
 
     def _rounded(self, function: Callable, args: Any, kwargs: Any) -> Any:
         result = function(*self._bare(args), **self._bare(kwargs))

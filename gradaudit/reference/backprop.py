@@ -1,5 +1,6 @@
 """One run of a step: forward through the model, its losses and penalties, and back."""
 
+import functools
 from collections import Counter
 from typing import Any
 
@@ -15,6 +16,7 @@ from gradaudit.reference.losses import (
     LossTerm,
     given_to_losses,
     loss_terms,
+    reads_logits,
     takes_logits,
 )
 from gradaudit.reference.walk import Tensor, Walk, Watch, in_order, packed
@@ -53,19 +55,42 @@ def _loss(walk: Walk, term: LossTerm, given: Given, replicas: int, total_dtype: 
         _numbers(given.y_true, f"what the loss {term.name!r} compares with"),
         given.y_pred,
     )
-    options = term.options
-    # A last axis that the loss squeezes away takes the logits with it.
-    squeezed = 1 < y_true.ndim == y.value.ndim - 1 and y.value.shape[-1] == 1
-    if takes_logits(term) and y.logits is not None and y.dtype == term.dtype and not squeezed:
-        y, options = y.logits, {**options, "from_logits": True}
+    options, logits = term.options, y.logits
+    # A last axis that the loss squeezes away, or adds, takes the logits with it; so does a cast.
+    if y.dtype != term.dtype or same_rank(y_true, y.value)[1].ndim != y.value.ndim:
+        logits = None
+    if takes_logits(term) and logits is not None:
+        y, options = logits, {**options, "from_logits": True}
+    read = logits if reads_logits(term) else None
     y = walk.cast(y, term.dtype)
-    call = LossCall(term.loss, options, term.dtype, walk.arithmetic, keras.config.epsilon())
+    call = LossCall(
+        term.loss,
+        options,
+        term.dtype,
+        walk.arithmetic,
+        keras.config.epsilon(),
+        None if read is None else read.value,
+    )
     true, ranked = same_rank(y_true, y.value)
     losses, loss_vjp = term.rule.function(call, true, ranked)
-    loss, reduce_vjp = reduce_losses(call, losses, given.sample_weight, term.reduction, replicas)
+    masks = [given.y_pred.mask]
+    if term.rule.mask is not None:
+        masks.append(term.rule.mask(call, true, ranked))
+    masks = [mask for mask in masks if mask is not None]
+    loss, reduce_vjp = reduce_losses(
+        call,
+        losses,
+        given.sample_weight,
+        term.reduction,
+        replicas,
+        functools.reduce(np.logical_and, masks) if masks else None,
+    )
 
     def vjp(dloss: Array) -> Array:
         dy = loss_vjp(reduce_vjp(dloss))
+        if read is not None:
+            dy, dlogits = dy
+            read.add(dlogits)
         if dy.size != y.value.size:
             raise UnsupportedModelError(
                 f"the targets {y_true.shape} are broadcast against the predictions "

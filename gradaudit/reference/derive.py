@@ -42,6 +42,7 @@ _OF_REPLICAS = (
     "the model runs on several replicas, whose batches all move this variable: a replica's record "
     "has its own batch only"
 )
+_UNSEEN = "a layer assigns to this weight before the optimizer moves it, and what it assigned is not known"
 _FLOAT32 = Rounding(uniform=PRECISIONS["float32"])
 
 REPETITION = 4.0
@@ -84,11 +85,11 @@ class Derivation:
         start = time.perf_counter()
         variables = [v for v in self._model.trainable_variables if self._wanted(v.path)]
         unjudged: dict[tuple[str, str], str] = {}
-        loss, gradients, moved = None, {}, {}
+        loss, gradients, moved, assigned = None, {}, {}, None
         gaps = self._gradient_gaps
         if not gaps:
             try:
-                loss, gradients, moved = self._derived_gradients(record, variables)
+                loss, gradients, moved, assigned = self._derived_gradients(record, variables)
             except UnsupportedModelError as error:  # what only the data of a step shows
                 gaps = [str(error)]
         unjudged.update({("gradient", v.path): "; ".join(gaps) for v in variables if gaps})
@@ -106,19 +107,38 @@ class Derivation:
             unjudged.update(
                 {("update", v.path): _IN_PARTS for v in variables if v.path in in_parts}
             )
-            updates = itertools.chain(self._updates(record, in_parts), updates)
+            unknown = in_parts | self._assigned_unseen(record, assigned, unjudged)
+            updates = itertools.chain(self._updates(record, unknown, assigned or []), updates)
         return Reference(loss, gradients, updates, unjudged, _milliseconds(start))
 
     def _derived_gradients(
         self, record: StepRecord, variables: list[Any]
-    ) -> tuple[Estimate, dict[str, Estimate], dict[str, Estimate]]:
-        """Return the loss, the gradients, and the changes of what layers assign to."""
+    ) -> tuple[Estimate, dict[str, Estimate], dict[str, Estimate], list[dict[str, Array]]]:
+        """Return the loss, the gradients, and the changes of what layers assign to.
+
+        Last, what they assign to in each of the `_arithmetics`.
+        """
         with np.errstate(all="ignore"):  # what is not finite here is compared like the rest
             walks = [self._gradients(record, a) for a in self._arithmetics(record)]
+            assigned = [dict(w[1]) for w in walks]
             found = self._combined(record, [w[0] for w in walks], self._further_errors(record))
             moved = self._combined(record, [w[1] for w in walks], before=record.variables)
         loss = found.pop("")
-        return loss, {v.path: found.get(v.path) or _nothing(v) for v in variables}, moved
+        return loss, {v.path: found.get(v.path) or _nothing(v) for v in variables}, moved, assigned
+
+    def _assigned_unseen(
+        self, record: StepRecord, assigned: Any, unjudged: dict[tuple[str, str], str]
+    ) -> set[str]:
+        """Return the weights that the optimizer moves on from where an unknown assignment put them."""
+        if assigned is not None and record.replicas == 1:
+            return set()
+        paths = {
+            layer.kernel.path
+            for layer in self._model._flatten_layers()
+            if isinstance(layer, keras.layers.SpectralNormalization) and layer.built
+        }
+        unjudged.update({("update", path): _UNSEEN for path in paths if self._wanted(path)})
+        return paths
 
     def _moved_by_layers(
         self, record: StepRecord, moved: dict[str, Estimate], unjudged: dict[tuple[str, str], str]
@@ -185,16 +205,21 @@ class Derivation:
         shared = [single for single in norms if single.global_clipnorm]
         return found | {v.path for v in weights if moved_by(optimizer, v) in shared}
 
-    def _updates(self, record: StepRecord, left_out: set[str]) -> Iterator[tuple[str, Estimate]]:
+    def _updates(
+        self, record: StepRecord, left_out: set[str], assigned: Sequence[dict[str, Array]]
+    ) -> Iterator[tuple[str, Estimate]]:
         """Yield the change of each variable; the runs go side by side, weight by weight.
 
-        left_out: weights that are not asked for, with their slots.
+        left_out: weights that are not asked for, with their slots. assigned: what layers made of
+        weights, in each of the `_arithmetics`; empty for none.
         """
         optimizer, variables = self._model.optimizer, self._model.trainable_variables
         before = record.variables | record.optimizer_variables
         weights = {v.path for v in variables}
         given = optimizer, variables, before, record.replica_gradients, record.learning_rates
-        runs = [updated(*given, arithmetic) for arithmetic in self._arithmetics(record)]
+        arithmetics = self._arithmetics(record)
+        starts = assigned or [{}] * len(arithmetics)
+        runs = [updated(*given, a, start) for a, start in zip(arithmetics, starts, strict=True)]
         while True:
             with np.errstate(all="ignore"):
                 after = [next(run, None) for run in runs]

@@ -11,7 +11,7 @@ from keras import tree
 from keras.src.models.functional import Functional  # not exported; models are instances of it
 
 from gradaudit.reference.losses import loss_terms
-from gradaudit.reference.walk import bound, graph_of, nodes
+from gradaudit.reference.walk import bound, graph_of, makes_mask, nodes
 from gradaudit.rules import find_rule, keyed, own_variables, single_optimizers
 from gradaudit.rules.losses.reduction import REDUCTIONS
 
@@ -61,7 +61,7 @@ def layer_gaps(layer: Any) -> list[str]:
     unknown = own_variables(layer).keys() - set(known.weights)
     if unknown:
         gaps.append(f"{where} owns {', '.join(sorted(unknown))}, which its rule does not know")
-    if not layer.autocast:
+    if known.autocast and not known.integers and not layer.autocast:
         gaps.append(f"{where} does not cast its inputs to its dtype (autocast=False)")
     if getattr(layer, "stateful", False):
         gaps.append(f"{where} is stateful, and keeps its state where the audit does not see it")
@@ -112,7 +112,7 @@ def _graph_gaps(model: keras.Model, where: str) -> list[str]:
             gaps.append(f"{what} is optional")
     for node in nodes(graph):
         layer = node.operation
-        gaps += layer_gaps(layer)
+        gaps += [] if makes_mask(node) else layer_gaps(layer)
         if isinstance(layer, keras.Model) and len(bound(node).keys() - {"training"}) > 1:
             gaps.append(f"the model {layer.name!r} is given more than its inputs")
     return gaps

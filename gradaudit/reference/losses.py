@@ -12,7 +12,7 @@ from keras.src.ops import nn  # operations of a graph are instances of what it d
 from gradaudit.rules import Rule, find_rule
 
 # keras/src/backend/tensorflow/nn.py, _get_logits: these three compute from the logits that softmax
-# and sigmoid leave on their output, whichever of the two it was.
+# and sigmoid leave on their output, whichever of the two it was; the focal one reads both.
 _UNWRAPPING = (
     keras.losses.categorical_crossentropy,
     keras.losses.sparse_categorical_crossentropy,
@@ -64,12 +64,13 @@ def _term(path: tuple[Any, ...], loss: Any, weight: Any, output: str) -> LossTer
     # keras.losses.MeanSquaredError and its like wrap a function; a Loss of one's own does not.
     function = getattr(loss, "fn", None)
     wrapped = function is not None and type(loss).call is keras.losses.MeanSquaredError.call
+    options = getattr(function, "keywords", {})  # of a functools.partial
     return LossTerm(
         loss.name,
         output,
         loss,
         find_rule(function if wrapped else loss),
-        loss._fn_kwargs if wrapped else {},
+        {**options, **loss._fn_kwargs} if wrapped else {},
         loss.reduction,
         loss.dtype,
         weight,
@@ -112,7 +113,16 @@ def given_to_losses(model: keras.Model, y: Any, y_pred: Any, sample_weight: Any)
 
 def takes_logits(term: LossTerm) -> bool:
     """Return whether Keras computes this loss from the logits, where its predictions have any."""
+    if term.options.get("ignore_class") is not None:
+        return False  # the choice of predictions that count makes a new tensor, without logits
     return term.rule is not None and term.rule.target in _UNWRAPPING
+
+
+def reads_logits(term: LossTerm) -> bool:
+    """Return whether Keras computes this loss from the predictions and from their logits."""
+    focal = keras.losses.binary_focal_crossentropy
+    known = term.rule is not None and term.rule.target is focal
+    return known and not term.options.get("from_logits", False)
 
 
 def leaves_logits(layer: Any) -> bool:

@@ -1,8 +1,9 @@
 """Runs an optimizer's step through its rules: from the captured gradients to the new variables."""
 
 import functools
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any
 
 import keras
@@ -31,12 +32,14 @@ def updated(
     replica_gradients: Sequence[Gradients],
     learning_rates: Sequence[float],
     arithmetic: Arithmetic,
+    assigned: Mapping[str, Array] = MappingProxyType({}),
 ) -> Iterator[dict[str, Array]]:
     """Yield the value after the step of each variable: one weight with its slots at a time.
 
     variables: the model's trainable Keras variables.
     before: those and the optimizer's, by the keys of `keyed`. replica_gradients: for each replica,
         as `optimizer.apply` received them. learning_rates: one for each of `single_optimizers`.
+    assigned: what layers made of weights in the step, before the optimizer, by path.
     As keras/src/optimizers/base_optimizer.py and loss_scale_optimizer.py: gradients g / s for a
     loss scale s; under a LossScaleOptimizer a step with a gradient that is not finite is skipped
     and halves s, and every `dynamic_growth_steps` finite ones in a row double it. A MultiOptimizer
@@ -68,7 +71,8 @@ def updated(
         own = [v for v in variables if moved_by(inner, v) is single]
         if not (finite and own):
             continue
-        step = _Step(single, keys, before, tuple(replica_gradients), scale, rate, arithmetic)
+        gradients = tuple(replica_gradients)
+        step = _Step(single, keys, before, gradients, scale, rate, arithmetic, assigned)
         for after in step.run(own):
             # What all weights share is derived with each of them.
             new = {key: value for key, value in after.items() if key not in written}
@@ -76,7 +80,8 @@ def updated(
             yield new
     for key, variable in [*((v.path, v) for v in variables), *keyed(optimizer.variables).items()]:
         if key not in written:
-            yield {key: arithmetic.array(before[key], _float(variable))}
+            held = assigned.get(key)
+            yield {key: arithmetic.array(before[key], _float(variable)) if held is None else held}
 
 
 def takes_parts(optimizer: Any, variable: Any) -> bool:
@@ -105,6 +110,7 @@ class _Step:
     scale: Any
     learning_rate: float
     arithmetic: Arithmetic
+    assigned: Mapping[str, Array]
 
     @functools.cached_property
     def _count(self) -> int:
@@ -158,7 +164,9 @@ class _Step:
     def _weight(self, variable: Any, norms: list[Array]) -> dict[str, Array]:
         """Return a weight and what the optimizer holds for it, after the step."""
         optimizer = self.optimizer
-        weight = self.arithmetic.array(self.before[variable.path], variable.dtype)
+        weight = self.assigned.get(variable.path)
+        if weight is None:
+            weight = self.arithmetic.array(self.before[variable.path], variable.dtype)
         moves = self.replica_gradients[0].get(variable.path) is not None
         after: dict[str, Array] = {}
         if moves and self._applies:

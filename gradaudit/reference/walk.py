@@ -11,6 +11,8 @@ from typing import Any, Protocol
 import keras
 import numpy as np
 from keras import tree
+from keras.src.layers.merging.base_merge import Merge  # not exported; Add and others are it
+from keras.src.ops.numpy import NotEqual  # not exported; operations of a graph are instances of it
 
 from gradaudit.numerics import Arithmetic
 from gradaudit.numerics.arithmetic import Array
@@ -22,6 +24,7 @@ from gradaudit.rules import (
     apply_activation,
     find_rule,
     own_variables,
+    read_as,
 )
 
 Replay = Callable[..., np.ndarray]
@@ -161,7 +164,7 @@ class Walk:
         count = self.draws[path]
         self.draws[path] += 1
         state = self.variables[path] + np.array([0, count], self.variables[path].dtype)
-        return self.replay(name, state, shape, layer.compute_dtype, **options)
+        return self.replay(name, state, shape, **{"dtype": layer.compute_dtype, **options})
 
     def read(self, variable: Any, dtype: str) -> Array:
         """Return a variable's present value in this step, cast to a dtype."""
@@ -169,8 +172,11 @@ class Walk:
         if key not in self._read:
             held = self.assigned.get(variable.path)
             if held is None:
-                held = self.arithmetic.array(self.variables[variable.path], variable.dtype)
-            self._read[key] = self.arithmetic.cast(held, dtype) if _is_float(dtype) else held
+                held = self.variables[variable.path]
+                if _is_float(variable.dtype):
+                    held = self.arithmetic.array(held, variable.dtype)
+            floats = _is_float(dtype) and _is_float(variable.dtype)
+            self._read[key] = self.arithmetic.cast(held, dtype) if floats else held
         return self._read[key]
 
     def assign(self, variable: Any, value: Array) -> None:
@@ -220,12 +226,17 @@ class Walk:
         rule, dtype = find_rule(layer), layer.compute_dtype
         first = next(iter(given.values()))
         arguments = _with_masks(layer, given)
-        previous = arguments.get("mask")
+        previous = _others(arguments).get("mask")
         if previous is None:
             previous = tree.map_structure(_mask_of, first)
         xs = [self._given_to(rule, x, dtype) for x in _tensors(arguments)]
+        if rule.takes_masks:
+            # What is given as query_mask is lost on Keras: it takes the mask of the query itself.
+            arguments["query_mask"] = xs[0].mask
+            for x in xs:
+                x.mask = None
         own = own_variables(layer)
-        weights = {name: self.read(v, dtype) for name, v in own.items()}
+        weights = {name: self.read(v, read_as(v, dtype)) for name, v in own.items()}
         to_logits = leaves_logits(layer)
         apart = to_logits or (self.watch is not None and _ends_with_activation(layer))
         call = LayerCall(
@@ -253,8 +264,14 @@ class Walk:
         return ys
 
     def _operation(self, operation: Any, given: dict[str, Any], dtype: str) -> list[Tensor]:
-        """Return the outputs of an operation of keras.ops that was given some arguments."""
+        """Return the outputs of an operation of keras.ops that was given some arguments.
+
+        Those that make masks have no rule: Keras itself decides what they leave out.
+        """
         rule = find_rule(operation)
+        if rule is None:
+            bare = tree.map_structure(_bare, given)
+            return [Tensor(np.asarray(y), dtype) for y in tree.flatten(operation.call(**bare))]
         xs = [self._given_to(rule, x, dtype) for x in _tensors(given)]
         call = LayerCall(operation, {}, _others(given), True, self.arithmetic, dtype, self)
         ys, _ = self._run(call, rule, xs, dtype, {})
@@ -263,7 +280,8 @@ class Walk:
         return ys
 
     def _given_to(self, rule: Rule, x: Tensor, dtype: str) -> Tensor:
-        return x if rule.integers and not _is_float(x.dtype) else self.cast(x, dtype)
+        as_it_is = not rule.autocast if _is_float(x.dtype) else rule.integers
+        return x if as_it_is else self.cast(x, dtype)
 
     def _run(
         self, call: LayerCall, rule: Rule, xs: list[Tensor], dtype: str, own: Mapping[str, Any]
@@ -278,7 +296,7 @@ class Walk:
             dx, cotangents = rule_vjp(dys if isinstance(made, tuple) else dys[0])
             for x, part in zip(xs, (dx,) if len(xs) == 1 else dx, strict=True):
                 if part is not None and _is_float(x.dtype):
-                    x.add(part)
+                    x.add(part if rule.autocast else self.arithmetic.cast(part, x.dtype))
             for key, cotangent in cotangents.items():
                 variable = own[key] if key in own else self._variable(call.layer, key)
                 self._collect(variable, self.arithmetic.cast(cotangent, variable.dtype))
@@ -367,6 +385,18 @@ def _held(node: Any, held: Mapping[int, Tensor]) -> dict[str, Any]:
     }
 
 
+def makes_mask(node: Any) -> bool:
+    """Return whether a call in a functional model is one of those that Keras makes masks with.
+
+    No gradient goes through it: it compares with a value that is left out, or takes masks only.
+    """
+    operation = node.operation
+    if isinstance(operation, keras.Layer) or any(_is_float(y.dtype) for y in node.outputs):
+        return False
+    takes_floats = any(_is_float(x.dtype) for x in node.input_tensors)
+    return find_rule(operation) is None and (isinstance(operation, NotEqual) or not takes_floats)
+
+
 def is_mask(name: str) -> bool:
     """Return whether an argument of a layer's call is a mask, which no gradient goes through."""
     return name == "mask" or name.endswith("_mask")
@@ -374,6 +404,10 @@ def is_mask(name: str) -> bool:
 
 def _is_tensor(leaf: Any) -> bool:
     return isinstance(leaf, Tensor) or hasattr(leaf, "__array__")
+
+
+def _bare(leaf: Any) -> Any:
+    return numbers(leaf.value).astype(leaf.dtype) if isinstance(leaf, Tensor) else leaf
 
 
 def _mask_of(leaf: Any) -> np.ndarray | None:
@@ -384,7 +418,8 @@ def _with_masks(layer: Any, given: Mapping[str, Any]) -> dict[str, Any]:
     """Return a call's arguments and the masks that Keras takes from its tensors.
 
     keras/src/layers/layer.py, step 6 of Layer.__call__: `mask` where one argument holds all
-    tensors, `value_mask` for `value` and so on where several do.
+    tensors, `value_mask` for `value` and so on where several do. Merging layers read the masks off
+    the tensors themselves.
     """
     names = inspect.signature(layer.call).parameters
     tensors = {
@@ -395,7 +430,7 @@ def _with_masks(layer: Any, given: Mapping[str, Any]) -> dict[str, Any]:
     found = dict(given)
     for name, value in tensors.items():
         own = "mask" if len(tensors) == 1 else f"{name}_mask"
-        if own in names and own not in given:
+        if (own in names or isinstance(layer, Merge)) and own not in given:
             mask = tree.map_structure(_mask_of, value)
             if any(part is not None for part in tree.flatten(mask)):
                 found[own] = mask

@@ -14,6 +14,7 @@ from gradaudit.rules.calls import (
     UpdateCall,
     apply_activation,
     own_variables,
+    read_as,
     summed,
 )
 from gradaudit.rules.registry import Case, Rule, all_rules, find_rule, rule
@@ -34,6 +35,7 @@ __all__ = [
     "keyed",
     "moved_by",
     "own_variables",
+    "read_as",
     "rule",
     "single_optimizers",
     "summed",

@@ -12,11 +12,12 @@ import numpy as np
 from keras import activations
 from scipy import special
 
+from gradaudit.numerics import below_largest
 from gradaudit.numerics.arithmetic import Array
 from gradaudit.rules.registry import Case, rule
 
 _SOURCE = "keras/src/activations/activations.py"
-_SELU_ALPHA, _SELU_SCALE = 1.6732632423543772, 1.0507009873554805
+SELU_ALPHA, SELU_SCALE = 1.6732632423543772, 1.0507009873554805
 
 
 def _elementwise(
@@ -168,8 +169,8 @@ _elementwise(
 _elementwise(
     activations.selu,
     "scale · z where z ≥ 0, scale · alpha (exp(z) − 1) elsewhere",
-    lambda z: _SELU_SCALE * np.where(z > 0, z, _SELU_ALPHA * (np.exp(np.minimum(z, 0.0)) - 1)),
-    lambda z, y, dy: np.where(z < 0, dy * (y + _SELU_SCALE * _SELU_ALPHA), _SELU_SCALE * dy),
+    lambda z: SELU_SCALE * np.where(z > 0, z, SELU_ALPHA * (np.exp(np.minimum(z, 0.0)) - 1)),
+    lambda z, y, dy: np.where(z < 0, dy * (y + SELU_SCALE * SELU_ALPHA), SELU_SCALE * dy),
     kinks=(0.0,),
 )
 # celu is smooth at 0 for alpha of any size. Keras's tape gives 2 there, because the gradients of
@@ -303,7 +304,7 @@ def softmax(call, z):
     Kinks:  none.
     """
     axis = call.options.get("axis", -1)
-    e = np.exp(z - z.max(axis=axis, keepdims=True))
+    e = np.exp(below_largest(z, axis))
     y = e / e.sum(axis=axis, keepdims=True)
     return y, lambda dy: y * (dy - (y * dy).sum(axis=axis, keepdims=True))
 
@@ -317,7 +318,7 @@ def log_softmax(call, z):
     Kinks:  none.
     """
     axis = call.options.get("axis", -1)
-    shifted = z - z.max(axis=axis, keepdims=True)
+    shifted = below_largest(z, axis)
     y = shifted - np.log(np.exp(shifted).sum(axis=axis, keepdims=True))
     return y, lambda dy: dy - np.exp(y) * dy.sum(axis=axis, keepdims=True)
 

@@ -44,7 +44,7 @@ class LayerCall:
     """One call of a Keras layer in the audited step, or of an operation.
 
     layer: the Keras layer, or the operation, for its configuration.
-    weights: the layer's own variables by name, cast to its compute dtype.
+    weights: the layer's own variables by name, cast to its compute dtype where Keras casts them.
     arguments: what its call is given besides the tensors that it differentiates by: masks, as NumPy
         arrays, and options, by their names in the signature of `layer.call`; None is left out.
     training: whether the layer was called as in training.
@@ -92,7 +92,7 @@ class LayerCall:
         weights: those that stand in the place of the part's own, by name.
         """
         own = own_variables(part)
-        held = {name: self.step.read(v, self.dtype) for name, v in own.items()}
+        held = {name: self.step.read(v, read_as(v, self.dtype)) for name, v in own.items()}
         call = replace(
             self, layer=part, weights={**held, **(weights or {})}, arguments=arguments,
             to_logits=False,
@@ -110,6 +110,11 @@ def own_variables(layer: Any) -> dict[str, Any]:
     """Return the variables that a layer owns itself, and not by its parts, by name."""
     own = getattr(layer, "_trainable_variables", []), getattr(layer, "_non_trainable_variables", [])
     return {v.name: v for variables in own for v in variables}
+
+
+def read_as(variable: Any, dtype: str) -> str:
+    """Return the dtype that a layer of some compute dtype reads a variable in."""
+    return dtype if variable._autocast else variable.dtype
 
 
 def summed(*parts: Mapping[str, Array]) -> dict[str, Array]:
@@ -143,6 +148,8 @@ class LossCall:
 
     loss: the Keras loss. options: the keyword arguments bound to its function.
     dtype: in which the loss is computed.
+    logits: what softmax or sigmoid made y_pred from, for a rule that reads both; its VJP then
+        returns the cotangents of both.
     """
 
     loss: Any
@@ -150,10 +157,15 @@ class LossCall:
     dtype: str
     arithmetic: Arithmetic
     epsilon: float
+    logits: Array | None = None
 
     def array(self, value: ArrayLike) -> Array:
         """Return targets or a constant as an array of the loss's dtype."""
         return self.arithmetic.array(value, self.dtype)
+
+    def numbers(self, x: Array) -> np.ndarray:
+        """Return bare numbers, for decisions that rounding has no part in."""
+        return np.asarray(getattr(x, "value", x))
 
 
 @dataclass(frozen=True)

@@ -41,14 +41,19 @@ class Case:
     shape: of the input with its batch axis, or a tuple of shapes for several (of y_pred for a loss,
         of the weight for a regularizer, an optimizer or a constraint).
     kinks: inputs at which the derivative jumps.
-    targets: for a loss, "real", "one_hot", "integer" or "binary".
+    targets: for a loss, "real", "one_hot", "integer", "binary" or "probability".
     inputs: values that the input takes: "real", "probability" (positive, rows sum to 1; rows of one
-        column lie between 0 and 1), or "index" (integers from 0 to 3).
+        column lie between 0 and 1), "offset" (a mean of 100 deviations), or "index" (integers from
+        0 to 3).
     training: whether the layer is called as in training.
     arguments: what a layer's call is given besides: numbers, or arrays with the batch's axis first.
     apply: calls the layer, (layer, *tensors, **arguments) to its outputs; left out: with its
         tensor, or with a list of several.
     ties: inputs are rounded to whole numbers, so that many are equal.
+    compiled: the checks call Keras's layer under XLA: TensorFlow has no other float64 kernel for it
+        on a CPU.
+    vanishing: how the names of those weights end whose gradient is 0, whatever the cotangent: of
+        terms of about 1 only rounding is left, and that is compared with 1.
     """
 
     name: str
@@ -61,6 +66,8 @@ class Case:
     arguments: Mapping[str, Any] = field(default_factory=dict)
     apply: Callable | None = None
     ties: bool = False
+    compiled: bool = False
+    vanishing: tuple[str, ...] = ()
 
     @property
     def shapes(self) -> tuple[tuple[int, ...], ...]:
@@ -87,6 +94,8 @@ class Rule:
     mask: what the layer's own compute_mask does, (call, x, mask) to the mask of its output; or what
         a loss leaves out, (call, y_true, y_pred) to a mask of its losses. None for neither.
     integers: whether a layer takes integers as they are; others are cast to its dtype.
+    autocast: whether Keras casts the layer's float inputs to its dtype; if not, x comes as it is.
+    takes_masks: whether a layer takes the masks off its tensors, as MultiHeadAttention does.
     gaps: what of an object's options is not derived, in words.
     slots: for an optimizer, the name of each slot and the attribute that holds its variables: a
         list with one for each weight, or a single one for all.
@@ -103,6 +112,8 @@ class Rule:
     slots: tuple[tuple[str, str], ...]
     mask: Callable | None = None
     integers: bool = False
+    autocast: bool = True
+    takes_masks: bool = False
     gaps: Callable[[Any], list[str]] | None = None
 
     @property
@@ -123,6 +134,8 @@ def rule(
     slots: Sequence[tuple[str, str]] = (),
     mask: Callable | None = None,
     integers: bool = False,
+    autocast: bool = True,
+    takes_masks: bool = False,
     gaps: Callable[[Any], list[str]] | None = None,
 ) -> Callable[[Callable], Callable]:
     """Register the decorated function as the rule for a Keras class or function.
@@ -172,6 +185,8 @@ def rule(
             tuple(slots),
             mask,
             integers,
+            autocast,
+            takes_masks,
             gaps,
         )
         return function

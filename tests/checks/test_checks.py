@@ -43,8 +43,8 @@ def test_a_check_names_the_case():
 
 
 def test_a_target_without_a_rule_is_named():
-    with pytest.raises(UnknownNameError, match="Identity"):
-        check_rule(keras.layers.Identity)
+    with pytest.raises(UnknownNameError, match="Lambda"):
+        check_rule(keras.layers.Lambda)
 
 
 def test_the_example_in_contributing_is_a_rule():
@@ -52,8 +52,8 @@ def test_the_example_in_contributing_is_a_rule():
     (code,) = re.findall(r"```python\n(.*?)```", text, re.S)
     scope = {"layers": keras.layers, "rule": rule, "Case": Case}
     exec(code, scope)
-    known = find_rule(keras.layers.Rescaling)
+    known = find_rule(scope["Scale"])
     try:
         check_rule(known)
     finally:
-        del _RULES[keras.layers.Rescaling]
+        del _RULES[scope["Scale"]]

@@ -26,6 +26,10 @@ def with_loss(loss, last, **options):
     return lambda: classifier(last=last(), loss=loss(), **options)
 
 
+def cubes(y_true, y_pred):
+    return keras.ops.mean(keras.ops.abs(y_pred - y_true) ** 3, axis=-1)
+
+
 def one_hot(rows=20):
     return np.eye(3, dtype=np.float32)[classes(rows)]
 
@@ -166,7 +170,12 @@ CELLS = (
     Cell("mean squared error, summed over the batch",
          with_loss(lambda: losses.MeanSquaredError(reduction="sum"), LINEAR), HOT),
     Cell("a loss by its name", with_loss(lambda: "mse", LINEAR), HOT),
-    Cell("a loss that gradaudit has no rule for", with_loss(losses.Huber, LINEAR), HOT,
+    Cell("sparse categorical cross-entropy with a class ignored",
+         with_loss(lambda: losses.SparseCategoricalCrossentropy(ignore_class=1), SOFTMAX),
+         fitted()),
+    Cell("binary focal cross-entropy", with_loss(losses.BinaryFocalCrossentropy, SIGMOID), HOT),
+    Cell("Huber's loss", with_loss(losses.Huber, LINEAR), HOT),
+    Cell("a loss that gradaudit has no rule for", with_loss(lambda: cubes, LINEAR), HOT,
          gradient="has no derived rule"),
     Cell("metrics, weighted metrics",
          lambda: classifier(

@@ -11,6 +11,7 @@ from scipy import special
 from gradaudit.errors import UnsupportedFunctionError
 from gradaudit.numerics import PRECISIONS, Decision, Plain, Rounded, Rounding, Simulating
 from gradaudit.numerics.elementary import ELEMENTARY
+from gradaudit.reference.derive import _kappa
 
 FLOAT32, FLOAT16 = PRECISIONS["float32"], PRECISIONS["float16"]
 
@@ -313,14 +314,79 @@ def test_sums_of_equal_terms_and_of_terms_in_order(name, kind):
 
 
 @pytest.mark.parametrize("n", [8, 100, 2000])
-def test_sigma_of_distinct_terms_in_no_order_is_a_random_walk_s(n):
+def test_sigma_of_distinct_terms_in_no_order_is_a_random_walk_s_or_their_own_walk_s(n):
     rng = np.random.default_rng(0)
-    a, b = (rng.standard_normal(shape).astype(np.float32) for shape in ((8, n), (n, 30)))
+    a, b = (rng.standard_normal(shape).astype(np.float32) for shape in ((8, n), (n, 50)))
     y, squares = exact(a) @ exact(b), exact(a).value ** 2 @ exact(b).value ** 2
     walk = n * y.value**2 / 9 + (n / 18 + 1 / 3) * squares
-    ratio = y.sigma / np.sqrt(2.0**-48 * walk + (exact(y.value) + 0.0).variance)
-    assert np.median(ratio) == pytest.approx(1)
-    assert np.sqrt(np.mean(ratio**2)) < 1.05
+    own = np.sum(np.cumsum(a[:, :, None].astype(np.float64) * b, axis=1) ** 2, axis=1) / 3
+    once = (exact(y.value) + 0.0).variance
+    ratio = y.sigma**2 / (2.0**-48 * walk + once)
+    assert np.min(ratio) >= 1 - 1e-9
+    assert np.sqrt(np.mean(ratio)) < (1.001 if n < 16 else 1.25)
+    if n > 16:  # no less than the walk of the terms in their order, found at a few places of it
+        assert np.min(y.sigma**2 / (2.0**-48 * own + once)) > 0.5
+
+
+def in_turn(accumulators):
+    """Return a product whose terms take turns between accumulators in float32."""
+
+    def product(a, b):
+        parts = [
+            one_by_one((a.T[:, :, None] * b[:, None, :])[i::accumulators])
+            for i in range(accumulators)
+        ]
+        return sum(parts[1:], parts[0])
+
+    return product
+
+
+def begun_again(a, b):
+    """Return a product in float32 whose second half of terms is summed from 0."""
+    terms, half = a.T[:, :, None] * b[:, None, :], a.shape[1] // 2
+    return one_by_one(terms[:half]) + one_by_one(terms[half:])
+
+
+@pytest.mark.parametrize("n", [18, 72, 320])
+@pytest.mark.parametrize(
+    "product",
+    [in_turn(1), in_turn(2), in_turn(4), tf.matmul, tf.function(tf.matmul, jit_compile=True)],
+    ids=["one by one", "two in turn", "four in turn", "TensorFlow", "XLA"],
+)
+def test_no_element_of_many_is_far_off_for_the_order_of_its_own_terms(product, n):
+    rng, z = np.random.default_rng(n), []
+    for _ in range(4):  # 40,000 elements: 4.6 σ of independent normal errors
+        a, b = (rng.standard_normal(shape).astype(np.float32) for shape in ((320, n), (n, 32)))
+        ours = exact(a) @ exact(b)
+        z.append(np.abs(np.asarray(product(a, b), np.float64) - ours.value) / ours.sigma)
+    assert np.max(z) < 4.5
+    assert np.sqrt(np.mean(np.square(z))) > 0.35
+
+
+def test_a_long_product_may_be_begun_again_half_way():
+    rng, z = np.random.default_rng(0), []
+    for _ in range(3):
+        a, b = (rng.standard_normal(shape).astype(np.float32) for shape in ((160, 576), (576, 64)))
+        ours = exact(a) @ exact(b)
+        z.append(np.abs(begun_again(a, b) - ours.value) / ours.sigma)
+    assert np.max(z) < 4.5
+
+
+@pytest.mark.parametrize("n", [18, 72, 576])
+def test_no_sum_of_many_is_far_off_for_the_order_of_its_own_terms(n):
+    terms = np.random.default_rng(n).standard_normal((n, 10_000)).astype(np.float32)
+    ours = np.sum(exact(terms), axis=0)
+    assert np.max(np.abs(one_by_one(terms) - ours.value) / ours.sigma) < 4.5
+
+
+@pytest.mark.parametrize("shapes", [((70_000, 18), (18, 2)), ((3, 50, 40), (40, 60))])
+def test_products_that_are_summed_in_parts_are_whole(shapes):
+    rng = np.random.default_rng(0)
+    a, b = (rng.standard_normal(shape) for shape in shapes)
+    y = exact(a) @ exact(b)
+    np.testing.assert_allclose(y.value, a @ b, rtol=1e-12, atol=1e-12)
+    last = exact(a[-1:]) @ exact(b)
+    np.testing.assert_allclose(y.sigma[-1:], last.sigma, rtol=1e-6)
 
 
 def test_equal_factors_do_not_make_equal_products():
@@ -336,7 +402,8 @@ def test_zeros_are_not_taken_for_equal_terms():
     terms = np.where(rng.random(1000) < 0.9, 0, rng.standard_normal(1000))
     y = np.sum(exact(terms))
     walk = 1000 * (y.value**2 / 9 + np.sum(terms**2) / 18)
-    assert y.sigma == pytest.approx(np.sqrt(2.0**-48 * walk), rel=0.05)
+    own = np.sum(np.cumsum(terms) ** 2) / 3
+    assert y.sigma == pytest.approx(np.sqrt(2.0**-48 * max(walk, own)), rel=0.1)
 
 
 def test_equal_terms_bring_equal_errors():
@@ -356,3 +423,50 @@ def test_products_of_vectors_and_of_stacks_of_matrices(shapes, repeated):
     assert y.shape == y.sigma.shape == (a @ b).shape
     last = exact(a[-1] if a.ndim > 1 else a) @ exact(b[-1] if b.ndim > 2 else b)
     np.testing.assert_allclose(y.sigma[-1] if a.ndim > 1 else y.sigma, last.sigma, rtol=1e-6)
+
+
+def bias_add_grad(terms, dtype, jit):
+    function = tf.function(lambda dy: tf.raw_ops.BiasAddGrad(out_backprop=dy), jit_compile=jit)
+    return np.asarray(function(tf.constant(terms, dtype)), np.float64)
+
+
+@pytest.mark.parametrize("mean", [0.0, 0.5])
+@pytest.mark.parametrize("jit", [False, True])
+@pytest.mark.parametrize("dtype", ["float32", "float16", "bfloat16"])
+def test_the_gradient_of_a_bias_is_as_inexact_as_tensorflow_s(dtype, jit, mean):
+    rng, z, kappas = np.random.default_rng(0), [], []
+    for n in (16, 64, 180, 180, 512, 1500):
+        terms = np.asarray(tf.cast(mean + rng.standard_normal((n, 16)), dtype), np.float64)
+        ours = np.sum(exact(terms, PRECISIONS[dtype]), axis=0)
+        # In half precisions small terms are lost in large partial sums: κ is measured by a twin.
+        twin = np.sum(Simulating().array(terms, dtype), axis=0) if dtype != "float32" else None
+        kappas.append(1.0 if twin is None else _kappa(twin, ours))
+        z.append(np.abs(bias_add_grad(terms, dtype, jit) - ours.value) / ours.sigma / kappas[-1])
+    assert np.max(z) < 4
+    assert np.max(kappas) < (1.2 if mean == 0 else 8)
+    if dtype == "bfloat16" and not jit:
+        assert np.sqrt(np.mean(np.square(z))) > 0.3
+
+
+@pytest.mark.parametrize("rows", [(180,), (12, 15)])
+def test_simulated_bfloat16_sums_over_rows_are_tensorflow_s(rows):
+    terms = np.random.default_rng(0).standard_normal((*rows, 7))
+    held = Simulating().array(terms, "bfloat16")
+    ours = held.sum(axis=tuple(range(len(rows)))).value
+    np.testing.assert_array_equal(ours, bias_add_grad(held.value, "bfloat16", jit=False))
+    kept = np.sum(held, axis=0, keepdims=True)
+    assert kept.shape == (1, *rows[1:], 7)
+
+
+def test_bfloat16_sums_that_are_not_over_rows_accumulate_in_float32():
+    rng = np.random.default_rng(0)
+    dy = np.asarray(tf.cast(rng.standard_normal((180, 16)) + 2, "bfloat16"), np.float64)
+    held, exactly = Simulating().array(dy, "bfloat16"), exact(dy, PRECISIONS["bfloat16"])
+    for options in ({"axis": 1}, {"axis": -1, "keepdims": True}, {"axis": None}):
+        right = np.sum(dy, **options)
+        held_right = PRECISIONS["bfloat16"].nearest(right)
+        np.testing.assert_array_equal(np.sum(held, **options).value, held_right)
+        np.testing.assert_allclose(
+            np.sum(exactly, **options).sigma, 2.0**-8 * 2 ** np.floor(np.log2(right)), rtol=1e-3
+        )
+    assert np.all(np.mean(exactly, axis=0).sigma < np.sum(exactly, axis=0).sigma / 180 / 3)

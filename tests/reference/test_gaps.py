@@ -57,12 +57,27 @@ def doubled(w):
     return 2 * ops.sum(w)
 
 
+def squares(y_true, y_pred):
+    return ops.mean(ops.square(y_pred - y_true), axis=-1)
+
+
+class Referenced(keras.losses.Circle):
+    def __init__(self):
+        super().__init__()
+        self._fn_kwargs["ref_labels"] = np.zeros(4)
+
+
+class Unknown(keras.losses.Loss):
+    def call(self, y_true, y_pred):
+        return squares(y_true, y_pred)
+
+
 def several():
     model = keras.Model(
         inputs := keras.Input((3,)), [layers.Dense(2, name=n)(inputs) for n in "ab"]
     )
     weights = [keras.Variable(0.5), 1.0]
-    return trained(model, y=[Y, Y], loss=[keras.losses.Poisson(), "mse"], loss_weights=weights)
+    return trained(model, y=[Y, Y], loss=[Unknown(name="mine"), "mse"], loss_weights=weights)
 
 
 def whole_structure():
@@ -100,17 +115,15 @@ GAPS = {
         lambda: functional(layers.Dense(2, name="d", activity_regularizer=doubled)),
         "the layer 'd' (Dense) has the activity regularizer",
     ),
-    "a loss": (lambda: trained(functional(), loss="poisson"), "the loss 'poisson' (Loss"),
-    "one of several losses": (several, "the loss 'poisson' (Poisson) of the output 'a' has no"),
+    "a loss": (lambda: trained(functional(), loss=squares), "the loss 'squares' (Loss"),
+    "one of several losses": (several, "the loss 'mine' (Unknown) of the output 'a' has no"),
     "a loss weight": (several, "not a number"),
     "structure": (whole_structure, "takes several outputs at once"),
     "an option": (
         lambda: trained(
-            functional(layers.Activation("softmax")),
-            y=Y[:, 0],
-            loss=keras.losses.SparseCategoricalCrossentropy(ignore_class=1),
+            functional(layers.Activation("softmax")), y=np.arange(4) % 2, loss=Referenced()
         ),
-        "has ignore_class, which its rule does not know",
+        "has ref_labels, which its rule does not know",
     ),
 }
 

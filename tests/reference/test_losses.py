@@ -1,16 +1,24 @@
 """Losses as Keras compiles them: options, reductions, sample weights and unwrapped logits."""
 
+import functools
+
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
+from keras.src.losses.loss import reduce_weighted_values
 
 from gradaudit import GradientAudit, load
+from gradaudit.numerics import Plain
+from gradaudit.rules import LossCall
 from gradaudit.rules.losses.half_squared_error import HalfSquaredError
+from gradaudit.rules.losses.reduction import reduce_losses
 
-CE, SPARSE, BCE, MSE = (
+CE, SPARSE, BCE, FOCAL, MSE = (
     keras.losses.CategoricalCrossentropy,
     keras.losses.SparseCategoricalCrossentropy,
     keras.losses.BinaryCrossentropy,
+    keras.losses.BinaryFocalCrossentropy,
     keras.losses.MeanSquaredError,
 )
 FITS = {
@@ -32,7 +40,38 @@ FITS = {
     "mse": ("tanh", 2, "mse", "real"),
     "mse rows": ("linear", 1, "mse", "row"),
     "half squared error": ("linear", 2, HalfSquaredError(), "real"),
-}
+    "sparse, a class ignored": ("softmax", 3, SPARSE(ignore_class=1), "integer"),
+    "sparse, strangers ignored": ("linear", 3, SPARSE(True, ignore_class=-1), "with strangers"),
+    "sparse, all ignored": ("linear", 1, SPARSE(True, ignore_class=0), "integer"),
+    "focal of sigmoid": ("sigmoid", 3, FOCAL(), "one_hot"),
+    "focal of softmax": ("softmax", 3, FOCAL(apply_class_balancing=True), "one_hot"),
+    "focal of numbers": ("hard_sigmoid", 1, FOCAL(), "binary"),
+    "focal logits": ("linear", 1, FOCAL(from_logits=True), "binary"),
+    "focal logits of sigmoid": ("sigmoid", 1, FOCAL(from_logits=True), "binary"),
+    "categorical focal of softmax": ("softmax", 3, "categorical_focal_crossentropy", "one_hot"),
+    "generalized ce": (
+        "softmax", 3, keras.losses.CategoricalGeneralizedCrossEntropy(0.7), "integer"
+    ),
+    "kld": ("softmax", 3, "kld", "one_hot"),
+    "poisson": ("softplus", 1, "poisson", "binary"),
+    "mae rows": ("linear", 1, "mae", "row"),
+    "mape": ("linear", 2, "mape", "real"),
+    "msle": ("softplus", 2, "msle", "one_hot"),
+    "msle in float16": (
+        "softplus", 2, keras.losses.MeanSquaredLogarithmicError(dtype="float16"), "one_hot"
+    ),
+    "huber by a partial": (
+        "linear", 2, functools.partial(keras.losses.huber, delta=0.4), "real"
+    ),
+    "hinge rows": ("tanh", 1, "hinge", "row"),
+    "categorical hinge": ("linear", 3, "categorical_hinge", "one_hot"),
+    "dice of all": ("sigmoid", 3, "dice", "one_hot"),
+    "tversky of rows": ("sigmoid", 3, keras.losses.Tversky(0.3, 0.7, axis=-1), "one_hot"),
+    "cosine": ("tanh", 3, keras.losses.CosineSimilarity(), "real"),
+    "cosine of all": ("tanh", 3, keras.losses.CosineSimilarity(axis=None), "real"),
+    "circle": ("tanh", 3, keras.losses.Circle(), "integer"),
+    "circle, many classes": ("tanh", 9, keras.losses.Circle(gamma=3.0), "integer"),
+}  # fmt: skip
 
 
 def targets(kind, width, rng, rows=24):
@@ -42,8 +81,8 @@ def targets(kind, width, rng, rows=24):
         return rng.standard_normal(rows)
     if kind == "binary":
         return rng.integers(0, 2, (rows, 1)).astype("float32")
-    classes = rng.integers(0, width, rows)
-    return classes if kind == "integer" else np.eye(width)[classes]
+    classes = rng.integers(-1 if kind == "with strangers" else 0, width, rows)
+    return classes if kind in ("integer", "with strangers") else np.eye(width)[classes]
 
 
 @pytest.mark.parametrize("weighted", [False, True])
@@ -107,3 +146,28 @@ def test_logits_are_taken_where_keras_takes_them(tmp_path, activation, dtype, lo
     assert bool(gradient["tape"].abs().max() > 0.1) is taken
     assert gradient["z"].max() < 4
     assert set(gradient["verdict"]) <= ({"pass"} if taken else {"pass", "unresolved"})
+
+
+@pytest.mark.parametrize("reduction", ["sum_over_batch_size", "sum", "mean_with_sample_weight"])
+@pytest.mark.parametrize("weight_shape", [None, (4,), (4, 1), (4, 3)])
+@pytest.mark.parametrize("loss_shape", [(4,), (4, 1), (4, 3), ()])
+@pytest.mark.parametrize("masked", [None, "some", "all"])
+def test_losses_are_reduced_as_keras_does(loss_shape, weight_shape, reduction, masked):
+    rng = np.random.default_rng(0)
+    losses = rng.standard_normal(loss_shape)
+    weight = None if weight_shape is None else rng.uniform(0.5, 2, weight_shape)
+    mask = {"some": rng.random(loss_shape) < 0.6, "all": np.zeros(loss_shape, bool)}.get(masked)
+    taped = tf.constant(losses)
+    try:
+        with tf.GradientTape() as tape:
+            tape.watch(taped)
+            theirs = reduce_weighted_values(taped, weight, mask, reduction, "float64")
+    except tf.errors.InvalidArgumentError:
+        pytest.skip("Keras cannot multiply these shapes")
+    call = LossCall(None, {}, "float64", Plain(np.float64), 1e-7)
+    ours, vjp = reduce_losses(call, losses, weight, reduction, mask=mask)
+    np.testing.assert_allclose(ours, theirs, rtol=1e-12)
+    dy = rng.standard_normal(theirs.shape)
+    np.testing.assert_allclose(
+        vjp(dy), tape.gradient(theirs, taped, tf.constant(dy)), rtol=1e-12, atol=1e-15
+    )

@@ -127,7 +127,8 @@ def test_what_is_not_derived_of_recurrent_layers_is_named():
         "given number",
         "the layer 'unrolled' (SimpleRNN) has unroll, which lets losses see the logits of the last "
         "output",
-        "the layer 'stateful' (GRU) is stateful, and keeps its state where the audit does not see it",
+        "the layer 'stateful' (GRU) is stateful, and keeps its state where the audit does not see "
+        "it",
     ]
     fixed = keras.layers.TimeDistributed(keras.layers.Dropout(0.5))
     fixed(keras.Input((4, 3)))

@@ -24,12 +24,15 @@ def dropout(call, x):
     VJP:    dx = dy / (1 − rate) where x was kept, 0 elsewhere.
     Kinks:  none: the mask does not depend on x.
     """
-    rate = call.layer.rate
+    return dropped(call, x, call.layer.rate, call.layer.noise_shape)
+
+
+def dropped(call, x, rate, noise_shape=None):
+    """Return x after a dropout, whose mask may have a shape of its own, and the VJP."""
     if not call.training or rate == 0:
         return x, lambda dy: (dy, {})
     if rate == 1:
         return np.zeros_like(x), lambda dy: (np.zeros_like(dy), {})
-    noise_shape = call.layer.noise_shape
     kept = call.draw(call.layer, "dropout", x.shape, rate=rate, noise_shape=noise_shape) != 0
     scale = 1 / (1 - rate)
     return np.where(kept, x * scale, 0.0), lambda dy: (np.where(kept, dy * scale, 0.0), {})

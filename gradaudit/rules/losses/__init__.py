@@ -1,1 +1,1 @@
-"""Rules of Keras losses, one file each: loss of each sample; `reduction` makes them one number."""
+"""Rules of Keras losses, a family a file: loss of each sample; `reduction` makes them a number."""

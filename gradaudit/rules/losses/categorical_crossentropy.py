@@ -16,6 +16,28 @@ def _case(name, inputs, shape=(5, 3), **options):
     )
 
 
+def smoothed_one_hot(call, y_true):
+    """Return t (1 − s) + s / K for targets t over K classes and label smoothing s."""
+    t, smoothing = call.array(y_true), call.options.get("label_smoothing", 0.0)
+    return t * (1.0 - smoothing) + smoothing / t.shape[-1] if smoothing else t
+
+
+def normalized(call, q, axis):
+    """Return p = q / Σ q, clipped to [ε, 1 − ε], and its VJP.
+
+    VJP: dq = (dp − Σ p dp) / Σ q, with dp 0 where p is clipped.
+    """
+    low, high = call.epsilon, 1.0 - call.epsilon
+    total = q.sum(axis=axis, keepdims=True)
+    p = q / total
+
+    def vjp(dclipped):
+        dp = np.where((p >= low) & (p <= high), dclipped, 0.0)
+        return (dp - (p * dp).sum(axis=axis, keepdims=True)) / total
+
+    return np.clip(p, low, high), vjp
+
+
 @rule(
     losses.categorical_crossentropy,
     cases=[
@@ -31,8 +53,7 @@ def _case(name, inputs, shape=(5, 3), **options):
 def categorical_crossentropy(call, y_true, y_pred):
     """Apply ℓ = −Σₖ tₖ log pₖ over the class axis.
 
-    From logits z: p = softmax(z). From probabilities q: p = q / Σ q, clipped to [ε, 1 − ε]. With
-    label smoothing s over K classes: t (1 − s) + s / K in place of t.
+    From logits z: p = softmax(z). From probabilities q: p = q / Σ q, clipped to [ε, 1 − ε].
 
     Shapes: y_true and y_pred (N, ..., K), ℓ (N, ...); or the class axis elsewhere.
     VJP:    logits: dz = (p Σ t − t) dℓ, which is (p − t) dℓ only where t sums to 1.
@@ -40,29 +61,21 @@ def categorical_crossentropy(call, y_true, y_pred):
     Kinks:  p = ε and p = 1 − ε (ε = keras.config.epsilon()).
     """
     axis = call.options.get("axis", -1)
-    t = call.array(y_true)
-    smoothing = call.options.get("label_smoothing", 0.0)
-    if smoothing:
-        t = t * (1.0 - smoothing) + smoothing / t.shape[-1]
+    t = smoothed_one_hot(call, y_true)
+    if not call.options.get("from_logits", False):
+        p, normalized_vjp = normalized(call, y_pred, axis)
 
-    if call.options.get("from_logits", False):
-        shifted = y_pred - y_pred.max(axis=axis, keepdims=True)
-        e = np.exp(shifted)
-        total = e.sum(axis=axis, keepdims=True)
+        def vjp(d):
+            return normalized_vjp(-t / p * np.expand_dims(d, axis))
 
-        def logits_vjp(d):
-            residual = e / total * t.sum(axis=axis, keepdims=True) - t
-            return residual * np.expand_dims(d, axis)
+        return -(t * np.log(p)).sum(axis=axis), vjp
 
-        return (t * (np.log(total) - shifted)).sum(axis=axis), logits_vjp
+    shifted = y_pred - y_pred.max(axis=axis, keepdims=True)
+    e = np.exp(shifted)
+    total = e.sum(axis=axis, keepdims=True)
 
-    total = y_pred.sum(axis=axis, keepdims=True)
-    p = y_pred / total
-    clipped = np.clip(p, call.epsilon, 1.0 - call.epsilon)
+    def logits_vjp(d):
+        residual = e / total * t.sum(axis=axis, keepdims=True) - t
+        return residual * np.expand_dims(d, axis)
 
-    def vjp(d):
-        dp = -t / clipped * np.expand_dims(d, axis)
-        dp = np.where((p >= call.epsilon) & (p <= 1.0 - call.epsilon), dp, 0.0)
-        return (dp - (p * dp).sum(axis=axis, keepdims=True)) / total
-
-    return -(t * np.log(clipped)).sum(axis=axis), vjp
+    return (t * (np.log(total) - shifted)).sum(axis=axis), logits_vjp

@@ -10,24 +10,30 @@ REDUCTIONS = ("sum_over_batch_size", "mean", "sum", "mean_with_sample_weight")
 
 
 def reduce_losses(
-    call, losses: Array, sample_weight: np.ndarray | None, reduction: str, replicas: int = 1
+    call,
+    losses: Array,
+    sample_weight: np.ndarray | None,
+    reduction: str,
+    replicas: int = 1,
+    mask: np.ndarray | None = None,
 ) -> tuple[Array, Callable[[Array], Array]]:
     """Return L = Σ w ℓ / (d R) and its VJP, as keras/src/losses/loss.py reduces.
 
-    R is the number of replicas, and 1 for "sum". A single loss ℓ () is taken as it is.
+    R is the number of replicas, and 1 for "sum". A single loss ℓ () is taken as it is. A mask sets
+    w to 0 where it is false; elsewhere it makes a mean over all elements one over those that are
+    true: w times (number of elements / number of true ones), or 0 where none is true.
 
-    Shapes: ℓ (N, ...), w (N,) or as ℓ, L ().
+    Shapes: ℓ (N, ...), w and mask (N,) or as ℓ, L (). Where w has more axes, ℓ is repeated.
     VJP:    dℓ = w dL / (d R); d is the number of losses, whatever the weights; 1 for "sum"; Σ w for
-            "mean_with_sample_weight", where L is 0 if Σ w is.
+            "mean_with_sample_weight", where L is 0 if Σ w is. Where ℓ was repeated, the sum of dℓ.
     """
-    weight = None
-    if sample_weight is not None:
-        weight = call.array(sample_weight)
-        if weight.ndim == losses.ndim + 1 and weight.shape[-1] == 1:
-            weight = weight.reshape(losses.shape)
-        elif weight.ndim < losses.ndim and losses.shape[-1] == 1:
-            weight = weight.reshape(*weight.shape, 1)
-    weighted = losses if weight is None else losses * weight
+    weight = None if sample_weight is None else call.array(sample_weight)
+    if mask is not None:
+        weight = _masked(call, weight, mask, reduction)
+    ranked = losses
+    if weight is not None:
+        ranked, weight = same_rank(losses, weight)
+    weighted = ranked if weight is None else ranked * weight
     if weighted.ndim == 0:
         return weighted, lambda dloss: dloss if weight is None else dloss * weight
     divisor, scale = 1, 1.0
@@ -45,12 +51,44 @@ def reduce_losses(
 
     def vjp(dloss: Array) -> Array:
         dweighted = np.broadcast_to(divided(dloss * scale), weighted.shape)
-        return dweighted if weight is None else dweighted * weight
+        dranked = dweighted if weight is None else dweighted * weight
+        return _unrepeated(dranked, ranked.shape).reshape(losses.shape)
 
     return divided(weighted.sum()) * scale, vjp
 
 
-def same_rank(y_true: np.ndarray, y_pred: Array) -> tuple[np.ndarray, Array]:
+def _masked(call, weight: Array | None, mask: np.ndarray, reduction: str) -> Array:
+    """Return the sample weights with those of a mask, which stand for them where there are none."""
+    share = call.array(1.0)
+    if reduction in ("sum_over_batch_size", "mean"):
+        valid = float(mask.sum())
+        share = call.array(float(mask.size) if valid else 0.0) / call.array(valid or 1.0)
+    shares = np.where(mask, share, 0.0)
+    if weight is None:
+        return shares
+    shares, weight = same_rank(shares, weight)
+    return weight * shares
+
+
+def _unrepeated(cotangent: Array, shape: tuple[int, ...]) -> Array:
+    """Return the sum over the axes along which an array of `shape` was repeated."""
+    added = cotangent.ndim - len(shape)
+    stretched = [
+        added + i for i, n in enumerate(shape) if n == 1 and cotangent.shape[added + i] > 1
+    ]
+    axes = (*range(added), *stretched)
+    return cotangent.sum(axis=axes).reshape(shape) if axes else cotangent
+
+
+def along(cotangent: Array, axis: int | tuple[int, ...] | None) -> Array:
+    """Return the cotangent of a sum over an axis, over several or over all (None), for its terms.
+
+    Shapes: those axes have the length 1.
+    """
+    return cotangent if axis is None else np.expand_dims(cotangent, axis)
+
+
+def same_rank(y_true: Array, y_pred: Array) -> tuple[Array, Array]:
     """Return targets and predictions with a last axis of length 1 added or dropped to match.
 
     As squeeze_or_expand_to_same_rank in keras/src/losses/loss.py: targets (N,) meet predictions

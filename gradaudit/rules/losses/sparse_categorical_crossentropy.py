@@ -16,30 +16,47 @@ def _case(name, inputs, shape=(5, 3), **options):
     )
 
 
+def _counted(call, y_true, y_pred):
+    """Return where the target is not ignore_class; None where no class is ignored."""
+    ignored = call.options.get("ignore_class")
+    if ignored is None:
+        return None
+    classes = call.numbers(call.array(y_true)).reshape(y_pred.shape[:-1])
+    return classes != call.numbers(call.array(ignored))
+
+
 @rule(
     losses.sparse_categorical_crossentropy,
     cases=[
         _case("probabilities", "probability"),
         _case("logits", "real", from_logits=True),
         _case("3-D", "real", shape=(2, 3, 4), from_logits=True),
+        _case("axis 1 of 2", "real", from_logits=True, axis=1),
+        _case("a class ignored", "probability", ignore_class=1),
+        _case("in logits", "real", shape=(2, 3, 4), from_logits=True, ignore_class=0),
+        _case("summed", "real", from_logits=True, ignore_class=0, reduction="sum"),
+        _case("mean", "real", ignore_class=2, reduction="mean_with_sample_weight"),
+        _case("none there", "probability", ignore_class=-1),
     ],
     source="keras/src/backend/tensorflow/nn.py",
-    options=("from_logits", "axis"),
+    mask=_counted,
 )
 def sparse_categorical_crossentropy(call, y_true, y_pred):
     """Apply ℓ = −log pₖ over the last axis, k the target.
 
     From logits z: p = softmax(z). From probabilities q: z = log of q clipped to [ε, 1 − ε], which
-    renormalises the clipped q.
+    renormalises the clipped q. The losses of targets that are ignore_class are 0, and masked. Keras
+    knows no other axis than the last with TensorFlow.
 
     Shapes: y_true (N, ...) or (N, ..., 1), y_pred (N, ..., K), ℓ (N, ...).
-    VJP:    dz = (p − 1ₖ) dℓ; dq = dz / q, 0 where clipped.
+    VJP:    dz = (p − 1ₖ) dℓ, 0 where ignored; dq = dz / q, 0 where clipped.
     Kinks:  q = ε and q = 1 − ε (ε = keras.config.epsilon()).
     """
     low, high = call.epsilon, 1.0 - call.epsilon
     from_logits = call.options.get("from_logits", False)
     clipped = y_pred if from_logits else np.clip(y_pred, low, high)
     z = y_pred if from_logits else np.log(clipped)
+    counted = _counted(call, y_true, y_pred)
     classes = np.asarray(y_true).astype(np.int64).reshape(y_pred.shape[:-1])
     t = call.array(np.expand_dims(classes, -1) == np.arange(y_pred.shape[-1]))
 
@@ -48,9 +65,11 @@ def sparse_categorical_crossentropy(call, y_true, y_pred):
     total = e.sum(axis=-1, keepdims=True)
 
     def vjp(d):
+        d = d if counted is None else np.where(counted, d, 0.0)
         dz = (e / total - t) * np.expand_dims(d, -1)
         return (
             dz if from_logits else np.where((y_pred >= low) & (y_pred <= high), dz / clipped, 0.0)
         )
 
-    return (t * (np.log(total) - shifted)).sum(axis=-1), vjp
+    loss = (t * (np.log(total) - shifted)).sum(axis=-1)
+    return loss if counted is None else np.where(counted, loss, 0.0), vjp

@@ -1,0 +1,207 @@
+"""Errors planted in every rule: from a right rule to wrong ones, and which checks refuse them.
+
+An error is planted where it is one: in the first case of the rule in which it changes what the rule
+computes. The sign of a gradient that is 0 would be no error.
+"""
+
+import dataclasses
+import itertools
+import re
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import keras
+import numpy as np
+
+from gradaudit.checks import faults
+from gradaudit.checks.check import CHECKS
+from gradaudit.checks.faults import Fault
+from gradaudit.checks.planted import Planted
+from gradaudit.checks.subject import Subject, subject
+from gradaudit.checks.updates import KINDS, updates
+from gradaudit.errors import CheckFailure
+from gradaudit.models.precision import floats
+from gradaudit.numerics import Plain
+from gradaudit.rules import Case, Rule
+
+CHEAP = (
+    "forward_equals_keras",
+    "vjp_equals_tape",
+    "vjp_equals_differences",
+    "vjp_is_linear",
+    "every_weight_has_a_cotangent",
+    "kinks_as_keras",
+)
+"""Checks that are quick enough to be run on a thousand wrong rules."""
+
+FEWEST = 3
+"""Errors that are planted in each rule, at least."""
+
+_REAL = 1e-9
+"""What an error changes at least, as a part of the largest value: 1,000 times a tolerance."""
+
+_DOUBLE = Plain(np.float64)
+
+
+@dataclass(frozen=True)
+class Trial:
+    """What checks said of one planted error. refused: check to whether it refuses the wrong rule.
+
+    error: its name. case: that on which it was tried.
+    """
+
+    rule: Rule
+    error: str
+    case: str
+    refused: Mapping[str, bool]
+
+    @property
+    def is_refused(self) -> bool:
+        """Whether at least one check refuses it."""
+        return any(self.refused.values())
+
+
+def trials(rule: Rule, checks: Iterable[str] = CHEAP) -> list[Trial]:
+    """Return what checks say of each error that is planted in a rule.
+
+    Raises:
+        CheckFailure: a check refuses the rule as it is, so that its refusals would say nothing.
+    """
+    found = []
+    for case, planted in itertools.groupby(mutations(rule), lambda wrong: wrong.rule.cases[0]):
+        switch = _Switch(rule.function)
+        switched = dataclasses.replace(rule, function=switch)
+        for name in checks:
+            try:
+                CHECKS[name](switched, case)
+            except CheckFailure as failure:
+                raise CheckFailure(
+                    f"{rule.kind} rule {rule.name}, case {case.name!r}, is refused by {name} "
+                    f"as it is, with no planted error: {failure}"
+                ) from failure
+        for wrong in planted:
+            switch.function = wrong.rule.function
+            refused = {name: _refuses(name, switched, case) for name in checks}
+            found.append(Trial(rule, wrong.name, case.name, refused))
+    return found
+
+
+class _Switch:
+    """A rule's function that is replaced by others.
+
+    subjects: what the checks have made of Keras's object, which stays the same for all of them.
+    """
+
+    def __init__(self, function: Callable) -> None:
+        self.function = function
+        self.subjects: dict[tuple, Subject] = {}
+
+    def __call__(self, *arguments: Any) -> Any:
+        return self.function(*arguments)
+
+
+def _refuses(check: str, rule: Rule, case: Case) -> bool:
+    try:
+        CHECKS[check](rule, case)
+    except CheckFailure:
+        return True
+    return False
+
+
+def mutations(rule: Rule) -> list[Planted]:
+    """Return wrong rules of one case each, in which the planted error is one."""
+    found: dict[str, Planted] = {}
+    for case in rule.cases:
+        with floats("float64"):
+            planted, run = (_of_update if rule.kind in KINDS else _of_gradient)(rule, case)
+            right = run(rule.function)
+            for fault in planted:
+                function = fault.make(rule.function)
+                if fault.name not in found and _differ(right, run(function)):
+                    wrong = dataclasses.replace(rule, function=function, cases=(case,))
+                    found[fault.name] = Planted(fault.name, wrong, ())
+        every_weight = all(f"d{name} negated" in found for name in rule.weights)
+        if every_weight and found.keys() >= {fault.name for fault in planted}:
+            break
+    return list(found.values())
+
+
+def _differ(right: Mapping[str, Any], wrong: Mapping[str, Any]) -> bool:
+    """Return whether two results differ by more than rounding errors and tolerances do."""
+    if right.keys() != wrong.keys():
+        return True
+    for name, value in right.items():
+        expected = np.asarray(value, np.float64)
+        size = max(1e-3, float(np.max(np.abs(expected), initial=0.0)))
+        if np.max(np.abs(np.asarray(wrong[name]) - expected), initial=0.0) > _REAL * size:
+            return True
+    return False
+
+
+Run = Callable[[Callable], dict[str, Any]]
+"""From the function of a rule, right or wrong, to what it makes of a case, by name."""
+
+
+def _of_gradient(rule: Rule, case: Case) -> tuple[list[Fault], Run]:
+    """Return the errors that can be planted in a rule with a VJP, and what runs it on a case."""
+    switch = _Switch(rule.function)
+    switched = dataclasses.replace(rule, function=switch)
+    keras.utils.set_random_seed(4)
+    found = subject(switched, case, "float64", np.random.default_rng(4))
+    y, vjp, assigned = found.rule(_DOUBLE, found.primals)
+    rng = np.random.default_rng(5)
+    dy = {name: rng.standard_normal(value.shape) for name, value in y.items()}
+    first = next(iter(found.primals))
+    at_kinks = {
+        f" at {kink}": {**found.primals, first: np.full(case.shapes[0], kink)}
+        for kink in case.kinks
+    }
+
+    def run(function: Callable) -> dict[str, Any]:
+        switch.function = function
+        made: dict[str, Any] = {}
+        for where, primals in {"": found.primals, **at_kinks}.items():
+            ys, vjp, new = found.rule(_DOUBLE, primals)
+            made |= {f"{name}{where}": value for name, value in ys.items()}
+            made |= {f"d{name}{where}": value for name, value in vjp(dy).items()}
+            made |= {f"new {name}{where}": value for name, value in new.items()}
+        return made
+
+    planted = faults.of_output() + (faults.of_assigned() if assigned else [])
+    cotangents = vjp(dy)
+    for place, (label, name) in enumerate(zip(_labels(cotangents), cotangents, strict=True)):
+        planted += faults.of_cotangent(f"d{label}", place, cotangents[name].ndim)
+        if name in found.variables:
+            planted += faults.of_weight(f"d{label}", place)
+        if name == first:
+            planted += faults.of_kinks(f"d{label}", place, case.kinks)
+    return planted, run
+
+
+def _labels(names: Iterable[str]) -> list[str]:
+    """Return short names of weights, without the numbers that Keras gives, but different ones."""
+    counts: Counter[str] = Counter()
+    labels = []
+    for name in names:
+        label = "/".join(re.sub(r"_\d+$", "", part) for part in name.split("/")[-2:])
+        counts[label] += 1
+        labels.append(label if counts[label] == 1 else f"{label} ({counts[label]})")
+    return labels
+
+
+def _of_update(rule: Rule, case: Case) -> tuple[list[Fault], Run]:
+    """Return the errors that can be planted in an optimizer or a constraint, and what runs it."""
+
+    def run(function: Callable) -> dict[str, Any]:
+        other = dataclasses.replace(rule, function=function)
+        steps = updates(other, case, "float64", _DOUBLE)
+        return {
+            f"{name} {number}": value
+            for number, (ours, _) in enumerate(steps)
+            for name, value in ours.items()
+        }
+
+    constraint = rule.kind == "constraint"
+    return faults.of_constraint() if constraint else faults.of_optimizer(rule), run

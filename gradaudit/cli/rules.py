@@ -1,0 +1,114 @@
+"""`gradaudit rules`."""
+
+import inspect
+import json
+from collections import Counter
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.text import Text
+
+from gradaudit.cli.nets import import_tensorflow
+from gradaudit.cli.output import console, print_table
+from gradaudit.errors import UnknownNameError
+
+if TYPE_CHECKING:
+    from gradaudit.rules.catalogue import Entry
+
+_STYLES = {"traced-only": "yellow", "not differentiable": "dim", "unknown": "red"}
+
+
+def rules(
+    name: Annotated[
+        str | None, typer.Argument(help="A class or function of Keras: how its rule is derived.")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print a list of objects.")] = False,
+) -> None:
+    """List what of Keras is derived, and why the rest is not; or show one rule.
+
+    What is traced-only has a gradient, but no derived rule.
+    """
+    import_tensorflow()
+    from gradaudit.rules.catalogue import catalogue
+
+    entries = catalogue()
+    if name is not None:
+        found = [entry for entry in entries if name in entry.names]
+        if not found:
+            known = {known for entry in entries for known in entry.names}
+            raise UnknownNameError("class or function of Keras", name, known)
+        entries = found
+    if as_json:
+        objects = [_object(entry, with_rule=name is not None) for entry in entries]
+        print(json.dumps(objects, indent=2, ensure_ascii=False))
+    elif name is not None:
+        print("\n\n".join(_explained(entry) for entry in entries))
+    else:
+        _print(entries)
+
+
+def _object(entry: "Entry", with_rule: bool) -> dict[str, Any]:
+    found = {
+        "kind": entry.kind,
+        "name": entry.name,
+        "aliases": list(entry.aliases),
+        "status": entry.status,
+        "reason": entry.reason,
+        "source": entry.source,
+    }
+    if with_rule and entry.rule is not None:
+        found["rule"] = _file(entry)
+        found["derivation"] = inspect.getdoc(entry.rule.function)
+        found["cases"] = [case.name for case in entry.rule.cases]
+    return found
+
+
+def _file(entry: "Entry") -> str:
+    """Return where a rule stands, from the folder that gradaudit is in."""
+    import gradaudit
+
+    path = Path(inspect.getfile(entry.rule.function))
+    package = Path(gradaudit.__file__).parents[1]
+    return str(path.relative_to(package) if path.is_relative_to(package) else path)
+
+
+def _explained(entry: "Entry") -> str:
+    reason = f": {entry.reason}" if entry.reason else ""
+    lines = [
+        f"{' = '.join((entry.name, *entry.aliases))}, {entry.kind}: {entry.status}{reason}",
+        f"defined in {entry.source}",
+    ]
+    if entry.rule is not None:
+        cases = "\n".join(f"  {case.name}" for case in entry.rule.cases)
+        lines += [
+            f"derived in {_file(entry)}",
+            "",
+            inspect.getdoc(entry.rule.function) or "",
+            "",
+            "Cases on which the rule is checked:",
+            cases,
+        ]
+    return "\n".join(lines)
+
+
+def _print(entries: "list[Entry]") -> None:
+    for room in dict.fromkeys(entry.room for entry in entries):
+        own = [entry for entry in entries if entry.room == room]
+        console().print(Text(f"{room}: {_counts(own)}", style="bold"))
+        rows = [(e.status, e.name, " ".join(e.aliases), e.reason) for e in own]
+        print_table(("status", "name", "also", "reason"), rows, _STYLES)
+        print()
+
+
+def _counts(entries: "list[Entry]") -> str:
+    from gradaudit.rules.catalogue import STATUSES
+
+    said = []
+    for word, is_class in (("class", True), ("function", False)):
+        counts = Counter(entry.status for entry in entries if entry.is_class is is_class)
+        if total := counts.total():
+            plural = word if total == 1 else f"{word}es" if is_class else f"{word}s"
+            parts = ", ".join(f"{counts[s]} {s}" for s in STATUSES if counts[s])
+            said.append(f"{total} {plural}: {parts}")
+    return "; ".join(said)

@@ -1,0 +1,12 @@
+"""Broadcasting, and the sums that undo it on the way back."""
+
+from gradaudit.numerics.arithmetic import Array
+
+
+def unbroadcast(dy: Array, shape: tuple[int, ...]) -> Array:
+    """Return Σ dy over the axes along which an array of `shape` was broadcast to dy's shape."""
+    new = dy.ndim - len(shape)
+    axes = tuple(range(new)) + tuple(
+        axis for axis, size in enumerate(shape, new) if size == 1 and dy.shape[axis] != 1
+    )
+    return dy.sum(axis=axes).reshape(shape) if axes else dy

@@ -1,0 +1,74 @@
+"""DepthwiseConv1D and DepthwiseConv2D: a convolution with one group for each channel."""
+
+from keras import layers
+
+from gradaudit.rules.layers.convolution import (
+    channels_last,
+    convolve,
+    convolve_transposed,
+    finish,
+    kernel_cotangent,
+)
+from gradaudit.rules.layers.patches import Windows
+from gradaudit.rules.registry import Case, rule
+
+_FIRST = {"data_format": "channels_first"}
+_Conv1D, _Conv2D = layers.DepthwiseConv1D, layers.DepthwiseConv2D
+
+
+@rule(
+    _Conv1D,
+    cases=[
+        Case("valid", lambda: _Conv1D(3), (2, 5, 3)),
+        Case("same strides", lambda: _Conv1D(3, 2, "same"), (2, 6, 3)),
+        Case("multiplier", lambda: _Conv1D(2, depth_multiplier=2), (2, 5, 3)),
+        Case("dilation", lambda: _Conv1D(3, dilation_rate=2), (2, 6, 3)),
+        Case("strides and dilation", lambda: _Conv1D(2, 2, "same", dilation_rate=3), (2, 7, 3)),
+        Case("relu", lambda: _Conv1D(2, activation="relu", use_bias=False), (2, 5, 3)),
+        Case("channels first", lambda: _Conv1D(2, 2, depth_multiplier=2, **_FIRST), (2, 2, 7)),
+    ],
+    source="keras/src/layers/convolutional/depthwise_conv1d.py",
+    weights=("kernel", "bias"),
+)
+@rule(
+    _Conv2D,
+    cases=[
+        Case("valid", lambda: _Conv2D((3, 2)), (2, 4, 3, 3)),
+        Case("same strides", lambda: _Conv2D(3, 2, "same"), (2, 6, 5, 3)),
+        Case("multiplier", lambda: _Conv2D(2, depth_multiplier=2), (2, 3, 4, 3)),
+        Case("dilation", lambda: _Conv2D(2, padding="same", dilation_rate=2), (2, 4, 5, 3)),
+        Case("strides and dilation", lambda: _Conv2D(2, 2, dilation_rate=(2, 1)), (2, 5, 4, 3)),
+        Case("tanh", lambda: _Conv2D(2, activation="tanh", use_bias=False), (2, 3, 4, 3)),
+        Case("channels first", lambda: _Conv2D(2, depth_multiplier=2, **_FIRST), (2, 3, 4, 5)),
+    ],
+    source="keras/src/layers/convolutional/depthwise_conv2d.py",
+    weights=("kernel", "bias"),
+)
+def depthwise_conv(call, x):
+    """Apply y = f(z), z[…, c m + j] = Σₜ at(x, t)[…, c] kernel[t, c, j] + bias.
+
+    Shapes: x (N, *cells, C), kernel (*size, C, m), bias (C m,), y (N, *count, C m).
+    VJP:    that of a convolution of C groups, whose kernel is (*size, 1, C m).
+    Kinks:  those of the activation.
+    """
+    x = channels_last(call.layer, x)
+    z, vjp = depthwise(call.layer, x, call.weights["kernel"])
+
+    def linear_vjp(dz):
+        dx, dkernel = vjp(dz)
+        return dx, {"kernel": dkernel}
+
+    return finish(call, z, linear_vjp)
+
+
+def depthwise(layer, x, kernel):
+    """Return the convolution of each channel of x, channels last, and a VJP to (dx, dkernel)."""
+    *size, channels, multiplier = kernel.shape
+    windows = Windows.over(x.shape[1:-1], size, layer.strides, layer.padding, layer.dilation_rate)
+    grouped = kernel.reshape(*size, 1, channels * multiplier)
+
+    def vjp(dz):
+        dkernel = kernel_cotangent(x, dz, windows, channels)
+        return convolve_transposed(dz, grouped, windows, channels), dkernel.reshape(kernel.shape)
+
+    return convolve(x, grouped, windows, channels), vjp

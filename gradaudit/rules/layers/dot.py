@@ -1,0 +1,73 @@
+"""Dot."""
+
+import string
+
+import keras
+import numpy as np
+from keras import layers
+
+from gradaudit.rules.layers.contraction import contract
+from gradaudit.rules.registry import Case, rule
+
+
+def _case(name, axes, *shapes, **options):
+    return Case(name, lambda: layers.Dot(axes, **options), shapes)
+
+
+@rule(
+    layers.Dot,
+    cases=[
+        _case("rows", 1, (4, 3), (4, 3)),
+        _case("last axes", -1, (2, 3, 4), (2, 5, 4)),
+        _case("an axis of each", (2, 1), (2, 3, 4), (2, 4, 5)),
+        _case("negative", (-2, -1), (2, 4, 3), (2, 5, 4)),
+        _case("row and matrix", (1, 2), (2, 4), (2, 3, 4)),
+        _case("matrix and row", (2, 1), (2, 3, 4), (2, 4)),
+        _case("four axes", (1, 2), (2, 3, 2, 4), (2, 2, 3, 2)),
+        _case("cosine", 1, (4, 3), (4, 3), normalize=True),
+        _case("normalized", (2, 1), (2, 3, 4), (2, 4, 5), normalize=True),
+    ],
+    source="keras/src/layers/merging/dot.py",
+    mask=lambda call, x, mask: None,
+)
+def dot(call, x):
+    """Apply y = Σ a b over an axis of each, within each sample; normalized, a / |a| and b / |b|.
+
+    Shapes: a (N, ...), b (N, ...); y (N, a's other axes, b's other axes), or (N, 1) for none.
+    VJP:    da and db are the contractions of dy with the other.
+    Kinks:  normalized, 1 / |a| does not grow beyond 1 / ε.
+    """
+    chosen = call.layer.axes
+    chosen = (chosen, chosen) if isinstance(chosen, int) else chosen
+    axes = [axis % each.ndim for axis, each in zip(chosen, x, strict=True)]
+    vjps = [lambda dz: dz] * 2
+    if call.layer.normalize:
+        units = [_normalized(each, axis) for each, axis in zip(x, axes, strict=True)]
+        x, vjps = tuple(unit for unit, _ in units), [vjp for _, vjp in units]
+    a, b = x
+    letters = iter(string.ascii_letters[2:])
+    of_a, of_b = (
+        ["a", *("b" if i == axis else next(letters) for i in range(1, each.ndim))]
+        for each, axis in zip(x, axes, strict=True)
+    )
+    free = [letter for letter in of_a + of_b if letter not in "ab"]
+    y, contraction_vjp = contract(f"{''.join(of_a)},{''.join(of_b)}->a{''.join(free)}", a, b)
+
+    def vjp(dy):
+        found = contraction_vjp(dy.reshape(y.shape))
+        return tuple(back(each) for back, each in zip(vjps, found, strict=True)), {}
+
+    return y if free else y.reshape(-1, 1), vjp
+
+
+def _normalized(x, axis):
+    """Return u = x r, r = min(1 / √Σ x², 1 / ε), as keras.ops.normalize has it, and the VJP."""
+    root = np.power(np.square(x).sum(axis=axis, keepdims=True), -0.5)
+    most = 1 / keras.config.epsilon()
+    r = np.minimum(root, most)
+
+    def vjp(du):
+        dr = np.where(root <= most, (x * du).sum(axis=axis, keepdims=True), 0.0)
+        return du * r + 2 * x * (-0.5 * dr * (root * root * root))
+
+    return x * r, vjp

@@ -1,0 +1,69 @@
+"""GlobalAveragePooling1D, GlobalAveragePooling2D and GlobalAveragePooling3D."""
+
+import numpy as np
+from keras import layers
+
+from gradaudit.rules.layers.pooling import all_cells
+from gradaudit.rules.registry import Case, rule
+
+_FIRST = {"data_format": "channels_first"}
+_Pool1D = layers.GlobalAveragePooling1D
+_Pool2D = layers.GlobalAveragePooling2D
+_Pool3D = layers.GlobalAveragePooling3D
+_MASK = {"mask": np.array([[True, False, True, True], [False, True, False, False]])}
+
+
+@rule(
+    _Pool1D,
+    cases=[
+        Case("channels last", lambda: _Pool1D(), (2, 5, 3)),
+        Case("dimensions kept", lambda: _Pool1D(keepdims=True), (2, 5, 3)),
+        Case("channels first", lambda: _Pool1D(**_FIRST), (2, 3, 5)),
+        Case("mask", lambda: _Pool1D(), (2, 4, 3), arguments=_MASK),
+        Case("mask, dimensions kept", lambda: _Pool1D(keepdims=True), (2, 4, 3), arguments=_MASK),
+        Case("mask, channels first", lambda: _Pool1D(**_FIRST), (2, 3, 4), arguments=_MASK),
+    ],
+    source="keras/src/layers/pooling/global_average_pooling1d.py",
+    mask=lambda call, x, mask: None,
+)
+@rule(
+    _Pool2D,
+    cases=[
+        Case("channels last", lambda: _Pool2D(), (2, 4, 3, 3)),
+        Case("dimensions kept", lambda: _Pool2D(keepdims=True), (2, 4, 3, 3)),
+        Case("channels first", lambda: _Pool2D(keepdims=True, **_FIRST), (2, 3, 4, 2)),
+    ],
+    source="keras/src/layers/pooling/global_average_pooling2d.py",
+)
+@rule(
+    _Pool3D,
+    cases=[
+        Case("channels last", lambda: _Pool3D(), (2, 2, 3, 2, 3)),
+        Case("dimensions kept", lambda: _Pool3D(keepdims=True), (2, 2, 3, 2, 3)),
+        Case("channels first", lambda: _Pool3D(**_FIRST), (2, 3, 2, 3, 2)),
+    ],
+    source="keras/src/layers/pooling/global_average_pooling3d.py",
+)
+def global_average_pooling(call, x):
+    """Apply y = Σ x / n over the n cells of a channel; with a mask, over those it leaves.
+
+    Shapes: x (N, *cells, C), y (N, C), with 1 in the place of each of cells where they are kept;
+            channels first: x (N, C, *cells). mask (N, cells).
+    VJP:    dx = dy / n, 0 where masked.
+    Kinks:  none.
+    """
+    cells, axis, shape = all_cells(call.layer, x)
+    mask = call.arguments.get("mask")
+    if mask is None:
+        y, n = cells.mean(axis=axis), cells.shape[axis]
+    else:
+        left = np.expand_dims(np.asarray(mask, bool), 3 - axis)
+        n = call.array(left.sum(axis=axis))
+        y = np.where(left, cells, 0.0).sum(axis=axis) / n
+
+    def vjp(dy):
+        part = np.expand_dims(dy.reshape(y.shape) / n, axis)
+        dx = np.broadcast_to(part, cells.shape) if mask is None else np.where(left, part, 0.0)
+        return dx.reshape(x.shape), {}
+
+    return y.reshape(shape), vjp

@@ -1,0 +1,37 @@
+"""PReLU."""
+
+from keras import activations, layers
+
+from gradaudit.rules.broadcasting import unbroadcast
+from gradaudit.rules.calls import apply_activation
+from gradaudit.rules.registry import Case, rule
+
+
+@rule(
+    layers.PReLU,
+    cases=[
+        Case("a slope for each", lambda: layers.PReLU(), (4, 5), kinks=(0.0,)),
+        Case("shared axis", lambda: layers.PReLU(shared_axes=1), (2, 3, 4), kinks=(0.0,)),
+        Case("shared axes", lambda: layers.PReLU(shared_axes=[1, 2]), (2, 3, 4, 2)),
+        Case("one slope", lambda: layers.PReLU(shared_axes=[1]), (4, 5)),
+    ],
+    source="keras/src/layers/activations/prelu.py",
+    weights=("alpha",),
+)
+def prelu(call, x):
+    """Apply y = relu(x) − alpha relu(−x).
+
+    Shapes: x and y (N, ...); alpha (...), 1 along shared axes.
+    VJP:    dx = dy where x > 0, alpha dy where x < 0; dalpha = −Σ relu(−x) dy, over the batch and
+            the shared axes.
+    Kinks:  at 0, where both parts have slope 0.
+    """
+    alpha = call.weights["alpha"]
+    above, above_vjp = apply_activation(activations.relu, x)
+    below, below_vjp = apply_activation(activations.relu, -x)
+
+    def vjp(dy):
+        dx = above_vjp(dy) - below_vjp(-alpha * dy)
+        return dx, {"alpha": unbroadcast(-(below * dy), alpha.shape)}
+
+    return above + -alpha * below, vjp

@@ -1,0 +1,53 @@
+"""RMSNormalization."""
+
+import math
+
+from keras import layers
+
+from gradaudit.rules.layers.at_least_single import at_least_single, single_or_wider
+from gradaudit.rules.layers.inverse_root import inverse_root, scaled, squares
+from gradaudit.rules.registry import Case, rule
+
+
+@rule(
+    layers.RMSNormalization,
+    cases=[
+        Case("last axis", lambda: layers.RMSNormalization(), (4, 5)),
+        Case("3-D", lambda: layers.RMSNormalization(), (2, 3, 4)),
+        Case("two axes", lambda: layers.RMSNormalization(axis=[-1, -2]), (3, 4, 2)),
+        Case(
+            "inner axis, scale along the last", lambda: layers.RMSNormalization(axis=1), (2, 3, 3)
+        ),
+        Case("large mean", lambda: layers.RMSNormalization(), (4, 5), inputs="offset"),
+        Case("epsilon", lambda: layers.RMSNormalization(epsilon=0.5), (4, 5)),
+    ],
+    source="keras/src/layers/normalization/rms_normalization.py",
+    weights=("scale",),
+)
+def rms_normalization(call, x):
+    """Apply y = x scale / √(mean of x² + epsilon), the mean over the layer's axes.
+
+    Shapes: x and y alike; scale has the lengths of the axes, and lies along the last axes of x,
+            whichever the layer's are.
+    VJP:    dz = scale dy; dr = Σ x dz, r = 1 / √s; ds = −½ r³ dr; dx = r dz + 2 x ds / n;
+            dscale = Σ r x dy.
+    Kinks:  none.
+    """
+    wide = single_or_wider(call.dtype)
+    scale = call.arithmetic.cast(call.weights["scale"], wide)
+    axes = tuple(axis % x.ndim for axis in call.layer.axis)
+    n = math.prod(x.shape[axis] for axis in axes)
+
+    def forward(x):
+        s, s_vjp = squares(x, axes, n)
+        r, r_vjp = inverse_root(s + call.layer.epsilon)
+        y, y_vjp = scaled(x, r, scale)
+
+        def vjp(dy):
+            dx, dr, dscale = y_vjp(dy)
+            dscale = call.arithmetic.cast(dscale.reshape(scale.shape), call.dtype)
+            return dx + s_vjp(r_vjp(dr)), {"scale": dscale}
+
+        return y, vjp
+
+    return at_least_single(call, forward, x)

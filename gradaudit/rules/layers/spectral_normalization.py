@@ -1,0 +1,68 @@
+"""SpectralNormalization."""
+
+import keras
+import numpy as np
+from keras import layers
+
+from gradaudit.errors import UnsupportedModelError
+from gradaudit.numerics import exact
+from gradaudit.rules.layers.inverse_root import squares
+from gradaudit.rules.registry import Case, rule
+
+_SN = layers.SpectralNormalization
+
+
+@rule(
+    layers.SpectralNormalization,
+    cases=[
+        Case("training", lambda: _SN(layers.Dense(3)), (4, 5)),
+        Case("three iterations", lambda: _SN(layers.Dense(3), power_iterations=3), (4, 5)),
+        Case("activation", lambda: _SN(layers.Dense(3, activation="tanh")), (2, 3, 5)),
+        Case("inference", lambda: _SN(layers.Dense(3)), (4, 5), training=False),
+        Case("frozen", lambda: _SN(layers.Dense(3), trainable=False), (4, 5)),
+        Case("zeros at first", lambda: _SN(layers.Dense(3, kernel_initializer="zeros")), (4, 5)),
+    ],
+    source="keras/src/layers/normalization/spectral_normalization.py",
+    weights=("kernel", "embeddings", "vector_u"),
+    integers=True,
+)
+def spectral_normalization(call, x):
+    """Apply the wrapped layer with its kernel W, as rows of outputs, divided by σ = v W uᵀ.
+
+    In training v = u Wᵀ / |u Wᵀ| and u = v W / |v W| by turns, `power_iterations` times. u and W / σ
+    are assigned to the variables, unless W is 0. In inference W is taken as it is.
+
+    Shapes: those of the wrapped layer; W (..., O), u (1, O), v (1, product of W's other axes).
+    VJP:    that of the wrapped layer at W / σ. It is what the variable of W gets: no gradient goes
+            through an assignment, and the optimizer moves the variable on from W / σ.
+    Kinks:  those of the wrapped layer.
+    """
+    layer, part = call.layer, call.layer.layer
+    if isinstance(x, np.ndarray) and x.dtype.kind in "iu":
+        raise UnsupportedModelError(
+            f"the layer {layer.name!r} (SpectralNormalization) casts its output to its input's "
+            "integers. Give it floats."
+        )
+    name = layer.kernel.name
+    kernel, u = call.weights[name], call.weights["vector_u"]
+    if call.training and np.any(call.numbers(kernel)):
+        rows = kernel.reshape(-1, kernel.shape[-1])
+        for _ in range(layer.power_iterations):
+            v, v_length = _normalized(u @ rows.T)
+            u, u_length = _normalized(v @ rows)
+        sigma = ((v @ rows) @ u.T) * (v_length * u_length)
+        call.assign(name, kernel / sigma.reshape(-1))
+        u = u * u_length
+    if call.training:
+        call.assign("vector_u", u)
+    return call.within(part, x)
+
+
+def _normalized(vector):
+    """Return a vector divided by its length, or by keras.config.epsilon() if it is shorter, and 1.
+
+    An error of 1 / length makes all elements longer or shorter alike: the 1 has it, and they do not.
+    """
+    square, _ = squares(vector, (0, 1), 1)
+    inverse = np.minimum(square**-0.5, 1.0 / keras.config.epsilon())
+    return vector * exact(inverse), inverse / exact(inverse)
