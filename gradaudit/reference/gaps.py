@@ -11,7 +11,7 @@ from keras import tree
 from keras.src.models.functional import Functional  # not exported; models are instances of it
 
 from gradaudit.reference.losses import loss_terms
-from gradaudit.reference.walk import bound, graph_of, nodes
+from gradaudit.reference.walk import bound, graph_of, makes_mask, nodes
 from gradaudit.rules import find_rule, keyed, own_variables, single_optimizers
 from gradaudit.rules.losses.reduction import REDUCTIONS
 
@@ -112,7 +112,7 @@ def _graph_gaps(model: keras.Model, where: str) -> list[str]:
             gaps.append(f"{what} is optional")
     for node in nodes(graph):
         layer = node.operation
-        gaps += layer_gaps(layer)
+        gaps += [] if makes_mask(node) else layer_gaps(layer)
         if isinstance(layer, keras.Model) and len(bound(node).keys() - {"training"}) > 1:
             gaps.append(f"the model {layer.name!r} is given more than its inputs")
     return gaps

@@ -12,6 +12,7 @@ import keras
 import numpy as np
 from keras import tree
 from keras.src.layers.merging.base_merge import Merge  # not exported; Add and others are it
+from keras.src.ops.numpy import NotEqual  # not exported; operations of a graph are instances of it
 
 from gradaudit.numerics import Arithmetic
 from gradaudit.numerics.arithmetic import Array
@@ -263,8 +264,14 @@ class Walk:
         return ys
 
     def _operation(self, operation: Any, given: dict[str, Any], dtype: str) -> list[Tensor]:
-        """Return the outputs of an operation of keras.ops that was given some arguments."""
+        """Return the outputs of an operation of keras.ops that was given some arguments.
+
+        Those that make masks have no rule: Keras itself decides what they leave out.
+        """
         rule = find_rule(operation)
+        if rule is None:
+            bare = tree.map_structure(_bare, given)
+            return [Tensor(np.asarray(y), dtype) for y in tree.flatten(operation.call(**bare))]
         xs = [self._given_to(rule, x, dtype) for x in _tensors(given)]
         call = LayerCall(operation, {}, _others(given), True, self.arithmetic, dtype, self)
         ys, _ = self._run(call, rule, xs, dtype, {})
@@ -378,6 +385,18 @@ def _held(node: Any, held: Mapping[int, Tensor]) -> dict[str, Any]:
     }
 
 
+def makes_mask(node: Any) -> bool:
+    """Return whether a call in a functional model is one of those that Keras makes masks with.
+
+    No gradient goes through it: it compares with a value that is left out, or takes masks only.
+    """
+    operation = node.operation
+    if isinstance(operation, keras.Layer) or any(_is_float(y.dtype) for y in node.outputs):
+        return False
+    takes_floats = any(_is_float(x.dtype) for x in node.input_tensors)
+    return find_rule(operation) is None and (isinstance(operation, NotEqual) or not takes_floats)
+
+
 def is_mask(name: str) -> bool:
     """Return whether an argument of a layer's call is a mask, which no gradient goes through."""
     return name == "mask" or name.endswith("_mask")
@@ -385,6 +404,10 @@ def is_mask(name: str) -> bool:
 
 def _is_tensor(leaf: Any) -> bool:
     return isinstance(leaf, Tensor) or hasattr(leaf, "__array__")
+
+
+def _bare(leaf: Any) -> Any:
+    return numbers(leaf.value).astype(leaf.dtype) if isinstance(leaf, Tensor) else leaf
 
 
 def _mask_of(leaf: Any) -> np.ndarray | None:
