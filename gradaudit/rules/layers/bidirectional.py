@@ -48,7 +48,7 @@ def _mask(call, x, mask):
                 layers.SimpleRNN(2, return_sequences=True, return_state=True),
                 merge_mode=None,
                 backward_layer=layers.GRU(
-                    3, return_sequences=True, return_state=True, go_backwards=True
+                    2, return_sequences=True, return_state=True, go_backwards=True
                 ),
             ),
             (3, 4, 3),
