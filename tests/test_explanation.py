@@ -426,3 +426,29 @@ def test_the_markdown_has_the_formulas_in_latex():
         parser.parse(f"${displayed or inline}$")  # raises where LaTeX would not take it
     assert all(line.count("$") % 2 == 0 for line in text.splitlines())
     assert text.count("```") % 2 == 0
+
+
+def test_layers_of_several_tensors_are_refused():
+    inputs = keras.Input((3,))
+    hidden = layers.Dense(3)(inputs)
+    model = keras.Model(inputs, layers.Dense(2)(layers.Add(name="sum")([inputs, hidden]) * 2.0))
+    model.compile("sgd", "mse")
+    with pytest.raises(UnsupportedModelError) as caught:
+        gradaudit.explain(model, np.ones((2, 3)), np.ones((2, 2)), "W1[0,0]")
+    assert "the layer 'sum' takes or makes several tensors" in str(caught.value)
+    assert "'multiply' is an operation, and not a layer" in str(caught.value)
+    assert "Expected layers of one tensor each" in str(caught.value)
+
+
+def test_a_weight_of_a_layer_s_part_is_told_in_one_piece():
+    model = keras.Sequential(
+        [keras.Input((4, 3)), layers.LSTM(2, name="lstm"), layers.Dense(1, name="last")]
+    )
+    model.compile("sgd", "mse")
+    rng = np.random.default_rng(0)
+    x, y = rng.standard_normal((5, 4, 3)), rng.standard_normal((5, 1))
+    found = gradaudit.explain(model, x, y, "lstm/lstm_cell/kernel[2,7]")
+    (terms,) = found.path.terms
+    assert terms.names == (("vjp of LSTM",),)
+    assert total(found.path) == pytest.approx(found.path.reference, rel=1e-12)
+    assert found.path.verdict == "pass"
