@@ -99,7 +99,6 @@ def sparse_dataset():
 WEIGHTS = np.linspace(0.2, 2.0, 20).astype(np.float32)
 SERIES = rng().standard_normal((20, 5, 2)).astype(np.float32)
 STEPS = rng().integers(0, 3, (20, 5))
-NO_RULE = "has no derived rule"
 
 CELLS = (
     Cell("float64 arrays", classifier, fitted(features().astype(np.float64), classes())),
@@ -148,7 +147,7 @@ CELLS = (
     Cell("targets (N,) for predictions (N, 1)", regression,
          fitted(features(), features()[:, 0])),
     Cell("targets (N, 1)", regression, fitted(features(), features()[:, :1])),
-    Cell("a Keras mask", masked, fitted(SERIES, STEPS), gradient=NO_RULE),
+    Cell("a Keras mask", masked, fitted(SERIES, STEPS)),
     Cell("no targets, a loss by add_loss", own_losses_only, fitted(features()),
          gradient="add_loss"),
     Cell("sparse inputs", sparse_input, fitted_on(sparse_dataset), gradient="is sparse"),

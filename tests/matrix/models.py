@@ -260,6 +260,13 @@ def recurrent(*first):
     )
 
 
+def attentive():
+    inputs = keras.Input((5, 2))
+    x = dense(4)(layers.Masking()(inputs))
+    x = layers.LayerNormalization()(x + layers.MultiHeadAttention(2, 2, dropout=0.2, seed=6)(x, x))
+    return compiled(keras.Model(inputs, dense(3, "softmax")(layers.GlobalAveragePooling1D()(x))))
+
+
 def embedding(optimizer="sgd"):
     model = keras.Sequential(
         [
@@ -305,7 +312,6 @@ CELLS = (
             lambda x: dense(3, "softmax")(layers.Add()([dense(5)(x), dense(5, "relu")(x)]))
         ),
         fitted(),
-        gradient=NO_RULE,
     ),
     Cell("two inputs, two outputs, a shared layer", two_towers, TWO),
     Cell("two outputs by name", two_heads, HEADS),
@@ -367,28 +373,35 @@ CELLS = (
     Cell("a frozen nested model", frozen_part, fitted()),
     Cell("a weight that no gradient reaches", lambda: classifier(dense(5), Unused()), fitted(),
          gradient=NO_RULE, warns="Gradients do not exist"),
-    Cell("batch normalization", normalized(), fitted(), gradient=NO_RULE),
-    Cell("batch normalization, Adam", normalized(optimizer="adam"), fitted(), gradient=NO_RULE),
-    Cell("batch normalization, XLA", normalized(jit_compile=True), fitted(), gradient=NO_RULE),
+    Cell("batch normalization", normalized(), fitted()),
+    Cell("batch normalization, Adam", normalized(optimizer="adam"), fitted()),
+    Cell("batch normalization, XLA", normalized(jit_compile=True), fitted()),
+    Cell("batch normalization, frozen",
+         lambda: classifier(dense(5), layers.BatchNormalization(trainable=False)), fitted()),
     Cell("layer normalization, clipnorm",
          lambda: classifier(
              layers.LayerNormalization(), optimizer=keras.optimizers.SGD(0.1, clipnorm=0.1)
-         ), fitted(), gradient=NO_RULE),
-    Cell("convolution", convolutional, IMAGES, gradient=NO_RULE),
-    Cell("convolution, XLA, clipnorm", lambda: convolutional(**clipped("clipnorm")), IMAGES,
-         gradient=NO_RULE),
+         ), fitted()),
+    Cell("spectral normalization",
+         lambda: classifier(layers.SpectralNormalization(dense(5))), fitted()),
+    Cell("convolution", convolutional, IMAGES),
+    Cell("convolution, XLA, clipnorm", lambda: convolutional(**clipped("clipnorm")), IMAGES),
     Cell("convolution, XLA, global_clipnorm", lambda: convolutional(**clipped("global_clipnorm")),
-         IMAGES, gradient=NO_RULE),
+         IMAGES),
     Cell("convolution, XLA, global_clipnorm, steps_per_execution=2",
-         lambda: convolutional(**clipped("global_clipnorm", steps_per_execution=2)), IMAGES,
-         gradient=NO_RULE),
+         lambda: convolutional(**clipped("global_clipnorm", steps_per_execution=2)), IMAGES),
     Cell("batch normalization, XLA, clipnorm", lambda: wide_normalized(**clipped("clipnorm")),
-         WIDE, gradient=NO_RULE),
-    Cell("recurrence", recurrent, SERIES, gradient=NO_RULE),
-    Cell("recurrence under a mask", lambda: recurrent(layers.Masking()), SERIES, gradient=NO_RULE),
-    Cell("embedding, sparse gradients", embedding, TOKENS, gradient=NO_RULE,
+         WIDE),
+    Cell("recurrence", recurrent, SERIES),
+    Cell("recurrence under a mask", lambda: recurrent(layers.Masking()), SERIES),
+    Cell("recurrence in both directions, dropout",
+         lambda: recurrent(
+             layers.Bidirectional(layers.GRU(2, return_sequences=True, dropout=0.3, seed=5))
+         ), SERIES),
+    Cell("attention under a mask", attentive, SERIES),
+    Cell("embedding, sparse gradients", embedding, TOKENS,
          some_update="tf.IndexedSlices with an index more than once"),
-    Cell("embedding, sparse gradients, Adam", lambda: embedding("adam"), TOKENS, gradient=NO_RULE,
+    Cell("embedding, sparse gradients, Adam", lambda: embedding("adam"), TOKENS,
          some_update="tf.IndexedSlices with an index more than once"),
     Cell("a layer of one's own", lambda: classifier(dense(5), Doubling()), fitted(),
          gradient=NO_RULE),
@@ -399,8 +412,10 @@ CELLS = (
     Cell("Lambda layer", lambda: classifier(dense(5), layers.Lambda(lambda x: 2.0 * x)), fitted(),
          gradient=NO_RULE),
     Cell("an operation between layers",
-         lambda: functional(lambda x: dense(3, "softmax")(2.0 * dense(5)(x) + 1.0)), fitted(),
-         gradient=NO_RULE),
+         lambda: functional(lambda x: dense(3, "softmax")(2.0 * dense(5)(x) + 1.0)), fitted()),
+    Cell("an operation without a rule",
+         lambda: functional(lambda x: dense(3, "softmax")(ops.erfinv(dense(5, "tanh")(x)))),
+         fitted(), gradient=NO_RULE),
     Cell("a loss of one's own",
          lambda: classifier(last=dense(3), loss=lambda y, p: ops.mean((p - 1.0) ** 2, axis=-1)),
          fitted(), gradient=NO_RULE),
