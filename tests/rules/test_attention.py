@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from keras import layers
+from keras.src.backend import get_keras_mask  # not exported
 
 from gradaudit import GradientAudit, load
 from gradaudit.capture import Replay
@@ -42,6 +43,14 @@ def a_residual_loses_its_mask_and_groups_keep_theirs():
     return given, layers.Attention(use_scale=True)([h, again, kept])
 
 
+def scores_have_the_mask_of_their_softmax():
+    given, _, h = masked((5, 3))
+    asked = {"return_attention_scores": True, "use_causal_mask": True}
+    y, scores = layers.MultiHeadAttention(2, 3, sliding_window=2)(h, h, **asked)
+    again, groups = layers.GroupQueryAttention(3, 4, 2)(y, y, **asked)
+    return given, [y, scores, again, groups]
+
+
 def one_mask_for_all_samples():
     given, _, h = masked((5, 3))
     lower = np.tril(np.ones((5, 5), bool))
@@ -57,6 +66,7 @@ def one_mask_for_all_samples():
         padding_in_self_attention,
         a_second_attention_to_the_same_memory_sees_no_mask,
         a_residual_loses_its_mask_and_groups_keep_theirs,
+        scores_have_the_mask_of_their_softmax,
         one_mask_for_all_samples,
     ],
 )
@@ -68,21 +78,22 @@ def test_masks_go_as_they_go_in_keras(build):
     x = rng.standard_normal((4, 5, 3))
     x[1:, 3:] = x[2, 1] = 0.0
     with tf.GradientTape() as tape:
-        y = model(x)
-        dy = rng.standard_normal(y.shape)
-        loss = tf.reduce_sum(y * dy)
+        ys = tf.nest.flatten(model(x))
+        dys = [rng.standard_normal(y.shape) for y in ys]
+        loss = sum(tf.reduce_sum(y * dy) for y, dy in zip(ys, dys, strict=True))
     expected = tape.gradient(
         loss, [v.value for v in model.trainable_variables], unconnected_gradients="zero"
     )
 
     walk = Walk({v.path: v.numpy() for v in model.variables}, Plain(np.float64), Replay(jit=False))
-    (ours,) = walk.model(model, [Tensor(x, "float64")])
-    np.testing.assert_allclose(ours.value, y, rtol=1e-11)
-    theirs = keras.src.backend.get_keras_mask(y)
-    assert (ours.mask is None) == (theirs is None)
-    if theirs is not None:
-        np.testing.assert_array_equal(ours.mask, theirs)
-    ours.add(dy)
+    found = walk.model(model, [Tensor(x, "float64")])
+    for ours, y, dy in zip(found, ys, dys, strict=True):
+        np.testing.assert_allclose(ours.value, y, rtol=1e-11, atol=1e-13)
+        theirs = get_keras_mask(y)
+        assert (ours.mask is None) == (theirs is None)
+        if theirs is not None:
+            np.testing.assert_array_equal(ours.mask, theirs)
+        ours.add(dy)
     walk.backward()
     for variable, gradient in zip(model.trainable_variables, expected, strict=True):
         found = walk.cotangents.get(variable.path, 0.0)

@@ -34,7 +34,7 @@ def _case(name, shape=_CROSS, training=True, arguments=None, **options):
         _case("dropout", dropout=0.4, seed=3, arguments={"use_causal_mask": True}),
         _case("inference", dropout=0.4, training=False),
         _case("scores", dropout=0.4, arguments={"return_attention_scores": True}),
-        _case("4-D", ((2, 2, 3, 4), (2, 2, 1, 4))),
+        _case("4-D", ((2, 2, 3, 4), (2, 2, 2, 4))),
     ],
     source="keras/src/layers/attention/attention.py",
     weights=("scale", "concat_score_weight"),

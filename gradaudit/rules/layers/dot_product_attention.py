@@ -2,6 +2,7 @@
 
 import functools
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 from keras import activations
@@ -34,6 +35,20 @@ def visible(call: LayerCall, x: tuple[Array, ...], window: int | None) -> np.nda
     if given.get("attention_mask") is not None:
         parts.append(given["attention_mask"])
     return functools.reduce(np.logical_and, parts) if parts else None
+
+
+def output_masks(
+    call: LayerCall, x: tuple[Array, ...], mask: np.ndarray | None, window: int | None, axes: int
+) -> Any:
+    """Return the masks of y and, where they are asked for, of the weights.
+
+    y has that of the query; the weights have that which softmax was given. axes: how many attention
+    goes over.
+    """
+    if not call.arguments.get("return_attention_scores"):
+        return mask
+    seen, query = visible(call, x, window), x[0].ndim + 1
+    return mask, None if seen is None else _spread(seen, query + axes - 1, query)
 
 
 def weighted(

@@ -5,7 +5,11 @@ import functools
 import numpy as np
 from keras import layers
 
-from gradaudit.rules.layers.dot_product_attention import dot_product_attention, visible
+from gradaudit.rules.layers.dot_product_attention import (
+    dot_product_attention,
+    output_masks,
+    visible,
+)
 from gradaudit.rules.layers.head_projections import attend_by_heads
 from gradaudit.rules.registry import Case, rule
 
@@ -38,9 +42,10 @@ def _case(name, shape=_CROSS, training=True, arguments=None, heads=(4, 2), **opt
         _case("dropout", dropout=0.4, seed=3, arguments={"attention_mask": _PAIRS.astype(float)}),
         _case("causal dropout", dropout=0.4, arguments={"use_causal_mask": True}),
         _case("inference", dropout=0.4, training=False, use_gate=True),
-        _case("scores", arguments={"return_attention_scores": True, "query_mask": _QUERIES}),
+        _case("scores", arguments={"return_attention_scores": True}),
     ],
     source="keras/src/layers/attention/grouped_query_attention.py",
+    mask=lambda call, x, mask: output_masks(call, x, mask, call.layer.sliding_window, 1),
 )
 def grouped_query_attention(call, x):
     """Apply multi-head attention in which groups of queries' heads share a key's and a value's.

@@ -5,7 +5,11 @@ import functools
 import numpy as np
 from keras import layers
 
-from gradaudit.rules.layers.dot_product_attention import dot_product_attention, visible
+from gradaudit.rules.layers.dot_product_attention import (
+    dot_product_attention,
+    output_masks,
+    visible,
+)
 from gradaudit.rules.layers.head_projections import attend_by_heads
 from gradaudit.rules.registry import Case, rule
 
@@ -24,6 +28,11 @@ def _case(name, shape, training=True, arguments=None, **options):
         name, build, shape, training=training, arguments=arguments or {}, apply=apply,
         vanishing=("key/bias",),
     )  # fmt: skip
+
+
+def _masks(call, x, mask):
+    layer = call.layer
+    return output_masks(call, x, mask, layer._sliding_window, len(layer._attention_axes))
 
 
 @rule(
@@ -53,6 +62,7 @@ def _case(name, shape, training=True, arguments=None, **options):
     ],
     source="keras/src/layers/attention/multi_head_attention.py",
     takes_masks=True,
+    mask=_masks,
 )
 def multi_head_attention(call, x):
     """Apply y = output(softmax(query(q) key(k)ᵀ / √H) value(v)), head by head.
