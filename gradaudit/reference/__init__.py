@@ -7,10 +7,10 @@ would repeat the framework's mistakes in more digits.
 from gradaudit.reference.backprop import draws
 from gradaudit.reference.derive import Derivation
 from gradaudit.reference.gaps import layer_gaps
+from gradaudit.reference.graph import graph_of
 from gradaudit.reference.losses import loss_terms
 from gradaudit.reference.path import Path, find_weight
 from gradaudit.reference.quantities import Quantities, Quantity, activation_of
-from gradaudit.reference.walk import graph_of
 
 __all__ = [
     "Derivation",

@@ -11,6 +11,8 @@ from gradaudit.errors import UnsupportedModelError
 from gradaudit.numerics import Arithmetic, Plain
 from gradaudit.numerics.arithmetic import Array
 from gradaudit.records import StepRecord
+from gradaudit.reference.arguments import Tensor
+from gradaudit.reference.graph import in_order, packed
 from gradaudit.reference.losses import (
     Given,
     LossTerm,
@@ -19,7 +21,7 @@ from gradaudit.reference.losses import (
     reads_logits,
     takes_logits,
 )
-from gradaudit.reference.walk import Tensor, Walk, Watch, in_order, packed
+from gradaudit.reference.walk import Walk, Watch
 from gradaudit.rules import LossCall
 from gradaudit.rules.losses.reduction import reduce_losses, same_rank
 

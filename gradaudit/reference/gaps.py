@@ -10,8 +10,8 @@ import numpy as np
 from keras import tree
 from keras.src.models.functional import Functional  # not exported; models are instances of it
 
+from gradaudit.reference.graph import bound, graph_of, makes_mask, nodes
 from gradaudit.reference.losses import loss_terms
-from gradaudit.reference.walk import bound, graph_of, makes_mask, nodes
 from gradaudit.rules import find_rule, keyed, own_variables, single_optimizers
 from gradaudit.rules.losses.reduction import REDUCTIONS
 

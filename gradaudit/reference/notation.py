@@ -9,8 +9,9 @@ import numpy as np
 from keras import tree
 
 from gradaudit.records import Formula, Symbol
+from gradaudit.reference.arguments import Tensor
 from gradaudit.reference.quantities import NOT_ELEMENTWISE, activation_of
-from gradaudit.reference.walk import Application, Tensor
+from gradaudit.reference.walk import Application
 from gradaudit.rules import apply_activation
 
 _LETTERS = {"kernel": "W", "bias": "b"}

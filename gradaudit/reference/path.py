@@ -21,12 +21,13 @@ from gradaudit.records import (
     StepRecord,
     Symbol,
 )
+from gradaudit.reference.arguments import Tensor
 from gradaudit.reference.backprop import forward
 from gradaudit.reference.gaps import layer_gaps, several_tensors
 from gradaudit.reference.losses import loss_terms
 from gradaudit.reference.notation import Notation, joined, mixes, only_activates
 from gradaudit.reference.quantities import Quantities, Quantity
-from gradaudit.reference.walk import Application, Replay, Tensor
+from gradaudit.reference.walk import Application, Replay
 from gradaudit.rules import RegularizerCall, Rule, find_rule
 
 _MOST_PRODUCTS = 8

@@ -12,10 +12,11 @@ from keras import tree
 from gradaudit.errors import UnclearClaimError, UnknownNameError, UnsupportedModelError
 from gradaudit.numerics import Rounded, Rounding
 from gradaudit.records import StepRecord
+from gradaudit.reference.arguments import Tensor
 from gradaudit.reference.backprop import backprop
 from gradaudit.reference.gaps import model_gaps, several_tensors
 from gradaudit.reference.update import updated
-from gradaudit.reference.walk import Application, Replay, Tensor, Walk
+from gradaudit.reference.walk import Application, Replay, Walk
 from gradaudit.rules import apply_activation
 
 _INVERSES = {

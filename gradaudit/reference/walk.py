@@ -1,7 +1,6 @@
 """Runs a Sequential or functional model forward through the rules of its parts, and back."""
 
 import functools
-import inspect
 import operator
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -11,11 +10,21 @@ from typing import Any, Protocol
 import keras
 import numpy as np
 from keras import tree
-from keras.src.layers.merging.base_merge import Merge  # not exported; Add and others are it
-from keras.src.ops.numpy import NotEqual  # not exported; operations of a graph are instances of it
 
 from gradaudit.numerics import Arithmetic
 from gradaudit.numerics.arithmetic import Array
+from gradaudit.reference.arguments import (
+    Tensor,
+    bare,
+    held_by,
+    mask_of,
+    mask_outputs,
+    numbers,
+    others_of,
+    tensors_of,
+    with_masks,
+)
+from gradaudit.reference.graph import graph_of, in_order, is_float, nodes
 from gradaudit.reference.losses import RECURRENT, is_softmax, leaves_logits
 from gradaudit.rules import (
     LayerCall,
@@ -29,29 +38,6 @@ from gradaudit.rules import (
 
 Replay = Callable[..., np.ndarray]
 Vjp = Callable[[Array], Array]
-
-
-@dataclass(eq=False)
-class Tensor:
-    """One tensor of the step in one run: its value, and the cotangent that comes back to it.
-
-    value: integers and booleans are bare NumPy arrays. dtype: the framework's.
-    cotangent: d loss / d value, of value's shape; None until some arrives.
-    logits: what softmax or sigmoid made it from, which Keras keeps on it for the losses.
-    mask: Keras's mask, which says of which elements layers and losses shall take notice.
-    source: what it was made from, in a run that is watched.
-    """
-
-    value: Array
-    dtype: str
-    logits: "Tensor | None" = None
-    mask: np.ndarray | None = None
-    cotangent: Array | None = None
-    source: "Tensor | None" = None
-
-    def add(self, cotangent: Array) -> None:
-        """Add a part of the cotangent."""
-        self.cotangent = cotangent if self.cotangent is None else self.cotangent + cotangent
 
 
 @dataclass(eq=False)
@@ -115,9 +101,9 @@ class Walk:
         """Return x after the framework's cast to a dtype."""
         if dtype == x.dtype:
             return x  # the very tensor, with its logits: a cast hides them
-        if not _is_float(dtype):
+        if not is_float(dtype):
             return Tensor(np.trunc(numbers(x.value)).astype(dtype), dtype, mask=x.mask)
-        if not _is_float(x.dtype):
+        if not is_float(x.dtype):
             return Tensor(self.arithmetic.array(x.value, dtype), dtype, mask=x.mask)
         value = self.arithmetic.cast(x.value, dtype)
         y = self.apply(x, (value, lambda dy: self.arithmetic.cast(dy, x.dtype)), dtype)
@@ -173,9 +159,9 @@ class Walk:
             held = self.assigned.get(variable.path)
             if held is None:
                 held = self.variables[variable.path]
-                if _is_float(variable.dtype):
+                if is_float(variable.dtype):
                     held = self.arithmetic.array(held, variable.dtype)
-            floats = _is_float(dtype) and _is_float(variable.dtype)
+            floats = is_float(dtype) and is_float(variable.dtype)
             self._read[key] = self.arithmetic.cast(held, dtype) if floats else held
         return self._read[key]
 
@@ -190,10 +176,10 @@ class Walk:
         held: dict[int, Tensor] = {}
         for symbol, x in zip(graph.inputs, inputs, strict=True):
             # The model casts to its own compute dtype, then each Input to the one it declares.
-            x = self.cast(x, model.compute_dtype) if _is_float(x.dtype) else x
+            x = self.cast(x, model.compute_dtype) if is_float(x.dtype) else x
             held[id(symbol)] = self._of_rank(len(symbol.shape), self.cast(x, symbol.dtype))
         for node in nodes(graph):
-            given = _held(node, held)
+            given = held_by(node, held)
             layer = node.operation
             given.pop("training", None)  # fit's own takes its place: Functional's operation_fn
             if isinstance(layer, keras.Model):
@@ -205,7 +191,7 @@ class Walk:
             held.update((id(symbol), y) for symbol, y in zip(node.outputs, ys, strict=True))
         outputs = [held[id(symbol)] for symbol in graph.outputs]
         if model.supports_masking:
-            _mask_outputs(outputs, [x.mask for x in inputs])
+            mask_outputs(outputs, [x.mask for x in inputs])
         self._penalize_activity(model, outputs)
         return outputs
 
@@ -215,7 +201,7 @@ class Walk:
         if len(shape) == rank:
             return x
         wanted = (*shape, 1) if len(shape) < rank else shape[:-1]
-        if not _is_float(x.dtype):
+        if not is_float(x.dtype):
             return Tensor(x.value.reshape(wanted), x.dtype, mask=x.mask)
         y = self.apply(x, (x.value.reshape(wanted), lambda dy: dy.reshape(shape)), x.dtype)
         y.mask = x.mask
@@ -225,11 +211,11 @@ class Walk:
         """Return the outputs of a layer that was given some arguments, by name."""
         rule, dtype = find_rule(layer), layer.compute_dtype
         first = next(iter(given.values()))
-        arguments = _with_masks(layer, given)
-        previous = _others(arguments).get("mask")
+        arguments = with_masks(layer, given)
+        previous = others_of(arguments).get("mask")
         if previous is None:
-            previous = tree.map_structure(_mask_of, first)
-        xs = [self._given_to(rule, x, dtype) for x in _tensors(arguments)]
+            previous = tree.map_structure(mask_of, first)
+        xs = [self._given_to(rule, x, dtype) for x in tensors_of(arguments)]
         if rule.takes_masks:
             # What is given as query_mask is lost on Keras: it takes the mask of the query itself.
             arguments["query_mask"] = xs[0].mask
@@ -240,7 +226,7 @@ class Walk:
         to_logits = leaves_logits(layer)
         apart = to_logits or (self.watch is not None and _ends_with_activation(layer))
         call = LayerCall(
-            layer, weights, _others(arguments), True, self.arithmetic, dtype, self, apart
+            layer, weights, others_of(arguments), True, self.arithmetic, dtype, self, apart
         )
         ys, rule_vjp = self._run(call, rule, xs, dtype, own)
         names = {v.path: name for name, v in own.items()}
@@ -259,7 +245,7 @@ class Walk:
             if rule.mask is not None:
                 x = [x.value for x in xs]
                 mask = rule.mask(call, x[0] if len(x) == 1 else tuple(x), previous)
-            _mask_outputs(ys, tree.flatten(mask))
+            mask_outputs(ys, tree.flatten(mask))
         self._penalize_activity(layer, ys)
         return ys
 
@@ -270,17 +256,17 @@ class Walk:
         """
         rule = find_rule(operation)
         if rule is None:
-            bare = tree.map_structure(_bare, given)
-            return [Tensor(np.asarray(y), dtype) for y in tree.flatten(operation.call(**bare))]
-        xs = [self._given_to(rule, x, dtype) for x in _tensors(given)]
-        call = LayerCall(operation, {}, _others(given), True, self.arithmetic, dtype, self)
+            made = operation.call(**tree.map_structure(bare, given))
+            return [Tensor(np.asarray(y), dtype) for y in tree.flatten(made)]
+        xs = [self._given_to(rule, x, dtype) for x in tensors_of(given)]
+        call = LayerCall(operation, {}, others_of(given), True, self.arithmetic, dtype, self)
         ys, _ = self._run(call, rule, xs, dtype, {})
         if is_softmax(operation):
             ys[0].logits = xs[0]
         return ys
 
     def _given_to(self, rule: Rule, x: Tensor, dtype: str) -> Tensor:
-        as_it_is = not rule.autocast if _is_float(x.dtype) else rule.integers
+        as_it_is = not rule.autocast if is_float(x.dtype) else rule.integers
         return x if as_it_is else self.cast(x, dtype)
 
     def _run(
@@ -295,7 +281,7 @@ class Walk:
         def carry(*dys: Array) -> None:
             dx, cotangents = rule_vjp(dys if isinstance(made, tuple) else dys[0])
             for x, part in zip(xs, (dx,) if len(xs) == 1 else dx, strict=True):
-                if part is not None and _is_float(x.dtype):
+                if part is not None and is_float(x.dtype):
                     x.add(part if rule.autocast else self.arithmetic.cast(part, x.dtype))
             for key, cotangent in cotangents.items():
                 variable = own[key] if key in own else self._variable(call.layer, key)
@@ -352,145 +338,3 @@ def _ends_with_activation(layer: Any) -> bool:
     activation = getattr(layer, "activation", keras.activations.linear)
     own = type(layer).__module__.partition(".")[0] == "keras"
     return own and activation is not keras.activations.linear and not isinstance(layer, RECURRENT)
-
-
-def graph_of(model: keras.Model) -> Any:
-    """Return the functional graph of a model; None for a Sequential one that is not built."""
-    return model._functional if isinstance(model, keras.Sequential) else model
-
-
-def nodes(graph: Any) -> list[Any]:
-    """Return the calls of a functional model in an order in which inputs come before outputs."""
-    return [
-        node
-        for depth in sorted(graph._nodes_by_depth, reverse=True)
-        for node in graph._nodes_by_depth[depth]
-        if not isinstance(node.operation, keras.layers.InputLayer)
-    ]
-
-
-def bound(node: Any) -> dict[str, Any]:
-    """Return what a call in a functional model was given, by the names of its arguments."""
-    given = node.arguments
-    signature = inspect.signature(node.operation.call)
-    named = signature.bind(*given.args, **given.kwargs).arguments
-    return {name: value for name, value in named.items() if value is not None}
-
-
-def _held(node: Any, held: Mapping[int, Tensor]) -> dict[str, Any]:
-    """Return what a call was given, with the tensors of this run."""
-    return {
-        name: tree.map_structure(lambda leaf: held.get(id(leaf), leaf), value)
-        for name, value in bound(node).items()
-    }
-
-
-def makes_mask(node: Any) -> bool:
-    """Return whether a call in a functional model is one of those that Keras makes masks with.
-
-    No gradient goes through it: it compares with a value that is left out, or takes masks only.
-    """
-    operation = node.operation
-    if isinstance(operation, keras.Layer) or any(_is_float(y.dtype) for y in node.outputs):
-        return False
-    takes_floats = any(_is_float(x.dtype) for x in node.input_tensors)
-    return find_rule(operation) is None and (isinstance(operation, NotEqual) or not takes_floats)
-
-
-def is_mask(name: str) -> bool:
-    """Return whether an argument of a layer's call is a mask, which no gradient goes through."""
-    return name == "mask" or name.endswith("_mask")
-
-
-def _is_tensor(leaf: Any) -> bool:
-    return isinstance(leaf, Tensor) or hasattr(leaf, "__array__")
-
-
-def _bare(leaf: Any) -> Any:
-    return numbers(leaf.value).astype(leaf.dtype) if isinstance(leaf, Tensor) else leaf
-
-
-def _mask_of(leaf: Any) -> np.ndarray | None:
-    return leaf.mask if isinstance(leaf, Tensor) else None
-
-
-def _with_masks(layer: Any, given: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a call's arguments and the masks that Keras takes from its tensors.
-
-    keras/src/layers/layer.py, step 6 of Layer.__call__: `mask` where one argument holds all
-    tensors, `value_mask` for `value` and so on where several do. Merging layers read the masks off
-    the tensors themselves.
-    """
-    names = inspect.signature(layer.call).parameters
-    tensors = {
-        name: value
-        for name, value in given.items()
-        if (flat := tree.flatten(value)) and all(_is_tensor(x) or x is None for x in flat)
-    }
-    found = dict(given)
-    for name, value in tensors.items():
-        own = "mask" if len(tensors) == 1 else f"{name}_mask"
-        if (own in names or isinstance(layer, Merge)) and own not in given:
-            mask = tree.map_structure(_mask_of, value)
-            if any(part is not None for part in tree.flatten(mask)):
-                found[own] = mask
-    return found
-
-
-def _tensors(arguments: Mapping[str, Any]) -> list[Tensor]:
-    """Return the tensors that a call differentiates by, in the order of its arguments."""
-    return [
-        leaf
-        for name, value in arguments.items()
-        if not is_mask(name)
-        for leaf in tree.flatten(value)
-        if isinstance(leaf, Tensor)
-    ]
-
-
-def _others(arguments: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the other arguments of a call, masks as bare arrays."""
-    found = {}
-    for name, value in arguments.items():
-        if is_mask(name):
-            found[name] = tree.map_structure(
-                lambda leaf: None if leaf is None else numbers(getattr(leaf, "value", leaf)), value
-            )
-        elif not any(isinstance(leaf, Tensor) for leaf in tree.flatten(value)):
-            found[name] = value
-    return found
-
-
-def _mask_outputs(outputs: list[Tensor], masks: list[np.ndarray | None]) -> None:
-    """Put masks on those outputs that have none, unless all have: Layer._set_mask_metadata."""
-    for y, mask in zip(outputs, masks, strict=False):
-        if y.mask is None and mask is not None:
-            y.mask = mask
-
-
-def numbers(value: Array) -> np.ndarray:
-    """Return the bare numbers of an array of any arithmetic."""
-    return np.asarray(getattr(value, "value", value))
-
-
-def _is_float(dtype: str) -> bool:
-    return "float" in dtype
-
-
-def in_order(model: keras.Model, x: Any) -> list[Any]:
-    """Return the inputs that a model was given, in the order of its own.
-
-    As in keras/src/models/functional.py: those of a dict go by the names of the inputs where the
-    model was not made with a dict.
-    """
-    own = graph_of(model).input
-    if isinstance(x, dict) and not isinstance(own, dict):
-        return [x[symbol.name] for symbol in tree.flatten(own)]
-    return tree.flatten(x)
-
-
-def packed(model: keras.Model, outputs: list[Any]) -> Any:
-    """Return a model's outputs in the structure in which its call returns them."""
-    structure = tree.pack_sequence_as(graph_of(model).output, outputs)
-    single = isinstance(structure, (list, tuple)) and len(structure) == 1
-    return structure[0] if single else structure

@@ -8,8 +8,9 @@ import tensorflow as tf
 from gradaudit import GradientAudit
 from gradaudit.capture import Replay
 from gradaudit.numerics import Plain
+from gradaudit.reference.arguments import Tensor
 from gradaudit.reference.gaps import layer_gaps
-from gradaudit.reference.walk import Tensor, Walk
+from gradaudit.reference.walk import Walk
 
 TOKENS = np.array([[1, 2, 3, 0], [2, 0, 1, 3], [0, 0, 0, 0], [3, 3, 1, 2]])
 

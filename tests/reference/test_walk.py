@@ -7,7 +7,8 @@ import tensorflow as tf
 
 from gradaudit.capture import Replay
 from gradaudit.numerics import Plain
-from gradaudit.reference.walk import Tensor, Walk
+from gradaudit.reference.arguments import Tensor
+from gradaudit.reference.walk import Walk
 
 
 @pytest.fixture

@@ -10,7 +10,8 @@ from keras.src.backend import get_keras_mask  # not exported
 from gradaudit import GradientAudit, load
 from gradaudit.capture import Replay
 from gradaudit.numerics import Plain
-from gradaudit.reference.walk import Tensor, Walk
+from gradaudit.reference.arguments import Tensor
+from gradaudit.reference.walk import Walk
 
 
 @pytest.fixture

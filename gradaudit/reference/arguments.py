@@ -1,0 +1,117 @@
+"""The tensors of a run, and how a call of the model is given them, with Keras's masks."""
+
+import inspect
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from keras import tree
+from keras.src.layers.merging.base_merge import Merge  # not exported; Add and others are it
+
+from gradaudit.numerics.arithmetic import Array
+from gradaudit.reference.graph import bound, is_mask
+
+
+@dataclass(eq=False)
+class Tensor:
+    """One tensor of the step in one run: its value, and the cotangent that comes back to it.
+
+    value: integers and booleans are bare NumPy arrays. dtype: the framework's.
+    cotangent: d loss / d value, of value's shape; None until some arrives.
+    logits: what softmax or sigmoid made it from, which Keras keeps on it for the losses.
+    mask: Keras's mask, which says of which elements layers and losses shall take notice.
+    source: what it was made from, in a run that is watched.
+    """
+
+    value: Array
+    dtype: str
+    logits: "Tensor | None" = None
+    mask: np.ndarray | None = None
+    cotangent: Array | None = None
+    source: "Tensor | None" = None
+
+    def add(self, cotangent: Array) -> None:
+        """Add a part of the cotangent."""
+        self.cotangent = cotangent if self.cotangent is None else self.cotangent + cotangent
+
+
+def held_by(node: Any, held: Mapping[int, Tensor]) -> dict[str, Any]:
+    """Return what a call was given, with the tensors of this run."""
+    return {
+        name: tree.map_structure(lambda leaf: held.get(id(leaf), leaf), value)
+        for name, value in bound(node).items()
+    }
+
+
+def with_masks(layer: Any, given: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a call's arguments and the masks that Keras takes from its tensors.
+
+    keras/src/layers/layer.py, step 6 of Layer.__call__: `mask` where one argument holds all
+    tensors, `value_mask` for `value` and so on where several do. Merging layers read the masks off
+    the tensors themselves.
+    """
+    names = inspect.signature(layer.call).parameters
+    tensors = {
+        name: value
+        for name, value in given.items()
+        if (flat := tree.flatten(value)) and all(_is_tensor(x) or x is None for x in flat)
+    }
+    found = dict(given)
+    for name, value in tensors.items():
+        own = "mask" if len(tensors) == 1 else f"{name}_mask"
+        if (own in names or isinstance(layer, Merge)) and own not in given:
+            mask = tree.map_structure(mask_of, value)
+            if any(part is not None for part in tree.flatten(mask)):
+                found[own] = mask
+    return found
+
+
+def tensors_of(arguments: Mapping[str, Any]) -> list[Tensor]:
+    """Return the tensors that a call differentiates by, in the order of its arguments."""
+    return [
+        leaf
+        for name, value in arguments.items()
+        if not is_mask(name)
+        for leaf in tree.flatten(value)
+        if isinstance(leaf, Tensor)
+    ]
+
+
+def others_of(arguments: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the other arguments of a call, masks as bare arrays."""
+    found = {}
+    for name, value in arguments.items():
+        if is_mask(name):
+            found[name] = tree.map_structure(
+                lambda leaf: None if leaf is None else numbers(getattr(leaf, "value", leaf)), value
+            )
+        elif not any(isinstance(leaf, Tensor) for leaf in tree.flatten(value)):
+            found[name] = value
+    return found
+
+
+def mask_outputs(outputs: list[Tensor], masks: list[np.ndarray | None]) -> None:
+    """Put masks on those outputs that have none, unless all have: Layer._set_mask_metadata."""
+    for y, mask in zip(outputs, masks, strict=False):
+        if y.mask is None and mask is not None:
+            y.mask = mask
+
+
+def mask_of(leaf: Any) -> np.ndarray | None:
+    """Return the mask of a tensor; None for anything else."""
+    return leaf.mask if isinstance(leaf, Tensor) else None
+
+
+def _is_tensor(leaf: Any) -> bool:
+    return isinstance(leaf, Tensor) or hasattr(leaf, "__array__")
+
+
+def bare(leaf: Any) -> Any:
+    """Return a tensor's bare numbers in the framework's dtype; anything else as it is."""
+    return numbers(leaf.value).astype(leaf.dtype) if isinstance(leaf, Tensor) else leaf
+
+
+def numbers(value: Array) -> np.ndarray:
+    """Return the bare numbers of an array of any arithmetic."""
+    return np.asarray(getattr(value, "value", value))

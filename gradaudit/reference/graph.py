@@ -1,0 +1,74 @@
+"""What Keras's functional graph says of a model: its calls, their arguments, its inputs' order."""
+
+import inspect
+from typing import Any
+
+import keras
+from keras import tree
+from keras.src.ops.numpy import NotEqual  # not exported; operations of a graph are instances of it
+
+from gradaudit.rules import find_rule
+
+
+def graph_of(model: keras.Model) -> Any:
+    """Return the functional graph of a model; None for a Sequential one that is not built."""
+    return model._functional if isinstance(model, keras.Sequential) else model
+
+
+def nodes(graph: Any) -> list[Any]:
+    """Return the calls of a functional model in an order in which inputs come before outputs."""
+    return [
+        node
+        for depth in sorted(graph._nodes_by_depth, reverse=True)
+        for node in graph._nodes_by_depth[depth]
+        if not isinstance(node.operation, keras.layers.InputLayer)
+    ]
+
+
+def bound(node: Any) -> dict[str, Any]:
+    """Return what a call in a functional model was given, by the names of its arguments."""
+    given = node.arguments
+    signature = inspect.signature(node.operation.call)
+    named = signature.bind(*given.args, **given.kwargs).arguments
+    return {name: value for name, value in named.items() if value is not None}
+
+
+def makes_mask(node: Any) -> bool:
+    """Return whether a call in a functional model is one of those that Keras makes masks with.
+
+    No gradient goes through it: it compares with a value that is left out, or takes masks only.
+    """
+    operation = node.operation
+    if isinstance(operation, keras.Layer) or any(is_float(y.dtype) for y in node.outputs):
+        return False
+    takes_floats = any(is_float(x.dtype) for x in node.input_tensors)
+    return find_rule(operation) is None and (isinstance(operation, NotEqual) or not takes_floats)
+
+
+def is_mask(name: str) -> bool:
+    """Return whether an argument of a layer's call is a mask, which no gradient goes through."""
+    return name == "mask" or name.endswith("_mask")
+
+
+def in_order(model: keras.Model, x: Any) -> list[Any]:
+    """Return the inputs that a model was given, in the order of its own.
+
+    As in keras/src/models/functional.py: those of a dict go by the names of the inputs where the
+    model was not made with a dict.
+    """
+    own = graph_of(model).input
+    if isinstance(x, dict) and not isinstance(own, dict):
+        return [x[symbol.name] for symbol in tree.flatten(own)]
+    return tree.flatten(x)
+
+
+def packed(model: keras.Model, outputs: list[Any]) -> Any:
+    """Return a model's outputs in the structure in which its call returns them."""
+    structure = tree.pack_sequence_as(graph_of(model).output, outputs)
+    single = isinstance(structure, (list, tuple)) and len(structure) == 1
+    return structure[0] if single else structure
+
+
+def is_float(dtype: str) -> bool:
+    """Return whether a dtype is one that gradients go through."""
+    return "float" in dtype
