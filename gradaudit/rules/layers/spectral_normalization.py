@@ -1,12 +1,11 @@
 """SpectralNormalization."""
 
-import keras
 import numpy as np
 from keras import layers
 
 from gradaudit.errors import UnsupportedModelError
 from gradaudit.numerics import exact
-from gradaudit.rules.layers.inverse_root import squares
+from gradaudit.rules.layers.inverse_root import inverse_length, squares
 from gradaudit.rules.registry import Case, rule
 
 _SN = layers.SpectralNormalization
@@ -63,6 +62,5 @@ def _normalized(vector):
 
     An error of 1 / length is the same factor of all elements: the 1 has it, and they do not.
     """
-    square, _ = squares(vector, (0, 1), 1)
-    inverse = np.minimum(square**-0.5, 1.0 / keras.config.epsilon())
+    inverse, _ = inverse_length(squares(vector, (0, 1), 1)[0])
     return vector * exact(inverse), inverse / exact(inverse)
