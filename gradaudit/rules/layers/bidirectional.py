@@ -43,6 +43,22 @@ def _mask(call, x, mask):
             (3, 4, 3),
         ),
         Case(
+            "stacked cells, mask",
+            lambda: layers.Bidirectional(
+                layers.RNN([layers.LSTMCell(2), layers.SimpleRNNCell(3)], return_sequences=True)
+            ),
+            (4, 4, 3),
+            arguments={"mask": _MASK},
+        ),
+        Case(
+            "stacked cells from a state",
+            lambda: layers.Bidirectional(
+                layers.RNN([layers.GRUCell(2), layers.SimpleRNNCell(3)], return_state=True)
+            ),
+            ((4, 4, 3), (4, 2), (4, 3), (4, 2), (4, 3)),
+            apply=lambda layer, x, *states, **a: layer(x, initial_state=list(states), **a),
+        ),
+        Case(
             "both, a backward layer of its own",
             lambda: layers.Bidirectional(
                 layers.SimpleRNN(2, return_sequences=True, return_state=True),

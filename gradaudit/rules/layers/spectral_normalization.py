@@ -19,6 +19,7 @@ _SN = layers.SpectralNormalization
         Case("activation", lambda: _SN(layers.Dense(3, activation="tanh")), (2, 3, 5)),
         Case("inference", lambda: _SN(layers.Dense(3)), (4, 5), training=False),
         Case("frozen", lambda: _SN(layers.Dense(3), trainable=False), (4, 5)),
+        Case("convolution", lambda: _SN(layers.Conv2D(4, 2, groups=2)), (2, 3, 4, 6)),
         Case("zeros at first", lambda: _SN(layers.Dense(2, kernel_initializer="zeros")), (4, 3)),
     ],
     source="keras/src/layers/normalization/spectral_normalization.py",
@@ -29,7 +30,9 @@ def spectral_normalization(call, x):
     """Apply the wrapped layer with its kernel W, as rows of outputs, divided by σ = v W uᵀ.
 
     In training v = u Wᵀ / |u Wᵀ| and u = v W / |v W| by turns, `power_iterations` times. u and
-    W / σ are assigned to the variables, unless W is 0. In inference W is taken as it is.
+    W / σ are assigned to the variables, unless W is 0. In inference W is taken as it is. Keras casts
+    y to the dtype of x: what an Embedding makes of integers is cut off to integers, through which
+    no gradient goes, so that x must be numbers.
 
     Shapes: those of the wrapped layer; W (..., O), u (1, O), v (1, product of W's other axes).
     VJP:    that of the wrapped layer at W / σ. It is what the variable of W gets: no gradient goes
