@@ -5,7 +5,7 @@ import string
 from keras import layers
 
 from gradaudit.rules.layers.contraction import contract
-from gradaudit.rules.layers.inverse_root import inverse_length, scaled, squares
+from gradaudit.rules.layers.scaling import inverse_length, scaled, squares
 from gradaudit.rules.registry import Case, rule
 
 

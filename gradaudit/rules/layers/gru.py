@@ -4,7 +4,7 @@ import numpy as np
 from keras import layers
 
 from gradaudit.rules.calls import apply_activation
-from gradaudit.rules.layers.gates import project, standalone_gaps
+from gradaudit.rules.layers.cells import project, standalone_gaps
 from gradaudit.rules.layers.recurrence import recurrence, recurrence_gaps, recurrence_mask
 from gradaudit.rules.registry import Case, rule
 

@@ -6,7 +6,7 @@ import numpy as np
 from keras import layers, tree
 
 from gradaudit.numerics import SumOfSteps
-from gradaudit.rules.layers.gates import draw_masks, keeps_logits, state_sizes
+from gradaudit.rules.layers.cells import draw_masks, keeps_logits, state_sizes
 
 
 def recurrence(call, x):

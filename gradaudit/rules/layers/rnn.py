@@ -4,7 +4,7 @@ import numpy as np
 from keras import layers
 
 from gradaudit.rules.calls import summed
-from gradaudit.rules.layers.gates import state_sizes
+from gradaudit.rules.layers.cells import state_sizes
 from gradaudit.rules.layers.recurrence import recurrence, recurrence_gaps, recurrence_mask
 from gradaudit.rules.registry import Case, rule
 

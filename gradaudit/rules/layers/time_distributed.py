@@ -4,7 +4,7 @@ import numpy as np
 from keras import layers
 
 from gradaudit.rules.calls import summed
-from gradaudit.rules.layers.gates import idle
+from gradaudit.rules.layers.cells import idle
 from gradaudit.rules.registry import Case, find_rule, rule
 
 _BN = layers.BatchNormalization
