@@ -9,6 +9,12 @@ from gradaudit.rules.layers.scaling import inverse_length, squares
 from gradaudit.rules.registry import Case, rule
 
 _SN = layers.SpectralNormalization
+_INTEGERS = "integers as its input, to which it casts its output"
+
+
+def _gaps(layer):
+    whole = any("int" in node.input_tensors[0].dtype for node in layer._inbound_nodes)
+    return [_INTEGERS] * whole
 
 
 @rule(
@@ -25,14 +31,16 @@ _SN = layers.SpectralNormalization
     source="keras/src/layers/normalization/spectral_normalization.py",
     weights=("kernel", "embeddings", "vector_u"),
     integers=True,
+    gaps=_gaps,
 )
 def spectral_normalization(call, x):
     """Apply the wrapped layer with its kernel W, as rows of outputs, divided by σ = v W uᵀ.
 
     In training v = u Wᵀ / |u Wᵀ| and u = v W / |v W| by turns, `power_iterations` times. u and
-    W / σ are assigned to the variables, unless W is 0. In inference W is taken as it is. Keras casts
-    y to the dtype of x: what an Embedding makes of integers is cut off to integers, through which
-    no gradient goes, so that x must be numbers.
+    W / σ are assigned to the variables, unless W is 0. In inference W is taken as it is.
+
+    Keras casts y to the dtype of x: what an Embedding makes of integers is cut off to integers,
+    through which no gradient goes. So x must be floats.
 
     Shapes: those of the wrapped layer; W (..., O), u (1, O), v (1, product of W's other axes).
     VJP:    that of the wrapped layer at W / σ. It is what the variable of W gets: no gradient goes
@@ -41,10 +49,7 @@ def spectral_normalization(call, x):
     """
     layer, part = call.layer, call.layer.layer
     if isinstance(x, np.ndarray) and x.dtype.kind in "iu":
-        raise UnsupportedModelError(
-            f"the layer {layer.name!r} (SpectralNormalization) casts its output to its input's "
-            "integers. Give it floats."
-        )
+        raise UnsupportedModelError(f"the layer {layer.name!r} has {_INTEGERS}. Give it floats.")
     name = layer.kernel.name
     kernel, u = call.weights[name], call.weights["vector_u"]
     if call.training and np.any(call.numbers(kernel)):
