@@ -4,9 +4,8 @@ import numpy as np
 from keras import layers
 
 from gradaudit.rules.calls import summed
+from gradaudit.rules.layers.recurrence import MASK, from_state
 from gradaudit.rules.registry import Case, rule
-
-_MASK = np.array([[1, 1, 1, 0], [0, 1, 0, 1], [0, 0, 0, 0], [1, 1, 1, 1]], bool)
 
 
 def _mask(call, x, mask):
@@ -23,19 +22,19 @@ def _mask(call, x, mask):
             "concat, mask",
             lambda: layers.Bidirectional(layers.LSTM(2, return_sequences=True)),
             (4, 4, 3),
-            arguments={"mask": _MASK},
+            arguments={"mask": MASK},
         ),
         Case(
             "sum, unrolled, mask",
             lambda: layers.Bidirectional(layers.GRU(2, return_sequences=True, unroll=True), "sum"),
             (4, 4, 3),
-            arguments={"mask": _MASK},
+            arguments={"mask": MASK},
         ),
         Case(
             "product, states",
             lambda: layers.Bidirectional(layers.LSTM(2, return_state=True), "mul"),
             ((3, 4, 3), (3, 2), (3, 2), (3, 2), (3, 2)),
-            apply=lambda layer, x, *states, **a: layer(x, initial_state=list(states), **a),
+            apply=from_state,
         ),
         Case(
             "mean, dropout",
@@ -48,7 +47,7 @@ def _mask(call, x, mask):
                 layers.RNN([layers.LSTMCell(2), layers.SimpleRNNCell(3)], return_sequences=True)
             ),
             (4, 4, 3),
-            arguments={"mask": _MASK},
+            arguments={"mask": MASK},
         ),
         Case(
             "stacked cells from a state",
@@ -56,7 +55,7 @@ def _mask(call, x, mask):
                 layers.RNN([layers.GRUCell(2), layers.SimpleRNNCell(3)], return_state=True)
             ),
             ((4, 4, 3), (4, 2), (4, 3), (4, 2), (4, 3)),
-            apply=lambda layer, x, *states, **a: layer(x, initial_state=list(states), **a),
+            apply=from_state,
         ),
         Case(
             "both, a backward layer of its own",
