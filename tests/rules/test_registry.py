@@ -1,5 +1,8 @@
 import functools
 import inspect
+import re
+import statistics
+from pathlib import Path
 
 import keras
 import pytest
@@ -8,6 +11,7 @@ from gradaudit.errors import RuleDefinitionError
 from gradaudit.rules import Case, all_rules, find_rule, rule
 from gradaudit.rules.registry import registered
 
+FOLDERS = ("layers", "losses", "operations", "optimizers")
 CASES = [Case("default", lambda: keras.layers.Lambda(lambda x: x), (2, 3))]
 
 
@@ -105,6 +109,16 @@ def test_rules_of_layers_and_losses_fit_on_a_screen():
         if known.kind in ("layer", "loss", "optimizer"):
             lines = len(inspect.getsource(known.function).splitlines())
             assert lines <= 62, f"{known.name} has {lines} lines"
+
+
+def test_a_file_that_registers_a_rule_is_short():
+    rules = Path(inspect.getfile(rule)).parent
+    sources = [path.read_text() for kind in FOLDERS for path in (rules / kind).glob("*.py")]
+    lengths = [
+        len(source.splitlines()) for source in sources if re.search(r"^ *@?rule\(", source, re.M)
+    ]
+    assert len(lengths) > 70
+    assert statistics.median(lengths) < 60
 
 
 def test_the_cell_of_a_notebook_may_register_its_rule_again():
