@@ -32,11 +32,9 @@ def _case(name, axes, *shapes, kinks=(), **options):
 def dot(call, x):
     """Apply y = Σ a b over an axis of each, within each sample; normalized, a / |a| and b / |b|.
 
-    More exactly a min(1 / |a|, 1 / ε), as keras.ops.normalize has it.
-
     Shapes: a (N, ...), b (N, ...); y (N, a's other axes, b's other axes), or (N, 1) for none.
     VJP:    da and db are the contractions of dy with the other; then that of the scaling.
-    Kinks:  normalized, 1 / |a| does not grow beyond 1 / ε.
+    Kinks:  normalized, 1 / |a| does not grow beyond 1 / ε: see `inverse_length`.
     """
     chosen = call.layer.axes
     chosen = (chosen, chosen) if isinstance(chosen, int) else chosen
