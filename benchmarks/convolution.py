@@ -23,7 +23,6 @@ import tensorflow as tf
 from gradaudit.numerics import Plain, Rounding
 from gradaudit.rules import LayerCall, find_rule
 
-
 MOST = 4.0
 """A plain reference step may take this many times TensorFlow's."""
 
@@ -36,7 +35,7 @@ def seconds(step: Callable[[], object]) -> float:
 
 
 def main(repeats: int) -> bool:
-    """Print the ratios of each repeat, and their medians; return whether that of float64 is good."""
+    """Print the ratios of each repeat and their medians; return whether float64's is good."""
     rng = np.random.default_rng(0)
     x = rng.standard_normal((32, 32, 32, 32))
     layer = keras.layers.Conv2D(64, 3, padding="same", dtype="float64")
