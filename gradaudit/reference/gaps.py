@@ -61,7 +61,7 @@ def layer_gaps(layer: Any) -> list[str]:
     unknown = own_variables(layer).keys() - set(known.weights)
     if unknown:
         gaps.append(f"{where} owns {', '.join(sorted(unknown))}, which its rule does not know")
-    if known.autocast and not known.integers and not layer.autocast:
+    if known.autocast and not layer.autocast:
         gaps.append(f"{where} does not cast its inputs to its dtype (autocast=False)")
     if getattr(layer, "stateful", False):
         gaps.append(f"{where} is stateful, and keeps its state where the audit does not see it")
@@ -113,7 +113,7 @@ def _graph_gaps(model: keras.Model, where: str) -> list[str]:
     for node in nodes(graph):
         layer = node.operation
         gaps += [] if makes_mask(node) else layer_gaps(layer)
-        if isinstance(layer, keras.Model) and len(bound(node).keys() - {"training"}) > 1:
+        if isinstance(layer, keras.Model) and len(bound(node).keys() - {"training", "mask"}) > 1:
             gaps.append(f"the model {layer.name!r} is given more than its inputs")
     return gaps
 

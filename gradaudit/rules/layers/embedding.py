@@ -45,6 +45,7 @@ def _dtypes(layer):
     weights=("embeddings",),
     mask=_mask,
     integers=True,
+    autocast=False,
 )
 def embedding(call, x):
     """Look up y = embeddings[x]; what is no integer is cut off to one.
@@ -79,6 +80,7 @@ def embedding(call, x):
     weights=("embeddings", "reverse_embeddings"),
     mask=_mask,
     integers=True,
+    autocast=False,
     gaps=_dtypes,
 )
 def reversible_embedding(call, x):

@@ -52,7 +52,7 @@ def time_distributed(call, x):
     """
     part, mask = call.layer.layer, call.arguments.get("mask")
     if call.numbers(x).dtype.kind != "f" and not find_rule(part).integers:
-        x = call.array(x)
+        x = call.arithmetic.cast(call.arithmetic.array(x, "float64"), call.dtype)
     steps = range(x.shape[1])
     masked = mask is not None and part._call_has_mask_arg
     given = [{"mask": mask[:, t]} if masked else {} for t in steps]
