@@ -70,7 +70,12 @@ def layer_gaps(layer: Any) -> list[str]:
         if activation is None:
             continue
         rule = find_rule(activation)
-        if rule is None or rule.kind != "activation":
+        if isinstance(activation, keras.Layer):
+            gaps.append(
+                f"{where} has a layer as its activation, {activation.name!r}: give it a function, "
+                "or put the layer behind it"
+            )
+        elif rule is None or rule.kind != "activation":
             gaps.append(f"{where} has the activation {activation!r}, which has no derived rule")
         elif isinstance(activation, functools.partial) and activation.args:
             gaps.append(f"{where} has an activation with positional arguments: name them")

@@ -178,8 +178,7 @@ class Walk:
         graph = graph_of(model)
         held: dict[int, Tensor] = {}
         for symbol, x in zip(graph.inputs, inputs, strict=True):
-            # The model casts to its own compute dtype, then each Input to the one it declares.
-            x = self.cast(x, model.compute_dtype) if is_float(x.dtype) else x
+            # Whatever the model's compute dtype: Functional casts to what its Input declares.
             held[id(symbol)] = self._of_rank(len(symbol.shape), self.cast(x, symbol.dtype))
         for node in nodes(graph):
             given = held_by(node, held, self._tensor)
