@@ -14,8 +14,9 @@ from gradaudit.errors import FolderError
 
 
 def console() -> Console:
-    """Return a console on stdout that is wide enough for whole variable names in a pipe, too."""
-    return Console(width=max(Console().width, 160), soft_wrap=True)
+    """Return a console on stdout: as wide as the terminal; in a pipe, for whole variable names."""
+    width = Console().width
+    return Console(width=width if sys.stdout.isatty() else max(width, 160), soft_wrap=True)
 
 
 def print_table(
