@@ -146,7 +146,8 @@ def rule(
     The function's arguments say what it describes: `(call, x)` a layer, or an operation of
     keras.ops that stands in a functional model by itself, `(call, z)` an activation,
     `(call, y_true, y_pred)` a loss, `(call, w)` a regularizer, `(call, weight, gradient, slots)`
-    an optimizer, `(call, weight)` a constraint. CONTRIBUTING.md has examples, and what `call` can do.
+    an optimizer, `(call, weight)` a constraint. CONTRIBUTING.md has examples, and says what `call`
+    can do.
 
     Args:
         target: the Keras class (or, for activations and losses, the function) that is described.
