@@ -14,7 +14,7 @@ from rich.console import Console
 from gradaudit import cli
 from gradaudit.checks import PLANTED, mutations
 from gradaudit.cli import output
-from gradaudit.rules import find_rule
+from gradaudit.rules import all_rules, find_rule
 from gradaudit.rules.catalogue import _REASONS, ROOMS, STATUSES, catalogue
 
 
@@ -129,6 +129,15 @@ def test_one_rule_is_shown(gradaudit, name, words):
     assert (code, err) == (0, "")
     for word in words:
         assert word in out
+
+
+def test_a_rule_says_what_it_does_not_derive(gradaudit):
+    partial = [rule for rule in all_rules() if rule.gaps is not None]
+    assert len(partial) > 10
+    for rule in partial:
+        assert "Gaps:" in rule.function.__doc__, rule.name
+    assert 'interpolation= other than "nearest"' in gradaudit("rules UpSampling2D")[1]
+    assert "ref_labels" in gradaudit("rules Circle")[1]
 
 
 def test_one_rule_as_json(gradaudit):
