@@ -9,10 +9,12 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from rich.console import Console
 
 from gradaudit import cli
 from gradaudit.checks import PLANTED, mutations
-from gradaudit.rules import find_rule
+from gradaudit.cli import output
+from gradaudit.rules import all_rules, find_rule
 from gradaudit.rules.catalogue import _REASONS, ROOMS, STATUSES, catalogue
 
 
@@ -79,7 +81,23 @@ def test_a_piped_list_has_one_line_for_each(gradaudit):
 
 def test_a_terminal_gets_a_table(gradaudit, monkeypatch):
     monkeypatch.setenv("FORCE_COLOR", "1")
+    monkeypatch.setenv("COLUMNS", "160")
     assert "─────" in gradaudit("rules")[1]
+
+
+def test_a_narrow_terminal_gets_whole_words(monkeypatch, capfd):
+    options = {"width": 30, "force_terminal": True, "color_system": None, "soft_wrap": True}
+    monkeypatch.setattr(output, "console", lambda: Console(**options))
+    row = ("derived", "AdaptiveAveragePooling1D", "", "as it is derived in its file")
+    output.print_table(("status", "name", "also", "reason"), [row])
+    output.print_table(("rule", "error", "a\ncheck", "b\ncheck"), [(*row[:2], "·", "refused")])
+    assert capfd.readouterr().out.splitlines() == [
+        "derived  AdaptiveAveragePooling1D",
+        "    reason: as it is derived",
+        "    in its file",
+        "derived  AdaptiveAveragePooling1D",
+        "    b_check: refused",
+    ]
 
 
 def test_the_list_as_json(gradaudit):
@@ -111,6 +129,15 @@ def test_one_rule_is_shown(gradaudit, name, words):
     assert (code, err) == (0, "")
     for word in words:
         assert word in out
+
+
+def test_a_rule_says_what_it_does_not_derive(gradaudit):
+    partial = [rule for rule in all_rules() if rule.gaps is not None]
+    assert len(partial) > 10
+    for rule in partial:
+        assert "Gaps:" in rule.function.__doc__, rule.name
+    assert 'interpolation= other than "nearest"' in gradaudit("rules UpSampling2D")[1]
+    assert "ref_labels" in gradaudit("rules Circle")[1]
 
 
 def test_one_rule_as_json(gradaudit):

@@ -36,24 +36,27 @@ _SECTIONS = {
 class Case:
     """One configuration on which every check is run.
 
-    build: returns the Keras object: a layer, an operation, an activation, a loss, a regularizer, an
-        optimizer or a constraint.
-    shape: of the input with its batch axis, or a tuple of shapes for several (of y_pred for a loss,
-        of the weight for a regularizer, an optimizer or a constraint).
-    kinks: inputs at which the derivative jumps.
-    targets: for a loss, "real", "one_hot", "integer", "binary" or "probability".
-    inputs: values that the input takes: "real", "probability" (positive, rows sum to 1; rows of one
-        column lie between 0 and 1), "offset" (a mean of 100 deviations), or "index" (integers from
-        0 to 3).
-    training: whether the layer is called as in training.
-    arguments: what a layer's call is given besides: numbers, or arrays with the batch's axis first.
-    apply: calls the layer, (layer, *tensors, **arguments) to its outputs; left out: with its
-        tensor, or with a list of several.
-    ties: inputs are rounded to whole numbers, so that many are equal.
-    compiled: in float64 the checks call Keras's layer under XLA: TensorFlow has no other kernel for
-        it on a CPU.
-    vanishing: how the names of those weights end whose gradient is 0, whatever the cotangent: of
-        terms of about 1 only rounding is left, and that is compared with 1.
+    Args:
+        name: says what is special about it; `gradaudit rules NAME` prints it.
+        build: returns the Keras object: a layer, an operation, an activation, a loss, a
+            regularizer, an optimizer or a constraint. It is called with no arguments.
+        shape: of the input with its batch axis, or a tuple of shapes for several (of y_pred for a
+            loss, of the weight for a regularizer, an optimizer or a constraint).
+        kinks: inputs at which the derivative jumps.
+        targets: for a loss, "real", "one_hot", "integer", "binary" or "probability".
+        inputs: values that the input takes: "real", "probability" (positive, rows sum to 1; rows of
+            one column lie between 0 and 1), "offset" (a mean of 100 deviations), or "index"
+            (integers from 0 to 3).
+        training: whether the layer is called as in training.
+        arguments: what a layer's call is given besides: numbers, or arrays with the batch's axis
+            first.
+        apply: calls the layer, (layer, *tensors, **arguments) to its outputs; left out: with its
+            tensor, or with a list of several.
+        ties: inputs are rounded to whole numbers, so that many are equal.
+        compiled: in float64 the checks call Keras's layer under XLA: TensorFlow has no other kernel
+            for it on a CPU.
+        vanishing: how the names of those weights end whose gradient is 0, whatever the cotangent:
+            of terms of about 1 only rounding is left, and that is compared with 1.
     """
 
     name: str
@@ -143,7 +146,35 @@ def rule(
     The function's arguments say what it describes: `(call, x)` a layer, or an operation of
     keras.ops that stands in a functional model by itself, `(call, z)` an activation,
     `(call, y_true, y_pred)` a loss, `(call, w)` a regularizer, `(call, weight, gradient, slots)`
-    an optimizer, `(call, weight)` a constraint.
+    an optimizer, `(call, weight)` a constraint. CONTRIBUTING.md has examples, and says what `call`
+    can do.
+
+    Args:
+        target: the Keras class (or, for activations and losses, the function) that is described.
+            Subclasses of it are not.
+        cases: configurations on which `gradaudit.checks.check_rule` checks the rule, at least one.
+        source: the file that the target is defined in, for readers.
+        weights: for a layer, the names of all variables that it may own itself, trained or not;
+            one that has others is unjudged. Those of its parts belong to the rules of the parts.
+        options: for a loss or an activation, the keyword arguments of its function that the rule
+            derives; another one that is not None is unjudged. None for all.
+        slots: for an optimizer, pairs of the name of a slot and the attribute that holds its
+            variables: a list with one for each weight, or a single one for all.
+        mask: for a layer with a compute_mask of its own, (call, x, mask) to the mask of its output:
+            a boolean NumPy array, None, or a tuple of these for several outputs. Left out, the
+            input's mask goes on where the layer supports masking. For a loss that leaves elements
+            out, (call, y_true, y_pred) to a boolean mask of its losses.
+        integers: whether a layer takes integers as they are, as Embedding does; for others they are
+            cast to its compute dtype.
+        autocast: whether Keras casts the layer's float inputs to its dtype; if not, x comes as it
+            is.
+        takes_masks: whether the layer's call takes the masks off its tensors, as that of
+            MultiHeadAttention does.
+        gaps: for a layer or an operation, the object to words for each of its options that the
+            rule does not derive: what depends on it is unjudged, with these words.
+
+    Returns:
+        A decorator that registers the function and returns it as it is.
 
     Raises:
         RuleDefinitionError: the target has a rule already, the arguments fit no kind, there are no

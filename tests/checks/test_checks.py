@@ -7,7 +7,7 @@ import pytest
 
 from gradaudit.checks import CHECKS, PLANTED, check_rule
 from gradaudit.errors import CheckFailure, UnknownNameError
-from gradaudit.rules import Case, all_rules, find_rule, rule
+from gradaudit.rules import all_rules, find_rule
 from gradaudit.rules.registry import _RULES
 
 RULES = {f"{known.kind} {known.name}": known for known in all_rules()}
@@ -47,13 +47,14 @@ def test_a_target_without_a_rule_is_named():
         check_rule(keras.layers.Lambda)
 
 
-def test_the_example_in_contributing_is_a_rule():
+def test_the_examples_in_contributing_are_rules():
     text = (Path(__file__).parents[2] / "CONTRIBUTING.md").read_text()
-    (code,) = re.findall(r"```python\n(.*?)```", text, re.S)
-    scope = {"layers": keras.layers, "rule": rule, "Case": Case}
-    exec(code, scope)
-    known = find_rule(scope["Scale"])
+    scope = {}
     try:
-        check_rule(known)
+        for code in re.findall(r"```python\n(.*?)```", text, re.S):
+            exec(code, scope)
+        for name in ("Scale", "GatedResidual"):
+            check_rule(find_rule(scope[name]))
     finally:
-        del _RULES[scope["Scale"]]
+        for name in ("Scale", "GatedResidual"):
+            _RULES.pop(scope.get(name), None)

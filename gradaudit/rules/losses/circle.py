@@ -51,6 +51,7 @@ def circle(call, y_true, y_pred):
             − γ ([1 + m − d ≥ 0] (1 − m − d) + max(1 + m − d, 0)) db, 0 where yᵢ · yⱼ > 1;
             dy_pred = −(dd + ddᵀ) y.
     Kinks:  d = 0 and the two max at 0, where the slope counts.
+    Gaps:   ref_labels and ref_embeddings.
     """
     gamma, m = call.options.get("gamma", 80), call.options.get("margin", 0.4)
     classes = np.asarray(y_true).astype(np.int32).reshape(-1, 1)

@@ -64,6 +64,7 @@ def activation(call, x):
     Shapes: those of the activation.
     VJP:    dx = f'(x) dy.
     Kinks:  those of the activation.
+    Gaps:   axis=None, which takes all elements of the batch together.
     """
     f = functools.partial(_ACTIVATIONS[type(call.layer)], **_options(call.layer))
     y, vjp = apply_activation(f, x)

@@ -74,6 +74,7 @@ def extreme(call, x):
     Shapes: x (...), y without the axes, or with length 1 along them (keepdims).
     VJP:    dx = dy / k at each of the k elements that are the largest (smallest), 0 elsewhere.
     Kinks:  ties, between which dy is shared.
+    Gaps:   initial=.
     """
     axes, sign = _axes(call.layer, x.ndim), 1 if isinstance(call.layer, operations.Max) else -1
     reduce = np.max if sign > 0 else np.min
