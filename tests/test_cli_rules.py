@@ -12,7 +12,7 @@ import tensorflow as tf
 
 from gradaudit import cli
 from gradaudit.checks import PLANTED, mutations
-from gradaudit.rules import find_rule
+from gradaudit.rules import all_rules, find_rule
 from gradaudit.rules.catalogue import _REASONS, ROOMS, STATUSES, catalogue
 
 
@@ -39,8 +39,12 @@ def test_all_that_keras_has_is_on_one_of_the_lists():
 
 def test_so_many_are_derived():
     assert len([entry for entry in derived("layer") if entry.is_class]) >= 85
-    assert len({entry.rule.target for entry in derived("loss")}) >= 21  # and CTC is not
-    assert len(derived("loss")) >= 22
+    losses = {known.name for known in all_rules() if known.kind == "loss"}
+    assert len(losses) >= 22
+    assert "HalfSquaredError" in losses  # which is gradaudit's own
+    classes = [e for e in catalogue() if e.kind == "loss" and e.is_class and e.room != "elsewhere"]
+    assert {e.name for e in classes if e.rule is None} == {"Loss", "CTC"}
+    assert len([e for e in classes if e.rule]) >= 21
     for kind in ("activation", "regularizer", "constraint"):
         others = [e for e in catalogue() if e.kind == kind and e not in derived(kind)]
         assert {e.name for e in others} <= {kind.title(), "get", "serialize", "deserialize"}

@@ -53,8 +53,8 @@ def of_cotangent(d: str, place: int, axes: int) -> list[Fault]:
     return faults
 
 
-def of_weight(d: str, place: int) -> list[Fault]:
-    """Return errors of the cotangent of a trainable weight alone."""
+def of_one_of_several(d: str, place: int) -> list[Fault]:
+    """Return errors of one of the cotangents that a layer returns, of inputs and by name."""
     return [Fault(f"{d} left out", _left_out(place))]
 
 
@@ -199,17 +199,18 @@ def _on_kinks(place: int, kinks: tuple[float, ...]) -> Make:
 
 
 def _left_out(place: int) -> Make:
-    """Return what leaves out the cotangent of a weight."""
+    """Return what leaves out one of the cotangents that a VJP returns."""
 
     def make(right: Callable) -> Callable:
         def wrong(*arguments: Any) -> Any:
             y, vjp = right(*arguments)
 
             def wrong_vjp(dy: Any) -> Any:
-                dx, cotangents = made = vjp(dy)
-                first = len(_leaves(made)) - len(cotangents)
-                kept = [key for n, key in enumerate(cotangents, first) if n != place]
-                return dx, {key: cotangents[key] for key in kept}
+                made = vjp(dy)
+                leaves: list[Any] = _leaves(made)
+                leaves[place] = None
+                dx, cotangents = _with_leaves(made, leaves)
+                return dx, {key: value for key, value in cotangents.items() if value is not None}
 
             return y, wrong_vjp
 

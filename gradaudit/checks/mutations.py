@@ -12,14 +12,13 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import keras
 import numpy as np
 
 from gradaudit.checks import faults
 from gradaudit.checks.check import CHECKS
 from gradaudit.checks.faults import Fault
 from gradaudit.checks.planted import Planted
-from gradaudit.checks.subject import Subject, subject
+from gradaudit.checks.subject import Subjects
 from gradaudit.checks.updates import KINDS, updates
 from gradaudit.errors import CheckFailure
 from gradaudit.models.precision import floats
@@ -71,40 +70,24 @@ def trials(rule: Rule, checks: Iterable[str] = CHEAP) -> list[Trial]:
     """
     found = []
     for case, planted in itertools.groupby(mutations(rule), lambda wrong: wrong.rule.cases[0]):
-        switch = _Switch(rule.function)
-        switched = dataclasses.replace(rule, function=switch)
+        subjects = Subjects()
         for name in checks:
             try:
-                CHECKS[name](switched, case)
+                CHECKS[name](rule, case, subjects)
             except CheckFailure as failure:
                 raise CheckFailure(
                     f"{rule.kind} rule {rule.name}, case {case.name!r}, is refused by {name} "
                     f"as it is, with no planted error: {failure}"
                 ) from failure
         for wrong in planted:
-            switch.function = wrong.rule.function
-            refused = {name: _refuses(name, switched, case) for name in checks}
+            refused = {name: _refuses(name, wrong.rule, case, subjects) for name in checks}
             found.append(Trial(rule, wrong.name, case.name, refused))
     return found
 
 
-class _Switch:
-    """A rule's function that is replaced by others.
-
-    subjects: what the checks have made of Keras's object, which stays the same for all of them.
-    """
-
-    def __init__(self, function: Callable) -> None:
-        self.function = function
-        self.subjects: dict[tuple, Subject] = {}
-
-    def __call__(self, *arguments: Any) -> Any:
-        return self.function(*arguments)
-
-
-def _refuses(check: str, rule: Rule, case: Case) -> bool:
+def _refuses(check: str, rule: Rule, case: Case, subjects: Subjects) -> bool:
     try:
-        CHECKS[check](rule, case)
+        CHECKS[check](rule, case, subjects)
     except CheckFailure:
         return True
     return False
@@ -146,11 +129,8 @@ Run = Callable[[Callable], dict[str, Any]]
 
 def _of_gradient(rule: Rule, case: Case) -> tuple[list[Fault], Run]:
     """Return the errors that can be planted in a rule with a VJP, and what runs it on a case."""
-    switch = _Switch(rule.function)
-    switched = dataclasses.replace(rule, function=switch)
-    keras.utils.set_random_seed(4)
-    found = subject(switched, case, "float64", np.random.default_rng(4))
-    y, vjp, assigned = found.rule(_DOUBLE, found.primals)
+    found = Subjects().of(rule, case)
+    y, vjp, assigned = found.run(rule, _DOUBLE, found.primals)
     rng = np.random.default_rng(5)
     dy = {name: rng.standard_normal(value.shape) for name, value in y.items()}
     first = next(iter(found.primals))
@@ -160,10 +140,10 @@ def _of_gradient(rule: Rule, case: Case) -> tuple[list[Fault], Run]:
     }
 
     def run(function: Callable) -> dict[str, Any]:
-        switch.function = function
+        other = dataclasses.replace(rule, function=function)
         made: dict[str, Any] = {}
         for where, primals in {"": found.primals, **at_kinks}.items():
-            ys, vjp, new = found.rule(_DOUBLE, primals)
+            ys, vjp, new = found.run(other, _DOUBLE, primals)
             made |= {f"{name}{where}": value for name, value in ys.items()}
             made |= {f"d{name}{where}": value for name, value in vjp(dy).items()}
             made |= {f"new {name}{where}": value for name, value in new.items()}
@@ -173,8 +153,8 @@ def _of_gradient(rule: Rule, case: Case) -> tuple[list[Fault], Run]:
     cotangents = vjp(dy)
     for place, (label, name) in enumerate(zip(_labels(cotangents), cotangents, strict=True)):
         planted += faults.of_cotangent(f"d{label}", place, cotangents[name].ndim)
-        if name in found.variables:
-            planted += faults.of_weight(f"d{label}", place)
+        if rule.kind in ("layer", "operation") and name in found.differentiable:
+            planted += faults.of_one_of_several(f"d{label}", place)
         if name == first:
             planted += faults.of_kinks(f"d{label}", place, case.kinks)
     return planted, run
