@@ -31,12 +31,17 @@ LEAST_RMS = 0.02
 _DOUBLE = Plain(np.float64)
 
 
-def check_rule(target: Any, checks: Mapping[str, Callable] | None = None) -> None:
+def check_rule(
+    target: Any,
+    checks: Mapping[str, Callable] | None = None,
+    subjects: Subjects | None = None,
+) -> None:
     """Run the checks on every case of the rule that is registered for a Keras class or function.
 
     Args:
         target: the class or function, or a `Rule`.
         checks: those to run, by name; all of `CHECKS` where left out.
+        subjects: those that earlier checks of the rule have built, and that this one may use.
 
     Raises:
         UnknownNameError: no rule is registered for the target.
@@ -45,7 +50,7 @@ def check_rule(target: Any, checks: Mapping[str, Callable] | None = None) -> Non
     rule = target if isinstance(target, Rule) else find_rule(target)
     if rule is None:
         raise UnknownNameError("rule for", str(target), [])
-    subjects = Subjects()
+    subjects = subjects or Subjects()
     for name, check in (checks or CHECKS).items():
         for case in rule.cases:
             try:
