@@ -88,7 +88,6 @@ def _targets(
     rule: Rule, case: Case, model: keras.Model, x: np.ndarray, rng: np.random.Generator
 ) -> np.ndarray:
     if rule.kind == "loss":
-        wanted = Case(case.name, case.build, x.shape, targets=case.targets)
-        return targets(wanted, rng)
+        return targets(case, x.shape, rng)
     output = model(np.zeros(x.shape, np.float32))  # Activation declares the shape of its input
     return rng.standard_normal(tuple(output.shape))

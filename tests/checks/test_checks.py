@@ -1,4 +1,5 @@
 import dataclasses
+import functools
 import re
 from pathlib import Path
 
@@ -6,6 +7,7 @@ import keras
 import pytest
 
 from gradaudit.checks import CHECKS, PLANTED, check_rule
+from gradaudit.checks.subject import Subjects
 from gradaudit.errors import CheckFailure, UnknownNameError
 from gradaudit.rules import all_rules, find_rule
 from gradaudit.rules.registry import _RULES
@@ -14,11 +16,16 @@ RULES = {f"{known.kind} {known.name}": known for known in all_rules()}
 NO_WEIGHTS_BEHIND = "ignore:Gradients do not exist for variables:UserWarning"
 
 
+@functools.lru_cache(maxsize=2)  # the checks of one rule follow each other
+def subjects(name):
+    return Subjects()
+
+
 @pytest.mark.filterwarnings(NO_WEIGHTS_BEHIND)  # Dropout(1) lets nothing through, rightly
 @pytest.mark.parametrize("check", CHECKS)
 @pytest.mark.parametrize("name", RULES)
 def test_every_rule_satisfies_every_check(name, check):
-    check_rule(RULES[name], {check: CHECKS[check]})
+    check_rule(RULES[name], {check: CHECKS[check]}, subjects(name))
 
 
 @pytest.mark.parametrize(
