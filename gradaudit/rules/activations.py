@@ -12,8 +12,9 @@ import numpy as np
 from keras import activations
 from scipy import special
 
-from gradaudit.numerics import below_largest
 from gradaudit.numerics.arithmetic import Array
+from gradaudit.rules.clip import clipped
+from gradaudit.rules.log_softmax import log_softmax as log_p_and_p
 from gradaudit.rules.registry import Case, rule
 
 _SOURCE = "keras/src/activations/activations.py"
@@ -304,8 +305,7 @@ def softmax(call, z):
     Kinks:  none.
     """
     axis = call.options.get("axis", -1)
-    e = np.exp(below_largest(z, axis))
-    y = e / e.sum(axis=axis, keepdims=True)
+    _, y = log_p_and_p(z, axis)
     return y, lambda dy: y * (dy - (y * dy).sum(axis=axis, keepdims=True))
 
 
@@ -318,8 +318,7 @@ def log_softmax(call, z):
     Kinks:  none.
     """
     axis = call.options.get("axis", -1)
-    shifted = below_largest(z, axis)
-    y = shifted - np.log(np.exp(shifted).sum(axis=axis, keepdims=True))
+    y, _ = log_p_and_p(z, axis)
     return y, lambda dy: dy - np.exp(y) * dy.sum(axis=axis, keepdims=True)
 
 
@@ -339,7 +338,14 @@ def glu(call, z):
     return a * s, lambda dy: np.concatenate([s * dy, a * s * (1 - s) * dy], axis)
 
 
-@rule(activations.sparsemax, cases=_along_axis(activations.sparsemax, -1, 0), source=_SOURCE)
+@rule(
+    activations.sparsemax,
+    cases=[
+        *_along_axis(activations.sparsemax, -1, 0),
+        Case("ties", lambda: activations.sparsemax, (4, 5), kinks=(0.0,), ties=True),
+    ],
+    source=_SOURCE,
+)
 def sparsemax(call, z):
     """Apply y = max(z − τ, 0), with τ = (Σₖ c₍ₖ₎ − 1) / K as Keras has it.
 
@@ -349,25 +355,29 @@ def sparsemax(call, z):
     rule follows what Keras computes.
 
     Shapes: z, y, dy and dz alike.
-    VJP:    s = dy where z > τ, 0 elsewhere. z₍ⱼ₎ is a part of c₍ⱼ₎ to c₍K₎, so dz₍ⱼ₎ = s₍ⱼ₎ −
+    VJP:    s = dy where z ≥ τ, 0 elsewhere. z₍ⱼ₎ is a part of c₍ⱼ₎ to c₍K₎, so dz₍ⱼ₎ = s₍ⱼ₎ −
             (K − j + 1)/K Σ s within the support, and s₍ⱼ₎ outside.
-    Kinks:  where an element enters or leaves the support, or two change places in the order.
+    Kinks:  z = τ; where an element enters or leaves the support, or two change places in the order:
+            the first of equal ones stands first.
     """
-    axis, one = call.options.get("axis", -1), np.float32(1)
+    axis = call.options.get("axis", -1)
     z = np.swapaxes(z, axis, -1)
-    k = np.arange(1, z.shape[-1] + 1, dtype=np.float32)
+    ones, k = np.ones_like(z), np.arange(1, z.shape[-1] + 1, dtype=np.float32)
     ordered = np.flip(np.sort(z, -1), -1)
     cumulative = np.cumsum(ordered, -1)
     inside = ordered - (cumulative - 1.0) / k > 0
-    size = np.where(inside, one, 0.0).sum(axis=-1, keepdims=True)
+    size = np.where(inside, ones, 0.0).sum(axis=-1, keepdims=True)
     total = np.where(inside, cumulative, 0.0).sum(axis=-1, keepdims=True)
     tau = (total - 1.0) / size
 
     def vjp(dy):
-        s = np.where(z > tau, np.swapaxes(dy, axis, -1), 0.0)
-        larger = (np.expand_dims(z, -2) > np.expand_dims(z, -1)) & ~np.eye(z.shape[-1], dtype=bool)
-        rank = np.where(larger, one, 0.0).sum(axis=-1) + 1.0
-        share = np.where(rank <= size, (size - rank + 1.0) / size, 0.0)
+        s = np.where(z - tau >= 0.0, np.swapaxes(dy, axis, -1), 0.0)
+        own, other, place = np.expand_dims(z, -1), np.expand_dims(z, -2), np.arange(z.shape[-1])
+        equal = getattr(own, "value", own) == getattr(other, "value", other)
+        # What is equal to the last digit was made alike: no rounding parts it.
+        before = ((other > own) & ~equal) | (equal & (place < place[:, None]))
+        rank = np.where(before, np.expand_dims(ones, -2), 0.0).sum(axis=-1) + 1.0
+        share = np.where(rank < size + 0.5, (size - rank + 1.0) / size, 0.0)
         return np.swapaxes(s - share * s.sum(axis=-1, keepdims=True), axis, -1)
 
     return np.swapaxes(np.maximum(z - tau, 0.0), axis, -1), vjp
