@@ -280,8 +280,8 @@ _elementwise(
 _elementwise(
     activations.hard_tanh,
     "min(max(z, −1), 1)",
-    lambda z: np.clip(z, -1.0, 1.0),
-    lambda z, y, dy: np.where((z >= -1) & (z <= 1), dy, 0.0),
+    lambda z: clipped(z, -1.0, 1.0)[0],
+    lambda z, y, dy: clipped(z, -1.0, 1.0)[1](dy),
     kinks=(-1.0, 1.0),
 )
 _elementwise(

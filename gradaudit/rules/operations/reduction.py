@@ -17,6 +17,7 @@ def _cases(operation):
         "last": {"axis": -1},
         "two": {"axis": (1, 2)},
         "kept": {"axis": (2, -2), "keepdims": True},
+        "all": {},
     }
     return [
         Case(name, functools.partial(operation, **options), (2, 3, 4))
