@@ -1,13 +1,14 @@
 """The largest elements along an axis, and what each takes of the cotangent of their maximum."""
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 
 from gradaudit.numerics.arithmetic import Array
 
 
-def shared_by_largest(call, x: Array, axis: int) -> Callable[[Array], Array]:
+def shared_by_largest(call: Any, x: Array, axis: int) -> Callable[[Array], Array]:
     """Return the VJP of y = max x along an axis: each of k equal largest elements takes dy / k.
 
     An element is compared with the largest of the others: with itself it would always be in doubt.
