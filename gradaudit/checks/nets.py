@@ -52,11 +52,18 @@ def _around_layer(case: Case, rng: np.random.Generator) -> tuple[keras.Model, li
 
     arguments = {n: keras.tree.map_structure(as_input, v) for n, v in case.arguments.items()}
     made = keras.tree.flatten(case.call(case.build(), tensors, arguments))
-    outputs = [keras.layers.Dense(2)(part) for part in made]
+    outputs = [keras.layers.Dense(2)(_of_each_sample(part, tensors[0])) for part in made]
     model = keras.Model(_single(inputs), _single(outputs))
     made = keras.tree.flatten(model(_single(x)))
     y = [rng.standard_normal(tuple(part.shape)).astype(np.float32) for part in made]
     return model, _single(x), _single(y)
+
+
+def _of_each_sample(made: Any, x: Any) -> Any:
+    """Return what was made of x as Dense takes it: the batch's axis first, and one more."""
+    if len(made.shape) < 2:
+        return keras.ops.expand_dims(made, -1) if made.shape else x * made
+    return made if made.shape[0] is None else keras.ops.transpose(made)
 
 
 def _single(parts: list) -> Any:

@@ -292,7 +292,7 @@ def _loss(case: Case, dtype: str) -> Draw:
             call = LossCall(loss, options, dtype, arithmetic, keras.config.epsilon())
             true, y_pred = same_rank(y_true, arithmetic.array(given["y_pred"], dtype))
             losses, vjp = rule.function(call, true, y_pred)
-            mask = None if rule.mask is None else rule.mask(call, true, y_pred)
+            mask = None if rule.mask is None else rule.mask(call, true, losses)
             value, reduce_vjp = reduce_losses(call, losses, weight, loss.reduction, mask=mask)
             return Run({"y": value}, lambda d: {"y_pred": vjp(reduce_vjp(d["y"]))}, {})
 

@@ -83,7 +83,7 @@ def _loss(walk: Walk, term: LossTerm, given: Given, replicas: int, total_dtype: 
     losses, loss_vjp = term.rule.function(call, true, ranked)
     masks = [given.y_pred.mask]
     if term.rule.mask is not None:
-        masks.append(term.rule.mask(call, true, ranked))
+        masks.append(term.rule.mask(call, true, losses))
     masks = [mask for mask in masks if mask is not None]
     loss, reduce_vjp = reduce_losses(
         call,

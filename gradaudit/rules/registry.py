@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from keras import Layer
+from numpy.typing import ArrayLike
 
 from gradaudit.errors import RuleDefinitionError
 
@@ -42,7 +43,8 @@ class Case:
             regularizer, an optimizer or a constraint. It is called with no arguments.
         shape: of the input with its batch axis, or a tuple of shapes for several (of y_pred for a
             loss, of the weight for a regularizer, an optimizer or a constraint).
-        kinks: inputs at which the derivative jumps.
+        kinks: inputs at which the derivative jumps: each a number for all elements, or an array
+            that is broadcast to the (first) shape.
         targets: for a loss, "real", "one_hot", "integer", "binary" or "probability".
         inputs: values that the input takes: "real", "probability" (positive, rows sum to 1; rows of
             one column lie between 0 and 1), "offset" (a mean of 100 deviations), or "index"
@@ -62,7 +64,7 @@ class Case:
     name: str
     build: Callable[[], Any]
     shape: tuple[int, ...] | tuple[tuple[int, ...], ...]
-    kinks: tuple[float, ...] = ()
+    kinks: tuple[ArrayLike, ...] = ()
     targets: str = "real"
     inputs: str = "real"
     training: bool = True
@@ -95,7 +97,7 @@ class Rule:
     weights: names of the variables that a layer may own; another one means a feature not derived.
     options: keyword arguments of a loss or activation that are derived; None for all.
     mask: what the layer's own compute_mask does, (call, x, mask) to the mask of its output; or what
-        a loss leaves out, (call, y_true, y_pred) to a mask of its losses. None for neither.
+        a loss leaves out, (call, y_true, losses) to a mask of these. None for neither.
     integers: whether a layer takes integers as they are; others are cast to its dtype.
     autocast: whether Keras casts the layer's float inputs to its dtype; if not, x comes as it is.
     takes_masks: whether a layer takes the masks off its tensors, as MultiHeadAttention does.
@@ -265,6 +267,11 @@ def find_rule(target: Any) -> Rule | None:
         subclass has no part in its parent's rule: what it overrides is not known.
     """
     _discover()
+    return declared(target)
+
+
+def declared(target: Any) -> Rule | None:
+    """Return what `find_rule` does, among the rules of the modules that are imported by now."""
     if isinstance(target, functools.partial):
         target = target.func
     key = target if inspect.isroutine(target) or inspect.isclass(target) else type(target)
