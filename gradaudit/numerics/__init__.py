@@ -6,13 +6,13 @@ Rejected: interval arithmetic, whose bounds at a depth of twelve layers are 1e15
 """
 
 from gradaudit.numerics.arithmetic import Arithmetic, Plain, Rounding, Simulating
-from gradaudit.numerics.largest import below_largest
+from gradaudit.numerics.below_largest import below_largest
 from gradaudit.numerics.newton_schulz import newton_schulz
 from gradaudit.numerics.precision import PRECISIONS, Precision
 from gradaudit.numerics.rounded import DOUBT, Decision, Rounded, exact
 from gradaudit.numerics.scatter import scatter_add
 from gradaudit.numerics.simulated import Simulated
-from gradaudit.numerics.steps import SumOfSteps
+from gradaudit.numerics.sum_of_steps import SumOfSteps
 
 __all__ = [
     "DOUBT",

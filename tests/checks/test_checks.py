@@ -14,6 +14,7 @@ from gradaudit.rules.registry import _RULES
 
 RULES = {f"{known.kind} {known.name}": known for known in all_rules()}
 NO_WEIGHTS_BEHIND = "ignore:Gradients do not exist for variables:UserWarning"
+DEPRECATED = "ignore:.*You passed `rms_scaling=True`:UserWarning"
 
 
 @functools.lru_cache(maxsize=2)  # the checks of one rule follow each other
@@ -22,6 +23,7 @@ def subjects(name):
 
 
 @pytest.mark.filterwarnings(NO_WEIGHTS_BEHIND)  # Dropout(1) lets nothing through, rightly
+@pytest.mark.filterwarnings(DEPRECATED)  # an option of LayerNormalization, which it warns of
 @pytest.mark.parametrize("check", CHECKS)
 @pytest.mark.parametrize("name", RULES)
 def test_every_rule_satisfies_every_check(name, check):

@@ -15,6 +15,7 @@ from gradaudit.rules import all_rules, find_rule
 RULES = {f"{known.kind} {known.name}": known for known in all_rules()}
 
 
+@pytest.mark.filterwarnings("ignore:.*You passed `rms_scaling=True`:UserWarning")
 @pytest.mark.parametrize("name", RULES)
 def test_every_error_that_is_planted_in_a_rule_is_refused(name):
     found = trials(RULES[name])

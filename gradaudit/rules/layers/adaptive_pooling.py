@@ -4,12 +4,11 @@ import numpy as np
 from keras import layers, ops
 
 from gradaudit.numerics import scatter_add
-from gradaudit.rules.layers.convolution import channels_back, channels_last
+from gradaudit.rules.layers.channels import FIRST, with_channels_last
 from gradaudit.rules.layers.patches import Windows
 from gradaudit.rules.layers.pooling import average_pool, max_pool
 from gradaudit.rules.registry import Case, rule
 
-_FIRST = {"data_format": "channels_first"}
 _SOURCE = "keras/src/layers/pooling/"
 
 
@@ -27,18 +26,21 @@ def _depth_last(layer, x, **mode):
 
 def _adaptive(call, x, pool):
     """Pool one axis after the other; pool takes an array and windows."""
-    x, vjps = channels_last(call.layer, x), []
-    for axis, count in enumerate(call.layer.output_size, start=1):
-        x, vjp = _along(x, axis, count, pool)
-        vjps.append(vjp)
 
-    def layer_vjp(dy):
-        dy = channels_last(call.layer, dy)
-        for vjp in reversed(vjps):
-            dy = vjp(dy)
-        return channels_back(call.layer, dy), {}
+    def forward(x):
+        vjps = []
+        for axis, count in enumerate(call.layer.output_size, start=1):
+            x, vjp = _along(x, axis, count, pool)
+            vjps.append(vjp)
 
-    return channels_back(call.layer, x), layer_vjp
+        def all_vjp(dy):
+            for vjp in reversed(vjps):
+                dy = vjp(dy)
+            return dy
+
+        return x, all_vjp
+
+    return with_channels_last(call.layer, x, forward)
 
 
 def _along(x, axis, count, pool):
@@ -74,7 +76,7 @@ def _along(x, axis, count, pool):
         Case("equal windows", lambda: layers.AdaptiveMaxPooling1D(2), (2, 6, 3), kinks=(0.0,)),
         Case("two sizes", lambda: layers.AdaptiveMaxPooling1D(4), (2, 7, 3), ties=True),
         Case("more than cells", lambda: layers.AdaptiveMaxPooling1D(5), (2, 3, 3)),
-        Case("channels first", lambda: layers.AdaptiveMaxPooling1D(3, **_FIRST), (2, 2, 5)),
+        Case("channels first", lambda: layers.AdaptiveMaxPooling1D(3, **FIRST), (2, 2, 5)),
     ],
     source=_SOURCE + "adaptive_max_pooling1d.py",
 )
@@ -82,7 +84,7 @@ def _along(x, axis, count, pool):
     layers.AdaptiveMaxPooling2D,
     cases=[
         Case("two sizes", lambda: layers.AdaptiveMaxPooling2D((3, 2)), (2, 5, 4, 2), ties=True),
-        Case("channels first", lambda: layers.AdaptiveMaxPooling2D(2, **_FIRST), (2, 2, 3, 5)),
+        Case("channels first", lambda: layers.AdaptiveMaxPooling2D(2, **FIRST), (2, 2, 3, 5)),
     ],
     source=_SOURCE + "adaptive_max_pooling2d.py",
 )
@@ -115,7 +117,7 @@ def adaptive_max_pooling(call, x):
         Case("equal windows", lambda: layers.AdaptiveAveragePooling1D(2), (2, 6, 3)),
         Case("two sizes", lambda: layers.AdaptiveAveragePooling1D(4), (2, 7, 3)),
         Case("more than cells", lambda: layers.AdaptiveAveragePooling1D(5), (2, 3, 3)),
-        Case("channels first", lambda: layers.AdaptiveAveragePooling1D(3, **_FIRST), (2, 2, 5)),
+        Case("channels first", lambda: layers.AdaptiveAveragePooling1D(3, **FIRST), (2, 2, 5)),
     ],
     source=_SOURCE + "adaptive_average_pooling1d.py",
 )
@@ -123,7 +125,7 @@ def adaptive_max_pooling(call, x):
     layers.AdaptiveAveragePooling2D,
     cases=[
         Case("two sizes", lambda: layers.AdaptiveAveragePooling2D((3, 2)), (2, 5, 4, 2)),
-        Case("channels first", lambda: layers.AdaptiveAveragePooling2D(2, **_FIRST), (2, 2, 3, 5)),
+        Case("channels first", lambda: layers.AdaptiveAveragePooling2D(2, **FIRST), (2, 2, 3, 5)),
     ],
     source=_SOURCE + "adaptive_average_pooling2d.py",
 )

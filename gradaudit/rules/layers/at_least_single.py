@@ -5,17 +5,17 @@ from typing import Any
 
 from gradaudit.numerics.arithmetic import Array
 
-Rule = Callable[[Array], tuple[Array, Callable]]
+Forward = Callable[[Array], tuple[Array, Callable]]
 
 
-def at_least_single(call: Any, rule: Rule, x: Array) -> tuple[Array, Callable]:
+def at_least_single(call: Any, forward: Forward, x: Array) -> tuple[Array, Callable]:
     """Return (y, vjp) of a layer that casts x to float32 if it is narrower, and y back.
 
-    rule: x in at least float32 to (y, vjp), both in that precision. Where Keras does not cast the
-    layer's input, x may be float32 already, and dx is left for whoever knows.
+    forward: x in at least float32 to (y, vjp), both in that precision. Where Keras does not cast
+    the layer's input, x may be float32 already, and dx is left for whoever knows.
     """
     wide = single_or_wider(call.dtype)
-    y, wide_vjp = rule(call.arithmetic.cast(x, wide))
+    y, wide_vjp = forward(call.arithmetic.cast(x, wide))
 
     def vjp(dy: Array) -> tuple[Array, dict[str, Array]]:
         dx, cotangents = wide_vjp(call.arithmetic.cast(dy, wide))

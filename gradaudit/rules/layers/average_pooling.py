@@ -1,15 +1,17 @@
 """AveragePooling1D, AveragePooling2D and AveragePooling3D."""
 
+import functools
+
 from keras import layers
 
-from gradaudit.rules.layers.convolution import channels_back, channels_last
-from gradaudit.rules.layers.pooling import average_pool, windows_of
+from gradaudit.rules.layers.channels import FIRST
+from gradaudit.rules.layers.pooling import average_pool, pool_windows
 from gradaudit.rules.registry import Case, rule
 
-_FIRST = {"data_format": "channels_first"}
 _Pool1D = layers.AveragePooling1D
 _Pool2D = layers.AveragePooling2D
 _Pool3D = layers.AveragePooling3D
+_compiled = functools.partial(Case, compiled=True)
 
 
 @rule(
@@ -19,7 +21,7 @@ _Pool3D = layers.AveragePooling3D
         Case("same, partly filled", lambda: _Pool1D(3, 2, "same"), (2, 6, 3)),
         Case("overlapping", lambda: _Pool1D(3, 1, "same"), (2, 5, 3)),
         Case("strides over the window", lambda: _Pool1D(2, 3), (2, 8, 3)),
-        Case("channels first", lambda: _Pool1D(2, **_FIRST), (2, 3, 6)),
+        Case("channels first", lambda: _Pool1D(2, **FIRST), (2, 3, 6)),
     ],
     source="keras/src/layers/pooling/average_pooling1d.py",
 )
@@ -29,26 +31,16 @@ _Pool3D = layers.AveragePooling3D
         Case("valid", lambda: _Pool2D((3, 2)), (2, 6, 4, 3)),
         Case("same, partly filled", lambda: _Pool2D(3, 2, "same"), (2, 6, 5, 2)),
         Case("overlapping", lambda: _Pool2D((3, 2), 1), (2, 5, 4, 2)),
-        Case("channels first", lambda: _Pool2D(3, 1, "same", **_FIRST), (2, 3, 4, 5)),
+        Case("channels first", lambda: _Pool2D(3, 1, "same", **FIRST), (2, 3, 4, 5)),
     ],
     source="keras/src/layers/pooling/average_pooling2d.py",
 )
 @rule(
     _Pool3D,
     cases=[
-        Case("valid", lambda: _Pool3D((1, 2, 3)), (2, 2, 4, 3, 2), compiled=True),
-        Case(
-            "same, partly filled",
-            lambda: _Pool3D((2, 3, 2), 2, "same"),
-            (2, 3, 4, 3, 2),
-            compiled=True,
-        ),
-        Case(
-            "channels first",
-            lambda: _Pool3D(2, 1, "same", **_FIRST),
-            (2, 3, 2, 3, 2),
-            compiled=True,
-        ),
+        _compiled("valid", lambda: _Pool3D((1, 2, 3)), (2, 2, 4, 3, 2)),
+        _compiled("same, partly filled", lambda: _Pool3D((2, 3, 2), 2, "same"), (2, 3, 4, 3, 2)),
+        _compiled("channels first", lambda: _Pool3D(2, 1, "same", **FIRST), (2, 3, 2, 3, 2)),
     ],
     source="keras/src/layers/pooling/average_pooling3d.py",
 )
@@ -59,10 +51,4 @@ def average_pooling(call, x):
     VJP:    dx = Σₜ placed(dy / cells, t).
     Kinks:  none.
     """
-    last = channels_last(call.layer, x)
-    y, vjp = average_pool(call, last, windows_of(call.layer, last))
-
-    def layer_vjp(dy):
-        return channels_back(call.layer, vjp(channels_last(call.layer, dy))), {}
-
-    return channels_back(call.layer, y), layer_vjp
+    return pool_windows(call, x, average_pool)

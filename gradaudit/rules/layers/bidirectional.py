@@ -4,9 +4,8 @@ import numpy as np
 from keras import layers
 
 from gradaudit.rules.calls import summed
+from gradaudit.rules.layers.recurrence import MASK, from_state
 from gradaudit.rules.registry import Case, rule
-
-_MASK = np.array([[1, 1, 1, 0], [0, 1, 0, 1], [0, 0, 0, 0], [1, 1, 1, 1]], bool)
 
 
 def _mask(call, x, mask):
@@ -23,24 +22,40 @@ def _mask(call, x, mask):
             "concat, mask",
             lambda: layers.Bidirectional(layers.LSTM(2, return_sequences=True)),
             (4, 4, 3),
-            arguments={"mask": _MASK},
+            arguments={"mask": MASK},
         ),
         Case(
             "sum, unrolled, mask",
             lambda: layers.Bidirectional(layers.GRU(2, return_sequences=True, unroll=True), "sum"),
             (4, 4, 3),
-            arguments={"mask": _MASK},
+            arguments={"mask": MASK},
         ),
         Case(
             "product, states",
             lambda: layers.Bidirectional(layers.LSTM(2, return_state=True), "mul"),
             ((3, 4, 3), (3, 2), (3, 2), (3, 2), (3, 2)),
-            apply=lambda layer, x, *states, **a: layer(x, initial_state=list(states), **a),
+            apply=from_state,
         ),
         Case(
             "mean, dropout",
             lambda: layers.Bidirectional(layers.SimpleRNN(2, dropout=0.4, seed=2), "ave"),
             (3, 4, 3),
+        ),
+        Case(
+            "stacked cells, mask",
+            lambda: layers.Bidirectional(
+                layers.RNN([layers.LSTMCell(2), layers.SimpleRNNCell(3)], return_sequences=True)
+            ),
+            (4, 4, 3),
+            arguments={"mask": MASK},
+        ),
+        Case(
+            "stacked cells from a state",
+            lambda: layers.Bidirectional(
+                layers.RNN([layers.GRUCell(2), layers.SimpleRNNCell(3)], return_state=True)
+            ),
+            ((4, 4, 3), (4, 2), (4, 3), (4, 2), (4, 3)),
+            apply=from_state,
         ),
         Case(
             "both, a backward layer of its own",

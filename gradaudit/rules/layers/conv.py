@@ -2,17 +2,10 @@
 
 from keras import layers
 
-from gradaudit.rules.layers.convolution import (
-    channels_last,
-    convolve,
-    convolve_transposed,
-    finish,
-    kernel_cotangent,
-)
+from gradaudit.rules.layers.channels import FIRST, channels_last
+from gradaudit.rules.layers.convolution import convolution, finish
 from gradaudit.rules.layers.patches import Windows
 from gradaudit.rules.registry import Case, rule
-
-_FIRST = {"data_format": "channels_first"}
 
 
 @rule(
@@ -27,7 +20,7 @@ _FIRST = {"data_format": "channels_first"}
         Case("dilation", lambda: layers.Conv1D(3, 3, dilation_rate=2), (2, 7, 2)),
         Case(
             "causal dilation",
-            lambda: layers.Conv1D(3, 3, padding="causal", dilation_rate=2, **_FIRST),
+            lambda: layers.Conv1D(3, 3, padding="causal", dilation_rate=2, **FIRST),
             (2, 2, 7),
             compiled=True,
         ),
@@ -35,13 +28,13 @@ _FIRST = {"data_format": "channels_first"}
         Case("relu", lambda: layers.Conv1D(3, 2, activation="relu"), (2, 5, 2)),
         Case(
             "channels first",
-            lambda: layers.Conv1D(3, 2, 2, "same", **_FIRST),
+            lambda: layers.Conv1D(3, 2, 2, "same", **FIRST),
             (2, 4, 9),
             compiled=True,
         ),
         Case(
             "softmax over the last axis, channels first",
-            lambda: layers.Conv1D(3, 2, activation="softmax", use_bias=False, **_FIRST),
+            lambda: layers.Conv1D(3, 2, activation="softmax", use_bias=False, **FIRST),
             (2, 2, 6),
             compiled=True,
         ),
@@ -67,13 +60,13 @@ _FIRST = {"data_format": "channels_first"}
         Case("tanh", lambda: layers.Conv2D(3, 2, activation="tanh"), (2, 3, 4, 2)),
         Case(
             "channels first",
-            lambda: layers.Conv2D(3, 2, 2, "same", **_FIRST),
+            lambda: layers.Conv2D(3, 2, 2, "same", **FIRST),
             (2, 2, 5, 9),
             compiled=True,
         ),
         Case(
             "groups, channels first",
-            lambda: layers.Conv2D(4, 2, groups=2, **_FIRST),
+            lambda: layers.Conv2D(4, 2, groups=2, **FIRST),
             (2, 6, 4, 3),
         ),
     ],
@@ -88,7 +81,7 @@ _FIRST = {"data_format": "channels_first"}
         Case("dilation", lambda: layers.Conv3D(2, 2, dilation_rate=(2, 1, 1)), (2, 4, 2, 3, 2)),
         Case("groups", lambda: layers.Conv3D(4, 2, groups=2, use_bias=False), (2, 3, 2, 3, 4)),
         Case("relu", lambda: layers.Conv3D(2, 2, activation="relu"), (2, 3, 2, 3, 2)),
-        Case("channels first", lambda: layers.Conv3D(2, 2, **_FIRST), (2, 3, 3, 2, 4)),
+        Case("channels first", lambda: layers.Conv3D(2, 2, **FIRST), (2, 3, 3, 2, 4)),
     ],
     source="keras/src/layers/convolutional/conv3d.py",
     weights=("kernel", "bias"),
@@ -108,8 +101,10 @@ def conv(call, x):
         x.shape[1:-1], layer.kernel_size, layer.strides, layer.padding, layer.dilation_rate
     )
 
-    def vjp(dz):
-        dx = convolve_transposed(dz, kernel, windows, layer.groups)
-        return dx, {"kernel": kernel_cotangent(x, dz, windows, layer.groups)}
+    z, z_vjp = convolution(x, kernel, windows, layer.groups)
 
-    return finish(call, convolve(x, kernel, windows, layer.groups), vjp)
+    def vjp(dz):
+        dx, dkernel = z_vjp(dz)
+        return dx, {"kernel": dkernel}
+
+    return finish(call, z, vjp)

@@ -2,8 +2,8 @@
 
 from keras import layers
 
+from gradaudit.rules.layers.channels import FIRST, channels_last
 from gradaudit.rules.layers.convolution import (
-    channels_last,
     convolve,
     convolve_transposed,
     finish,
@@ -12,7 +12,6 @@ from gradaudit.rules.layers.convolution import (
 from gradaudit.rules.layers.patches import Windows
 from gradaudit.rules.registry import Case, rule
 
-_FIRST = {"data_format": "channels_first"}
 _Conv1D, _Conv2D, _Conv3D = (
     layers.Conv1DTranspose,
     layers.Conv2DTranspose,
@@ -29,7 +28,7 @@ _Conv1D, _Conv2D, _Conv3D = (
         Case("dilation", lambda: _Conv1D(3, 3, dilation_rate=2), (2, 5, 2), compiled=True),
         Case("output padding", lambda: _Conv1D(3, 3, 2, output_padding=1), (2, 4, 2)),
         Case("relu", lambda: _Conv1D(3, 2, activation="relu", use_bias=False), (2, 4, 2)),
-        Case("channels first", lambda: _Conv1D(3, 3, 2, **_FIRST), (2, 2, 4), compiled=True),
+        Case("channels first", lambda: _Conv1D(3, 3, 2, **FIRST), (2, 2, 4), compiled=True),
     ],
     source="keras/src/layers/convolutional/conv1d_transpose.py",
     weights=("kernel", "bias"),
@@ -48,7 +47,7 @@ _Conv1D, _Conv2D, _Conv3D = (
             (2, 3, 2, 2),
         ),
         Case("tanh", lambda: _Conv2D(3, 2, activation="tanh", use_bias=False), (2, 3, 4, 2)),
-        Case("channels first", lambda: _Conv2D(3, 2, 2, **_FIRST), (2, 2, 3, 4), compiled=True),
+        Case("channels first", lambda: _Conv2D(3, 2, 2, **FIRST), (2, 2, 3, 4), compiled=True),
     ],
     source="keras/src/layers/convolutional/conv2d_transpose.py",
     weights=("kernel", "bias"),
@@ -61,7 +60,7 @@ _Conv1D, _Conv2D, _Conv3D = (
         Case("dilation", lambda: _Conv3D(3, 2, dilation_rate=2), (2, 2, 2, 2, 2), compiled=True),
         Case("output padding", lambda: _Conv3D(3, 2, 2, output_padding=1), (2, 2, 2, 3, 2)),
         Case("relu", lambda: _Conv3D(3, 2, activation="relu", use_bias=False), (2, 2, 3, 2, 2)),
-        Case("channels first", lambda: _Conv3D(3, 2, **_FIRST), (2, 2, 2, 3, 4), compiled=True),
+        Case("channels first", lambda: _Conv3D(3, 2, **FIRST), (2, 2, 2, 3, 4), compiled=True),
     ],
     source="keras/src/layers/convolutional/conv3d_transpose.py",
     weights=("kernel", "bias"),

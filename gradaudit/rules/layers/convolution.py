@@ -16,10 +16,23 @@ from typing import Any
 import numpy as np
 
 from gradaudit.numerics.arithmetic import Array
+from gradaudit.rules.layers.channels import channels_back, channels_last
 from gradaudit.rules.layers.patches import Windows
 
 BLOCK = 2**20
 """Numbers in the patches of one matrix product: samples are taken in blocks, to fit a cache."""
+
+
+def convolution(
+    x: Array, kernel: Array, windows: Windows, groups: int = 1
+) -> tuple[Array, Callable[[Array], tuple[Array, Array]]]:
+    """Return y of `convolve`, and its VJP: dy to (dx, dkernel)."""
+
+    def vjp(dy: Array) -> tuple[Array, Array]:
+        dx = convolve_transposed(dy, kernel, windows, groups)
+        return dx, kernel_cotangent(x, dy, windows, groups)
+
+    return convolve(x, kernel, windows, groups), vjp
 
 
 def convolve(x: Array, kernel: Array, windows: Windows, groups: int = 1) -> Array:
@@ -67,19 +80,10 @@ def _product(x: Array, through: Callable, kernel: Array, windows: Windows, group
     return np.concatenate([block(x[i : i + samples]) for i in range(0, len(x), samples)])
 
 
-def channels_last(layer: Any, x: Array) -> Array:
-    """Return a layer's input with its channels on the last axis."""
-    return np.moveaxis(x, 1, -1) if layer.data_format == "channels_first" else x
-
-
-def channels_back(layer: Any, y: Array) -> Array:
-    """Return channels from the last axis to where the layer has them."""
-    return np.moveaxis(y, -1, 1) if layer.data_format == "channels_first" else y
-
-
 def finish(call: Any, z: Array, linear_vjp: Callable) -> tuple[Array, Callable]:
     """Return y = f(z + bias) and its VJP, from a z whose channels are last and its own VJP.
 
+    linear_vjp: dz to (dx, cotangents of weights by name), channels last.
     dbias = Σ dz over all axes but the channels.
     """
     bias = call.weights.get("bias")

@@ -2,6 +2,7 @@
 
 from keras import layers
 
+from gradaudit.rules.layers.channels import FIRST
 from gradaudit.rules.layers.margins import crop, margins, pad
 from gradaudit.rules.registry import Case, rule
 
@@ -26,13 +27,7 @@ def _case(name, layer, shape, cropping, **options):
         _case("alike", layers.Cropping2D, (2, 4, 5, 3), 1),
         _case("by axis", layers.Cropping2D, (2, 4, 5, 3), (0, 2)),
         _case("by side", layers.Cropping2D, (2, 4, 5, 3), ((1, 0), (0, 3))),
-        _case(
-            "channels first",
-            layers.Cropping2D,
-            (2, 3, 4, 5),
-            ((1, 0), (1, 2)),
-            data_format="channels_first",
-        ),
+        _case("channels first", layers.Cropping2D, (2, 3, 4, 5), ((1, 0), (1, 2)), **FIRST),
     ],
     source=_SOURCE.format(2),
 )
@@ -41,13 +36,7 @@ def _case(name, layer, shape, cropping, **options):
     cases=[
         _case("alike", layers.Cropping3D, (2, 3, 4, 3, 2), 1),
         _case("by side", layers.Cropping3D, (2, 3, 4, 3, 2), ((1, 0), (0, 2), (0, 0))),
-        _case(
-            "channels first",
-            layers.Cropping3D,
-            (2, 2, 3, 4, 3),
-            (1, 1, 0),
-            data_format="channels_first",
-        ),
+        _case("channels first", layers.Cropping3D, (2, 2, 3, 4, 3), (1, 1, 0), **FIRST),
     ],
     source=_SOURCE.format(3),
 )

@@ -2,17 +2,11 @@
 
 from keras import layers
 
-from gradaudit.rules.layers.convolution import (
-    channels_last,
-    convolve,
-    convolve_transposed,
-    finish,
-    kernel_cotangent,
-)
+from gradaudit.rules.layers.channels import FIRST, channels_last
+from gradaudit.rules.layers.convolution import convolution, finish
 from gradaudit.rules.layers.patches import Windows
 from gradaudit.rules.registry import Case, rule
 
-_FIRST = {"data_format": "channels_first"}
 _Conv1D, _Conv2D = layers.DepthwiseConv1D, layers.DepthwiseConv2D
 
 
@@ -25,7 +19,7 @@ _Conv1D, _Conv2D = layers.DepthwiseConv1D, layers.DepthwiseConv2D
         Case("dilation", lambda: _Conv1D(3, dilation_rate=2), (2, 6, 3)),
         Case("strides and dilation", lambda: _Conv1D(2, 2, "same", dilation_rate=3), (2, 7, 3)),
         Case("relu", lambda: _Conv1D(2, activation="relu", use_bias=False), (2, 5, 3)),
-        Case("channels first", lambda: _Conv1D(2, 2, depth_multiplier=2, **_FIRST), (2, 2, 7)),
+        Case("channels first", lambda: _Conv1D(2, 2, depth_multiplier=2, **FIRST), (2, 2, 7)),
     ],
     source="keras/src/layers/convolutional/depthwise_conv1d.py",
     weights=("kernel", "bias"),
@@ -39,7 +33,7 @@ _Conv1D, _Conv2D = layers.DepthwiseConv1D, layers.DepthwiseConv2D
         Case("dilation", lambda: _Conv2D(2, padding="same", dilation_rate=2), (2, 4, 5, 3)),
         Case("strides and dilation", lambda: _Conv2D(2, 2, dilation_rate=(2, 1)), (2, 5, 4, 3)),
         Case("tanh", lambda: _Conv2D(2, activation="tanh", use_bias=False), (2, 3, 4, 3)),
-        Case("channels first", lambda: _Conv2D(2, depth_multiplier=2, **_FIRST), (2, 3, 4, 5)),
+        Case("channels first", lambda: _Conv2D(2, depth_multiplier=2, **FIRST), (2, 3, 4, 5)),
     ],
     source="keras/src/layers/convolutional/depthwise_conv2d.py",
     weights=("kernel", "bias"),
@@ -66,9 +60,10 @@ def depthwise(layer, x, kernel):
     *size, channels, multiplier = kernel.shape
     windows = Windows.over(x.shape[1:-1], size, layer.strides, layer.padding, layer.dilation_rate)
     grouped = kernel.reshape(*size, 1, channels * multiplier)
+    z, z_vjp = convolution(x, grouped, windows, channels)
 
     def vjp(dz):
-        dkernel = kernel_cotangent(x, dz, windows, channels)
-        return convolve_transposed(dz, grouped, windows, channels), dkernel.reshape(kernel.shape)
+        dx, dkernel = z_vjp(dz)
+        return dx, dkernel.reshape(kernel.shape)
 
-    return convolve(x, grouped, windows, channels), vjp
+    return z, vjp

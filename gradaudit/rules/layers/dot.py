@@ -2,17 +2,15 @@
 
 import string
 
-import keras
-import numpy as np
 from keras import layers
 
 from gradaudit.rules.layers.contraction import contract
-from gradaudit.rules.layers.inverse_root import inverse_root, scaled, squares
+from gradaudit.rules.layers.scaling import inverse_length, scaled, squares
 from gradaudit.rules.registry import Case, rule
 
 
-def _case(name, axes, *shapes, **options):
-    return Case(name, lambda: layers.Dot(axes, **options), shapes)
+def _case(name, axes, *shapes, kinks=(), **options):
+    return Case(name, lambda: layers.Dot(axes, **options), shapes, kinks)
 
 
 @rule(
@@ -25,7 +23,7 @@ def _case(name, axes, *shapes, **options):
         _case("row and matrix", (1, 2), (2, 4), (2, 3, 4)),
         _case("matrix and row", (2, 1), (2, 3, 4), (2, 4)),
         _case("four axes", (1, 2), (2, 3, 2, 4), (2, 2, 3, 2)),
-        _case("cosine", 1, (4, 3), (4, 3), normalize=True),
+        _case("cosine", 1, (4, 3), (4, 3), normalize=True, kinks=(0.0, 1e-9)),
         _case("normalized", (2, 1), (2, 3, 4), (2, 4, 5), normalize=True),
     ],
     source="keras/src/layers/merging/dot.py",
@@ -62,14 +60,13 @@ def dot(call, x):
 
 
 def _normalized(x, axis):
-    """Return u = x r, r = min(1 / √Σ x², 1 / ε), as keras.ops.normalize has it, and the VJP."""
+    """Return u = x r, r = min(1 / √Σ x², 1 / ε), and the VJP."""
     s, s_vjp = squares(x, (axis,), 1)
-    root, root_vjp = inverse_root(s)
-    most = 1 / keras.config.epsilon()
-    u, u_vjp = scaled(x, np.minimum(root, most), None)
+    r, r_vjp = inverse_length(s)
+    u, u_vjp = scaled(x, r, None)
 
     def vjp(du):
         dx, dr, _ = u_vjp(du)
-        return dx + s_vjp(root_vjp(np.where(root <= most, dr, 0.0)))
+        return dx + s_vjp(r_vjp(dr))
 
     return u, vjp

@@ -3,10 +3,10 @@
 import numpy as np
 from keras import layers
 
+from gradaudit.rules.layers.channels import FIRST
 from gradaudit.rules.layers.pooling import all_cells
 from gradaudit.rules.registry import Case, rule
 
-_FIRST = {"data_format": "channels_first"}
 _Pool1D = layers.GlobalAveragePooling1D
 _Pool2D = layers.GlobalAveragePooling2D
 _Pool3D = layers.GlobalAveragePooling3D
@@ -18,10 +18,10 @@ _MASK = {"mask": np.array([[True, False, True, True], [False, True, False, False
     cases=[
         Case("channels last", lambda: _Pool1D(), (2, 5, 3)),
         Case("dimensions kept", lambda: _Pool1D(keepdims=True), (2, 5, 3)),
-        Case("channels first", lambda: _Pool1D(**_FIRST), (2, 3, 5)),
+        Case("channels first", lambda: _Pool1D(**FIRST), (2, 3, 5)),
         Case("mask", lambda: _Pool1D(), (2, 4, 3), arguments=_MASK),
         Case("mask, dimensions kept", lambda: _Pool1D(keepdims=True), (2, 4, 3), arguments=_MASK),
-        Case("mask, channels first", lambda: _Pool1D(**_FIRST), (2, 3, 4), arguments=_MASK),
+        Case("mask, channels first", lambda: _Pool1D(**FIRST), (2, 3, 4), arguments=_MASK),
     ],
     source="keras/src/layers/pooling/global_average_pooling1d.py",
     mask=lambda call, x, mask: None,
@@ -31,7 +31,7 @@ _MASK = {"mask": np.array([[True, False, True, True], [False, True, False, False
     cases=[
         Case("channels last", lambda: _Pool2D(), (2, 4, 3, 3)),
         Case("dimensions kept", lambda: _Pool2D(keepdims=True), (2, 4, 3, 3)),
-        Case("channels first", lambda: _Pool2D(keepdims=True, **_FIRST), (2, 3, 4, 2)),
+        Case("channels first", lambda: _Pool2D(keepdims=True, **FIRST), (2, 3, 4, 2)),
     ],
     source="keras/src/layers/pooling/global_average_pooling2d.py",
 )
@@ -40,7 +40,7 @@ _MASK = {"mask": np.array([[True, False, True, True], [False, True, False, False
     cases=[
         Case("channels last", lambda: _Pool3D(), (2, 2, 3, 2, 3)),
         Case("dimensions kept", lambda: _Pool3D(keepdims=True), (2, 2, 3, 2, 3)),
-        Case("channels first", lambda: _Pool3D(**_FIRST), (2, 3, 2, 3, 2)),
+        Case("channels first", lambda: _Pool3D(**FIRST), (2, 3, 2, 3, 2)),
     ],
     source="keras/src/layers/pooling/global_average_pooling3d.py",
 )

@@ -3,10 +3,10 @@
 from keras import layers
 
 from gradaudit.rules.largest import shared_by_largest
+from gradaudit.rules.layers.channels import FIRST
 from gradaudit.rules.layers.pooling import all_cells
 from gradaudit.rules.registry import Case, rule
 
-_FIRST = {"data_format": "channels_first"}
 _Pool1D = layers.GlobalMaxPooling1D
 _Pool2D = layers.GlobalMaxPooling2D
 _Pool3D = layers.GlobalMaxPooling3D
@@ -17,7 +17,7 @@ _Pool3D = layers.GlobalMaxPooling3D
     cases=[
         Case("channels last", lambda: _Pool1D(), (2, 5, 3), kinks=(0.0,)),
         Case("dimensions kept", lambda: _Pool1D(keepdims=True), (2, 5, 3), ties=True),
-        Case("channels first", lambda: _Pool1D(**_FIRST), (2, 3, 5), ties=True),
+        Case("channels first", lambda: _Pool1D(**FIRST), (2, 3, 5), ties=True),
         Case("one cell", lambda: _Pool1D(), (2, 1, 3)),
     ],
     source="keras/src/layers/pooling/global_max_pooling1d.py",
@@ -27,7 +27,7 @@ _Pool3D = layers.GlobalMaxPooling3D
     cases=[
         Case("channels last", lambda: _Pool2D(), (2, 4, 3, 3), kinks=(0.0,)),
         Case("dimensions kept", lambda: _Pool2D(keepdims=True), (2, 4, 3, 3), ties=True),
-        Case("channels first", lambda: _Pool2D(keepdims=True, **_FIRST), (2, 3, 4, 2), ties=True),
+        Case("channels first", lambda: _Pool2D(keepdims=True, **FIRST), (2, 3, 4, 2), ties=True),
     ],
     source="keras/src/layers/pooling/global_max_pooling2d.py",
 )
@@ -36,7 +36,7 @@ _Pool3D = layers.GlobalMaxPooling3D
     cases=[
         Case("channels last", lambda: _Pool3D(), (2, 2, 3, 2, 3), kinks=(0.0,)),
         Case("dimensions kept", lambda: _Pool3D(keepdims=True), (2, 2, 3, 2, 3), ties=True),
-        Case("channels first", lambda: _Pool3D(**_FIRST), (2, 3, 2, 3, 2), ties=True),
+        Case("channels first", lambda: _Pool3D(**FIRST), (2, 3, 2, 3, 2), ties=True),
     ],
     source="keras/src/layers/pooling/global_max_pooling3d.py",
 )

@@ -4,31 +4,33 @@ import numpy as np
 from keras import layers
 
 from gradaudit.rules.calls import apply_activation
-from gradaudit.rules.layers.gates import project, standalone_gaps
-from gradaudit.rules.layers.recurrence import recurrence, recurrence_gaps, recurrence_mask
+from gradaudit.rules.layers.cells import project, standalone_gaps, step
+from gradaudit.rules.layers.recurrence import (
+    MASK,
+    from_state,
+    recurrence,
+    recurrence_gaps,
+    recurrence_mask,
+)
 from gradaudit.rules.registry import Case, rule
 
 _CELL = ((4, 3), (4, 2))
 
 
-def _step(cell, x, h, **arguments):
-    return cell(x, [h], **arguments)
-
-
 @rule(
     layers.GRUCell,
     cases=[
-        Case("reset after", lambda: layers.GRUCell(2), _CELL, apply=_step),
-        Case("reset before", lambda: layers.GRUCell(2, reset_after=False), _CELL, apply=_step),
+        Case("reset after", lambda: layers.GRUCell(2), _CELL, apply=step),
+        Case("reset before", lambda: layers.GRUCell(2, reset_after=False), _CELL, apply=step),
         Case(
             "gate by gate, other activations",
             lambda: layers.GRUCell(
                 2, activation="softmax", recurrent_activation="softplus", implementation=1
             ),
             _CELL,
-            apply=_step,
+            apply=step,
         ),
-        Case("no bias", lambda: layers.GRUCell(2, use_bias=False), _CELL, apply=_step),
+        Case("no bias", lambda: layers.GRUCell(2, use_bias=False), _CELL, apply=step),
     ],
     source="keras/src/layers/rnn/gru.py",
     weights=("kernel", "recurrent_kernel", "bias"),
@@ -96,8 +98,6 @@ def gru_cell(call, x):
     return (u * h + (1 - u) * g,) * 2, vjp
 
 
-_MASK = np.array([[1, 1, 1, 0], [0, 1, 0, 1], [0, 0, 0, 0], [1, 1, 1, 1]], bool)
-
 rule(
     layers.GRU,
     cases=[
@@ -106,13 +106,13 @@ rule(
             "mask, backwards",
             lambda: layers.GRU(2, return_sequences=True, return_state=True, go_backwards=True),
             (4, 4, 3),
-            arguments={"mask": _MASK},
+            arguments={"mask": MASK},
         ),
         Case(
             "unrolled from a state",
             lambda: layers.GRU(2, unroll=True, reset_after=False),
             ((3, 4, 3), (3, 2)),
-            apply=lambda layer, x, h, **a: layer(x, initial_state=h, **a),
+            apply=from_state,
         ),
         Case("dropout", lambda: layers.GRU(2, dropout=0.4, seed=3), (3, 4, 3)),
         Case(

@@ -4,18 +4,15 @@ import numpy as np
 from keras import layers
 
 from gradaudit.rules.calls import apply_activation
-from gradaudit.rules.layers.gates import project, standalone_gaps
-from gradaudit.rules.layers.recurrence import recurrence, recurrence_gaps, recurrence_mask
+from gradaudit.rules.layers.cells import project, standalone_gaps, step
+from gradaudit.rules.layers.recurrence import (
+    MASK,
+    from_state,
+    recurrence,
+    recurrence_gaps,
+    recurrence_mask,
+)
 from gradaudit.rules.registry import Case, rule
-
-
-def _step(cell, x, *states, **arguments):
-    return cell(x, list(states), **arguments)
-
-
-def _from_state(layer, x, *states, **arguments):
-    return layer(x, initial_state=list(states), **arguments)
-
 
 _CELL = ((4, 3), (4, 2), (4, 2))
 
@@ -23,16 +20,16 @@ _CELL = ((4, 3), (4, 2), (4, 2))
 @rule(
     layers.LSTMCell,
     cases=[
-        Case("tanh", lambda: layers.LSTMCell(2), _CELL, apply=_step),
+        Case("tanh", lambda: layers.LSTMCell(2), _CELL, apply=step),
         Case(
             "gate by gate, other activations",
             lambda: layers.LSTMCell(
                 2, activation="softmax", recurrent_activation="softplus", implementation=1
             ),
             _CELL,
-            apply=_step,
+            apply=step,
         ),
-        Case("no bias", lambda: layers.LSTMCell(2, use_bias=False), _CELL, apply=_step),
+        Case("no bias", lambda: layers.LSTMCell(2, use_bias=False), _CELL, apply=step),
     ],
     source="keras/src/layers/rnn/lstm.py",
     weights=("kernel", "recurrent_kernel", "bias"),
@@ -83,8 +80,6 @@ def lstm_cell(call, x):
     return (h_new, h_new, c_new), vjp
 
 
-_MASK = np.array([[1, 1, 1, 0], [0, 1, 0, 1], [0, 0, 0, 0], [1, 1, 1, 1]], bool)
-
 rule(
     layers.LSTM,
     cases=[
@@ -93,19 +88,19 @@ rule(
             "all outputs, backwards, from a state",
             lambda: layers.LSTM(2, return_sequences=True, return_state=True, go_backwards=True),
             ((3, 4, 3), (3, 2), (3, 2)),
-            apply=_from_state,
+            apply=from_state,
         ),
         Case(
             "mask",
             lambda: layers.LSTM(2, return_sequences=True, return_state=True),
             (4, 4, 3),
-            arguments={"mask": _MASK},
+            arguments={"mask": MASK},
         ),
         Case(
             "zeros where masked, unrolled",
             lambda: layers.LSTM(2, return_sequences=True, zero_output_for_mask=True, unroll=True),
             (4, 4, 3),
-            arguments={"mask": _MASK},
+            arguments={"mask": MASK},
         ),
         Case("dropout", lambda: layers.LSTM(2, dropout=0.4, seed=3), (3, 4, 3)),
         Case(

@@ -2,11 +2,10 @@
 
 from keras import layers, ops
 
-from gradaudit.rules.layers.convolution import channels_back, channels_last
-from gradaudit.rules.layers.pooling import max_pool, windows_of
+from gradaudit.rules.layers.channels import FIRST
+from gradaudit.rules.layers.pooling import max_pool, pool_windows
 from gradaudit.rules.registry import Case, rule
 
-_FIRST = {"data_format": "channels_first"}
 _Pool1D, _Pool2D, _Pool3D = layers.MaxPooling1D, layers.MaxPooling2D, layers.MaxPooling3D
 
 
@@ -31,7 +30,7 @@ def _planes_first(layer, x, **mode):
         Case("same, partly filled", lambda: _Pool1D(3, 2, "same"), (2, 6, 3), kinks=(0.0,)),
         Case("overlapping", lambda: _Pool1D(3, 1, "same"), (2, 5, 3), ties=True),
         Case("strides over the window", lambda: _Pool1D(2, 3), (2, 8, 3)),
-        Case("channels first", lambda: _Pool1D(2, **_FIRST), (2, 3, 6), ties=True),
+        Case("channels first", lambda: _Pool1D(2, **FIRST), (2, 3, 6), ties=True),
     ],
     source="keras/src/layers/pooling/max_pooling1d.py",
 )
@@ -43,7 +42,7 @@ def _planes_first(layer, x, **mode):
         Case("overlapping", lambda: _Pool2D((3, 2), 1), (2, 5, 4, 2), ties=True),
         Case("negative at the edge", lambda: _Pool2D(4, 3, "same"), (2, 5, 4, 2), kinks=(-1.0,)),
         Case("strides over the window", lambda: _Pool2D((1, 2), (2, 3)), (2, 5, 5, 2)),
-        Case("channels first", lambda: _Pool2D(2, **_FIRST), (2, 3, 4, 5), ties=True),
+        Case("channels first", lambda: _Pool2D(2, **FIRST), (2, 3, 4, 5), ties=True),
     ],
     source="keras/src/layers/pooling/max_pooling2d.py",
 )
@@ -69,10 +68,4 @@ def max_pooling(call, x):
     VJP:    dx = Σₜ placed(dy where t is the first tap at which the largest value stands, t).
     Kinks:  where the largest value of a window stands twice; the first place has the cotangent.
     """
-    last = channels_last(call.layer, x)
-    y, vjp = max_pool(call, last, windows_of(call.layer, last))
-
-    def layer_vjp(dy):
-        return channels_back(call.layer, vjp(channels_last(call.layer, dy))), {}
-
-    return channels_back(call.layer, y), layer_vjp
+    return pool_windows(call, x, max_pool)

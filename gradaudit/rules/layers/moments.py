@@ -9,7 +9,7 @@ import numpy as np
 from gradaudit.numerics import exact
 from gradaudit.numerics.arithmetic import Array
 from gradaudit.rules.broadcasting import unbroadcast
-from gradaudit.rules.layers.inverse_root import inverse_root
+from gradaudit.rules.layers.scaling import inverse_root
 
 
 def moments(

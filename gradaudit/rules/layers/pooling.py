@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from gradaudit.rules.layers.channels import with_channels_last
 from gradaudit.rules.layers.patches import Windows
 
 
@@ -49,9 +50,15 @@ def average_pool(call, x, windows):
     return np.stack([at(tap) for tap in windows.taps]).sum(axis=0) / cells, vjp
 
 
-def windows_of(layer, x):
-    """Return the windows of a pooling layer over x, channels last."""
-    return Windows.over(x.shape[1:-1], layer.pool_size, layer.strides, layer.padding)
+def pool_windows(call, x, pool):
+    """Return y and the VJP of a layer that pools its windows with `max_pool` or `average_pool`."""
+    layer = call.layer
+
+    def forward(x):
+        windows = Windows.over(x.shape[1:-1], layer.pool_size, layer.strides, layer.padding)
+        return pool(call, x, windows)
+
+    return with_channels_last(layer, x, forward)
 
 
 def all_cells(layer, x):

@@ -6,7 +6,15 @@ import numpy as np
 from keras import layers, tree
 
 from gradaudit.numerics import SumOfSteps
-from gradaudit.rules.layers.gates import draw_masks, keeps_logits, state_sizes
+from gradaudit.rules.layers.cells import draw_masks, keeps_logits, state_sizes
+
+MASK = np.array([[1, 1, 1, 0], [0, 1, 0, 1], [0, 0, 0, 0], [1, 1, 1, 1]], bool)
+"""Of a case: steps that are left out at the end, between others, and all of a sequence."""
+
+
+def from_state(layer, x, *states, **arguments):
+    """Call a recurrent layer from given states, as a case does it."""
+    return layer(x, initial_state=list(states), **arguments)
 
 
 def recurrence(call, x):

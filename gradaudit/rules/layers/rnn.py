@@ -1,11 +1,15 @@
 """StackedRNNCells and RNN."""
 
-import numpy as np
 from keras import layers
 
 from gradaudit.rules.calls import summed
-from gradaudit.rules.layers.gates import state_sizes
-from gradaudit.rules.layers.recurrence import recurrence, recurrence_gaps, recurrence_mask
+from gradaudit.rules.layers.cells import state_sizes
+from gradaudit.rules.layers.recurrence import (
+    MASK,
+    recurrence,
+    recurrence_gaps,
+    recurrence_mask,
+)
 from gradaudit.rules.registry import Case, rule
 
 
@@ -63,8 +67,6 @@ def stacked_rnn_cells(call, x):
     return (out, *made), vjp
 
 
-_MASK = np.array([[1, 1, 1, 0], [0, 1, 0, 1], [0, 0, 0, 0], [1, 1, 1, 1]], bool)
-
 rule(
     layers.RNN,
     cases=[
@@ -73,13 +75,13 @@ rule(
             "stacked cells with dropout, mask",
             lambda: layers.RNN(_two(), return_state=True, return_sequences=True),
             (4, 4, 3),
-            arguments={"mask": _MASK},
+            arguments={"mask": MASK},
         ),
         Case(
             "stacked cells from a state, zeros where masked",
             lambda: layers.RNN(_two(), zero_output_for_mask=True, return_sequences=True),
             ((4, 4, 3), (4, 2), (4, 2), (4, 3)),
-            arguments={"mask": _MASK},
+            arguments={"mask": MASK},
             apply=lambda layer, x, h, c, g, **a: layer(x, initial_state=[[h, c], [g]], **a),
         ),
     ],

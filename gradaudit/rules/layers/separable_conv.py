@@ -2,18 +2,12 @@
 
 from keras import layers
 
-from gradaudit.rules.layers.convolution import (
-    channels_last,
-    convolve,
-    convolve_transposed,
-    finish,
-    kernel_cotangent,
-)
+from gradaudit.rules.layers.channels import FIRST, channels_last
+from gradaudit.rules.layers.convolution import convolution, finish
 from gradaudit.rules.layers.depthwise_conv import depthwise
 from gradaudit.rules.layers.patches import Windows
 from gradaudit.rules.registry import Case, rule
 
-_FIRST = {"data_format": "channels_first"}
 _Conv1D, _Conv2D = layers.SeparableConv1D, layers.SeparableConv2D
 _WEIGHTS = ("depthwise_kernel", "pointwise_kernel", "bias")
 
@@ -27,7 +21,7 @@ _WEIGHTS = ("depthwise_kernel", "pointwise_kernel", "bias")
         Case("dilation", lambda: _Conv1D(4, 3, dilation_rate=2), (2, 6, 3)),
         Case("strides and dilation", lambda: _Conv1D(4, 2, 2, dilation_rate=3), (2, 7, 3)),
         Case("relu", lambda: _Conv1D(4, 2, activation="relu", use_bias=False), (2, 5, 3)),
-        Case("channels first", lambda: _Conv1D(4, 2, 2, **_FIRST), (2, 2, 7)),
+        Case("channels first", lambda: _Conv1D(4, 2, 2, **FIRST), (2, 2, 7)),
     ],
     source="keras/src/layers/convolutional/separable_conv1d.py",
     weights=_WEIGHTS,
@@ -41,7 +35,7 @@ _WEIGHTS = ("depthwise_kernel", "pointwise_kernel", "bias")
         Case("dilation", lambda: _Conv2D(4, 2, padding="same", dilation_rate=2), (2, 4, 5, 3)),
         Case("strides and dilation", lambda: _Conv2D(4, 2, 2, dilation_rate=(2, 1)), (2, 5, 4, 3)),
         Case("tanh", lambda: _Conv2D(4, 2, activation="tanh", use_bias=False), (2, 3, 4, 3)),
-        Case("channels first", lambda: _Conv2D(4, 2, depth_multiplier=2, **_FIRST), (2, 3, 4, 6)),
+        Case("channels first", lambda: _Conv2D(4, 2, depth_multiplier=2, **FIRST), (2, 3, 4, 6)),
     ],
     source="keras/src/layers/convolutional/separable_conv2d.py",
     weights=_WEIGHTS,
@@ -58,11 +52,11 @@ def separable_conv(call, x):
     x, pointwise = channels_last(call.layer, x), call.weights["pointwise_kernel"]
     h, depthwise_vjp = depthwise(call.layer, x, call.weights["depthwise_kernel"])
     ones = (1,) * (x.ndim - 2)
-    windows = Windows.over(h.shape[1:-1], ones, ones)
+    z, z_vjp = convolution(h, pointwise, Windows.over(h.shape[1:-1], ones, ones))
 
     def vjp(dz):
-        dx, ddepthwise = depthwise_vjp(convolve_transposed(dz, pointwise, windows))
-        dpointwise = kernel_cotangent(h, dz, windows)
+        dh, dpointwise = z_vjp(dz)
+        dx, ddepthwise = depthwise_vjp(dh)
         return dx, {"depthwise_kernel": ddepthwise, "pointwise_kernel": dpointwise}
 
-    return finish(call, convolve(h, pointwise, windows), vjp)
+    return finish(call, z, vjp)

@@ -1,11 +1,15 @@
 """SimpleRNNCell and SimpleRNN."""
 
-import numpy as np
 from keras import layers
 
 from gradaudit.rules.calls import apply_activation
-from gradaudit.rules.layers.gates import project, standalone_gaps
-from gradaudit.rules.layers.recurrence import recurrence, recurrence_gaps, recurrence_mask
+from gradaudit.rules.layers.cells import project, standalone_gaps, step
+from gradaudit.rules.layers.recurrence import (
+    MASK,
+    recurrence,
+    recurrence_gaps,
+    recurrence_mask,
+)
 from gradaudit.rules.registry import Case, rule
 
 _CELL = ((4, 3), (4, 2))
@@ -14,12 +18,7 @@ _CELL = ((4, 3), (4, 2))
 @rule(
     layers.SimpleRNNCell,
     cases=[
-        Case(
-            "tanh",
-            lambda: layers.SimpleRNNCell(2),
-            _CELL,
-            apply=lambda cell, x, h, **a: cell(x, [h], **a),
-        ),
+        Case("tanh", lambda: layers.SimpleRNNCell(2), _CELL, apply=step),
         Case(
             "softplus, no bias",
             lambda: layers.SimpleRNNCell(2, activation="softplus", use_bias=False),
@@ -61,8 +60,6 @@ def simple_rnn_cell(call, x):
     return (h_new, h_new), vjp
 
 
-_MASK = np.array([[1, 1, 1, 0], [0, 1, 0, 1], [0, 0, 0, 0], [1, 1, 1, 1]], np.float32)
-
 rule(
     layers.SimpleRNN,
     cases=[
@@ -79,7 +76,7 @@ rule(
             "mask of numbers, backwards",
             lambda: layers.SimpleRNN(2, return_state=True, go_backwards=True),
             (4, 4, 3),
-            arguments={"mask": _MASK},
+            arguments={"mask": MASK.astype("float32")},
         ),
         Case(
             "zeros where masked, unrolled backwards",
@@ -91,7 +88,7 @@ rule(
                 go_backwards=True,
             ),
             (4, 4, 3),
-            arguments={"mask": _MASK},
+            arguments={"mask": MASK},
         ),
         Case(
             "dropout of both, unrolled",

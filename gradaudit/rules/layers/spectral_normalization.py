@@ -1,15 +1,20 @@
 """SpectralNormalization."""
 
-import keras
 import numpy as np
 from keras import layers
 
 from gradaudit.errors import UnsupportedModelError
 from gradaudit.numerics import exact
-from gradaudit.rules.layers.inverse_root import squares
+from gradaudit.rules.layers.scaling import inverse_length, squares
 from gradaudit.rules.registry import Case, rule
 
 _SN = layers.SpectralNormalization
+_INTEGERS = "integers as its input, to which it casts its output"
+
+
+def _gaps(layer):
+    whole = any("int" in node.input_tensors[0].dtype for node in layer._inbound_nodes)
+    return [_INTEGERS] * whole
 
 
 @rule(
@@ -20,17 +25,22 @@ _SN = layers.SpectralNormalization
         Case("activation", lambda: _SN(layers.Dense(3, activation="tanh")), (2, 3, 5)),
         Case("inference", lambda: _SN(layers.Dense(3)), (4, 5), training=False),
         Case("frozen", lambda: _SN(layers.Dense(3), trainable=False), (4, 5)),
+        Case("convolution", lambda: _SN(layers.Conv2D(4, 2, groups=2)), (2, 3, 4, 6)),
         Case("zeros at first", lambda: _SN(layers.Dense(2, kernel_initializer="zeros")), (4, 3)),
     ],
     source="keras/src/layers/normalization/spectral_normalization.py",
     weights=("kernel", "embeddings", "vector_u"),
     integers=True,
+    gaps=_gaps,
 )
 def spectral_normalization(call, x):
     """Apply the wrapped layer with its kernel W, as rows of outputs, divided by σ = v W uᵀ.
 
     In training v = u Wᵀ / |u Wᵀ| and u = v W / |v W| by turns, `power_iterations` times. u and
     W / σ are assigned to the variables, unless W is 0. In inference W is taken as it is.
+
+    Keras casts y to the dtype of x: what an Embedding makes of integers is cut off to integers,
+    through which no gradient goes. So x must be floats.
 
     Shapes: those of the wrapped layer; W (..., O), u (1, O), v (1, product of W's other axes).
     VJP:    that of the wrapped layer at W / σ. It is what the variable of W gets: no gradient goes
@@ -39,10 +49,7 @@ def spectral_normalization(call, x):
     """
     layer, part = call.layer, call.layer.layer
     if isinstance(x, np.ndarray) and x.dtype.kind in "iu":
-        raise UnsupportedModelError(
-            f"the layer {layer.name!r} (SpectralNormalization) casts its output to its input's "
-            "integers. Give it floats."
-        )
+        raise UnsupportedModelError(f"the layer {layer.name!r} has {_INTEGERS}. Give it floats.")
     name = layer.kernel.name
     kernel, u = call.weights[name], call.weights["vector_u"]
     if call.training and np.any(call.numbers(kernel)):
@@ -63,6 +70,5 @@ def _normalized(vector):
 
     An error of 1 / length is the same factor of all elements: the 1 has it, and they do not.
     """
-    square, _ = squares(vector, (0, 1), 1)
-    inverse = np.minimum(square**-0.5, 1.0 / keras.config.epsilon())
+    inverse, _ = inverse_length(squares(vector, (0, 1), 1)[0])
     return vector * exact(inverse), inverse / exact(inverse)

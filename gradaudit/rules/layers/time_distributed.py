@@ -4,8 +4,10 @@ import numpy as np
 from keras import layers
 
 from gradaudit.rules.calls import summed
-from gradaudit.rules.layers.gates import idle
+from gradaudit.rules.layers.cells import idle
 from gradaudit.rules.registry import Case, find_rule, rule
+
+_BN = layers.BatchNormalization
 
 
 def _gaps(layer):
@@ -31,6 +33,13 @@ def _gaps(layer):
     cases=[
         Case("dense", lambda: layers.TimeDistributed(layers.Dense(2, "tanh")), (3, 4, 3)),
         Case("dropout", lambda: layers.TimeDistributed(layers.Dropout(0.4, seed=2)), (3, 4, 3)),
+        Case("moments of each step", lambda: layers.TimeDistributed(_BN()), (4, 3, 2)),
+        Case(
+            "moments, mask",
+            lambda: layers.TimeDistributed(_BN()),
+            (3, 2, 4, 3),
+            arguments={"mask": np.arange(24).reshape(3, 2, 4) % 3 != 1},
+        ),
         Case(
             "recurrent, mask",
             lambda: layers.TimeDistributed(layers.LSTM(2, return_sequences=True)),

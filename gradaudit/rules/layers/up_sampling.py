@@ -3,6 +3,7 @@
 import numpy as np
 from keras import layers
 
+from gradaudit.rules.layers.channels import FIRST
 from gradaudit.rules.registry import Case, rule
 
 _SOURCE = "keras/src/layers/reshaping/up_sampling{}d.py"
@@ -38,13 +39,7 @@ def _repeat(x, size, axis):
     cases=[
         _case("twice", layers.UpSampling2D, (2, 2, 3, 2), 2),
         _case("by axis", layers.UpSampling2D, (2, 2, 3, 2), (3, 1)),
-        _case(
-            "channels first",
-            layers.UpSampling2D,
-            (2, 3, 2, 1),
-            (2, 3),
-            data_format="channels_first",
-        ),
+        _case("channels first", layers.UpSampling2D, (2, 3, 2, 1), (2, 3), **FIRST),
     ],
     source=_SOURCE.format(2),
     gaps=_interpolation,
@@ -54,13 +49,7 @@ def _repeat(x, size, axis):
     cases=[
         _case("twice", layers.UpSampling3D, (2, 1, 2, 2, 3), 2),
         _case("by axis", layers.UpSampling3D, (2, 1, 2, 2, 3), (3, 1, 2)),
-        _case(
-            "channels first",
-            layers.UpSampling3D,
-            (2, 3, 1, 2, 2),
-            (2, 1, 3),
-            data_format="channels_first",
-        ),
+        _case("channels first", layers.UpSampling3D, (2, 3, 1, 2, 2), (2, 1, 3), **FIRST),
     ],
     source=_SOURCE.format(3),
 )

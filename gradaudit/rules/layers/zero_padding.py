@@ -2,6 +2,7 @@
 
 from keras import layers
 
+from gradaudit.rules.layers.channels import FIRST
 from gradaudit.rules.layers.margins import crop, margins, pad
 from gradaudit.rules.registry import Case, rule
 
@@ -17,9 +18,7 @@ def _case(name, layer, shape, padding, **options):
     cases=[
         _case("both ends alike", layers.ZeroPadding1D, (2, 3, 2), 1),
         _case("one end", layers.ZeroPadding1D, (2, 3, 2), (0, 2)),
-        _case(
-            "channels first", layers.ZeroPadding1D, (2, 2, 3), (2, 1), data_format="channels_first"
-        ),
+        _case("channels first", layers.ZeroPadding1D, (2, 2, 3), (2, 1), **FIRST),
     ],
     source=_SOURCE.format(1),
 )
@@ -29,13 +28,7 @@ def _case(name, layer, shape, padding, **options):
         _case("alike", layers.ZeroPadding2D, (2, 2, 3, 2), 1),
         _case("by axis", layers.ZeroPadding2D, (2, 2, 3, 2), (0, 2)),
         _case("by side", layers.ZeroPadding2D, (2, 2, 3, 2), ((1, 0), (0, 3))),
-        _case(
-            "channels first",
-            layers.ZeroPadding2D,
-            (2, 2, 2, 3),
-            ((1, 0), (1, 2)),
-            data_format="channels_first",
-        ),
+        _case("channels first", layers.ZeroPadding2D, (2, 2, 2, 3), ((1, 0), (1, 2)), **FIRST),
     ],
     source=_SOURCE.format(2),
 )
@@ -44,13 +37,7 @@ def _case(name, layer, shape, padding, **options):
     cases=[
         _case("alike", layers.ZeroPadding3D, (2, 2, 1, 2, 2), 1),
         _case("by side", layers.ZeroPadding3D, (2, 2, 1, 2, 2), ((1, 0), (0, 2), (0, 0))),
-        _case(
-            "channels first",
-            layers.ZeroPadding3D,
-            (2, 2, 2, 1, 2),
-            (1, 1, 0),
-            data_format="channels_first",
-        ),
+        _case("channels first", layers.ZeroPadding3D, (2, 2, 2, 1, 2), (1, 1, 0), **FIRST),
     ],
     source=_SOURCE.format(3),
 )

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import keras
 import numpy as np
 
 from gradaudit.numerics.arithmetic import Array
@@ -15,6 +16,13 @@ def inverse_root(s: Array) -> tuple[Array, Vjp]:
     """Return r = 1 / √s and its VJP: ds = −½ r³ dr."""
     r = s**-0.5
     return r, lambda dr: -0.5 * dr * (r * r * r)
+
+
+def inverse_length(s: Array) -> tuple[Array, Vjp]:
+    """Return r = min(1 / √s, 1 / ε), as keras.ops.normalize has it, and its VJP: 0 at 1 / ε."""
+    most = 1 / keras.config.epsilon()
+    root, root_vjp = inverse_root(np.maximum(s, (0.5 / most) ** 2))  # is finite where s is 0
+    return np.minimum(root, most), lambda dr: root_vjp(np.where(root <= most, dr, 0.0))
 
 
 def squares(x: Array, axes: Sequence[int], total: int) -> tuple[Array, Vjp]:

@@ -6,6 +6,11 @@ from keras import activations, layers, tree
 DROPPING = (layers.SimpleRNNCell, layers.LSTMCell, layers.GRUCell)
 
 
+def step(cell, x, *states, **arguments):
+    """Call a cell by itself, as a case does it."""
+    return cell(x, list(states), **arguments)
+
+
 def state_sizes(cell):
     """Return the sizes of a cell's states, or of all those of stacked cells, in their order."""
     if isinstance(cell, layers.StackedRNNCells):
