@@ -133,7 +133,7 @@ class Walk:
         self, values: Sequence[Array], dtype: str, carry: Callable[..., None]
     ) -> tuple[Tensor, ...]:
         """Return the tensors of one operation; carry is given the cotangents of all of them."""
-        ys = tuple(Tensor(value, dtype) for value in values)
+        ys = tuple(Tensor(value, _dtype(value, dtype)) for value in values)
         self._tape.append((ys, carry))
         return ys
 
@@ -354,6 +354,12 @@ class Walk:
     def _penalty(self, regularizer: Any, w: Tensor) -> tuple[Array, Vjp]:
         call = RegularizerCall(regularizer, w.dtype, self.arithmetic, keras.config.epsilon())
         return find_rule(regularizer).function(call, w.value)
+
+
+def _dtype(value: Array, dtype: str) -> str:
+    """Return the dtype of what an operation made: integers stay what they are."""
+    whole = isinstance(value, np.ndarray) and value.dtype.kind in "iub"
+    return value.dtype.name if whole else dtype
 
 
 def _ends_with_activation(layer: Any) -> bool:

@@ -48,6 +48,12 @@ def positions_added():
     return keras.Model(inputs, layers.Dense(1)(layers.Flatten()(embedded + positions))), IDS
 
 
+def fields_of_one_table():
+    inputs = keras.Input((5,), dtype="int32")
+    embedded = layers.Embedding(4900, 3)(inputs + 100 * np.arange(5))
+    return keras.Model(inputs, layers.Dense(1)(layers.Flatten()(embedded))), IDS
+
+
 def nested_with_two_masked_inputs():
     a, b = keras.Input((5, 3)), keras.Input((5, 3))
     both = layers.Concatenate(axis=1)([a, b])
@@ -80,7 +86,7 @@ def gated():
 
 MODELS = (
     constants_among_tensors, constant_states, constant_keys, variables_as_operands,
-    positions_added, nested_with_two_masked_inputs, more_in_a_dict_than_asked_for,
+    positions_added, fields_of_one_table, nested_with_two_masked_inputs, more_in_a_dict_than_asked_for,
     pooled_under_a_mask, gated,
 )  # fmt: skip
 

@@ -21,8 +21,9 @@ def operands(call, x):
     """Return both operands, x1 and x2 by the names of the operation's arguments."""
     if isinstance(x, tuple):
         return x
+    constant = call.array if "float" in call.dtype else np.asarray
     held = {
-        name: float(value) if np.ndim(value) == 0 else call.array(value)
+        name: float(value) if np.ndim(value) == 0 else constant(value)
         for name, value in call.arguments.items()
     }
     return held.get("x1", x), held.get("x2", x)
