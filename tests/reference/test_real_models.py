@@ -86,8 +86,8 @@ def gated():
 
 MODELS = (
     constants_among_tensors, constant_states, constant_keys, variables_as_operands,
-    positions_added, fields_of_one_table, nested_with_two_masked_inputs, more_in_a_dict_than_asked_for,
-    pooled_under_a_mask, gated,
+    positions_added, fields_of_one_table, nested_with_two_masked_inputs,
+    more_in_a_dict_than_asked_for, pooled_under_a_mask, gated,
 )  # fmt: skip
 
 
