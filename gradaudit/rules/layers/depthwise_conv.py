@@ -7,34 +7,43 @@ from gradaudit.rules.layers.convolution import convolution, finish
 from gradaudit.rules.layers.patches import Windows
 from gradaudit.rules.registry import Case, rule
 
-_Conv1D, _Conv2D = layers.DepthwiseConv1D, layers.DepthwiseConv2D
+
+def cases_1d(conv):
+    """Return cases of a depthwise or separable convolution; conv is given what follows filters."""
+    return [
+        Case("valid", lambda: conv(3), (2, 5, 3)),
+        Case("same strides", lambda: conv(3, 2, "same"), (2, 6, 3)),
+        Case("multiplier", lambda: conv(2, depth_multiplier=2), (2, 5, 3)),
+        Case("dilation", lambda: conv(3, dilation_rate=2), (2, 6, 3)),
+        Case("strides and dilation", lambda: conv(2, 2, dilation_rate=3), (2, 7, 3)),
+        Case("same strides and dilation", lambda: conv(2, 2, "same", dilation_rate=3), (2, 7, 3)),
+        Case("relu", lambda: conv(2, activation="relu", use_bias=False), (2, 5, 3)),
+        Case("channels first", lambda: conv(2, 2, depth_multiplier=2, **FIRST), (2, 2, 7)),
+    ]
+
+
+def cases_2d(conv):
+    """Return cases in two dimensions: see cases_1d."""
+    return [
+        Case("valid", lambda: conv((3, 2)), (2, 5, 4, 3)),
+        Case("same strides", lambda: conv(3, 2, "same"), (2, 6, 5, 3)),
+        Case("multiplier", lambda: conv(2, depth_multiplier=2), (2, 3, 4, 3)),
+        Case("dilation", lambda: conv(2, padding="same", dilation_rate=2), (2, 4, 5, 3)),
+        Case("strides and dilation", lambda: conv(2, 2, dilation_rate=(2, 1)), (2, 5, 4, 3)),
+        Case("tanh", lambda: conv(2, activation="tanh", use_bias=False), (2, 3, 4, 3)),
+        Case("channels first", lambda: conv(2, depth_multiplier=2, **FIRST), (2, 3, 4, 5)),
+    ]
 
 
 @rule(
-    _Conv1D,
-    cases=[
-        Case("valid", lambda: _Conv1D(3), (2, 5, 3)),
-        Case("same strides", lambda: _Conv1D(3, 2, "same"), (2, 6, 3)),
-        Case("multiplier", lambda: _Conv1D(2, depth_multiplier=2), (2, 5, 3)),
-        Case("dilation", lambda: _Conv1D(3, dilation_rate=2), (2, 6, 3)),
-        Case("strides and dilation", lambda: _Conv1D(2, 2, "same", dilation_rate=3), (2, 7, 3)),
-        Case("relu", lambda: _Conv1D(2, activation="relu", use_bias=False), (2, 5, 3)),
-        Case("channels first", lambda: _Conv1D(2, 2, depth_multiplier=2, **FIRST), (2, 2, 7)),
-    ],
+    layers.DepthwiseConv1D,
+    cases=cases_1d(layers.DepthwiseConv1D),
     source="keras/src/layers/convolutional/depthwise_conv1d.py",
     weights=("kernel", "bias"),
 )
 @rule(
-    _Conv2D,
-    cases=[
-        Case("valid", lambda: _Conv2D((3, 2)), (2, 4, 3, 3)),
-        Case("same strides", lambda: _Conv2D(3, 2, "same"), (2, 6, 5, 3)),
-        Case("multiplier", lambda: _Conv2D(2, depth_multiplier=2), (2, 3, 4, 3)),
-        Case("dilation", lambda: _Conv2D(2, padding="same", dilation_rate=2), (2, 4, 5, 3)),
-        Case("strides and dilation", lambda: _Conv2D(2, 2, dilation_rate=(2, 1)), (2, 5, 4, 3)),
-        Case("tanh", lambda: _Conv2D(2, activation="tanh", use_bias=False), (2, 3, 4, 3)),
-        Case("channels first", lambda: _Conv2D(2, depth_multiplier=2, **FIRST), (2, 3, 4, 5)),
-    ],
+    layers.DepthwiseConv2D,
+    cases=cases_2d(layers.DepthwiseConv2D),
     source="keras/src/layers/convolutional/depthwise_conv2d.py",
     weights=("kernel", "bias"),
 )

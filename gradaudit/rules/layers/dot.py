@@ -5,7 +5,7 @@ import string
 from keras import layers
 
 from gradaudit.rules.layers.contraction import contract
-from gradaudit.rules.layers.scaling import inverse_length, scaled, squares
+from gradaudit.rules.layers.scaling import inverse_length, scaled_by_squares
 from gradaudit.rules.registry import Case, rule
 
 
@@ -32,16 +32,19 @@ def _case(name, axes, *shapes, kinks=(), **options):
 def dot(call, x):
     """Apply y = Σ a b over an axis of each, within each sample; normalized, a / |a| and b / |b|.
 
+    More exactly a min(1 / |a|, 1 / ε), as keras.ops.normalize has it.
+
     Shapes: a (N, ...), b (N, ...); y (N, a's other axes, b's other axes), or (N, 1) for none.
-    VJP:    da and db are the contractions of dy with the other.
+    VJP:    da and db are the contractions of dy with the other; then that of the scaling.
     Kinks:  normalized, 1 / |a| does not grow beyond 1 / ε.
     """
     chosen = call.layer.axes
     chosen = (chosen, chosen) if isinstance(chosen, int) else chosen
     axes = [axis % each.ndim for axis, each in zip(chosen, x, strict=True)]
-    vjps = [lambda dz: dz] * 2
+    vjps = [lambda dz: (dz, None)] * 2
     if call.layer.normalize:
-        units = [_normalized(each, axis) for each, axis in zip(x, axes, strict=True)]
+        pairs = zip(x, axes, strict=True)
+        units = [scaled_by_squares(each, (axis,), 1, inverse_length) for each, axis in pairs]
         x, vjps = tuple(unit for unit, _ in units), [vjp for _, vjp in units]
     a, b = x
     letters = iter(string.ascii_letters[2:])
@@ -54,19 +57,6 @@ def dot(call, x):
 
     def vjp(dy):
         found = contraction_vjp(dy.reshape(y.shape))
-        return tuple(back(each) for back, each in zip(vjps, found, strict=True)), {}
+        return tuple(back(each)[0] for back, each in zip(vjps, found, strict=True)), {}
 
     return y if free else y.reshape(-1, 1), vjp
-
-
-def _normalized(x, axis):
-    """Return u = x r, r = min(1 / √Σ x², 1 / ε), and the VJP."""
-    s, s_vjp = squares(x, (axis,), 1)
-    r, r_vjp = inverse_length(s)
-    u, u_vjp = scaled(x, r, None)
-
-    def vjp(du):
-        dx, dr, _ = u_vjp(du)
-        return dx + s_vjp(r_vjp(dr))
-
-    return u, vjp

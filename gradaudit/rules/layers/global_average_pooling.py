@@ -7,41 +7,35 @@ from gradaudit.rules.layers.channels import FIRST
 from gradaudit.rules.layers.pooling import all_cells
 from gradaudit.rules.registry import Case, rule
 
-_Pool1D = layers.GlobalAveragePooling1D
-_Pool2D = layers.GlobalAveragePooling2D
-_Pool3D = layers.GlobalAveragePooling3D
 _MASK = {"mask": np.array([[True, False, True, True], [False, True, False, False]])}
+
+
+def _cases(pool, *cells, which="", **options):
+    return [
+        Case(which + "channels last", pool, (2, *cells, 3), **options),
+        Case(which + "dimensions kept", lambda: pool(keepdims=True), (2, *cells, 3), **options),
+        Case(which + "channels first", lambda: pool(**FIRST), (2, 3, *cells), **options),
+        Case(which + "both", lambda: pool(keepdims=True, **FIRST), (2, 3, *cells), **options),
+    ]
+
+
+_Pool1D = layers.GlobalAveragePooling1D
 
 
 @rule(
     _Pool1D,
-    cases=[
-        Case("channels last", lambda: _Pool1D(), (2, 5, 3)),
-        Case("dimensions kept", lambda: _Pool1D(keepdims=True), (2, 5, 3)),
-        Case("channels first", lambda: _Pool1D(**FIRST), (2, 3, 5)),
-        Case("mask", lambda: _Pool1D(), (2, 4, 3), arguments=_MASK),
-        Case("mask, dimensions kept", lambda: _Pool1D(keepdims=True), (2, 4, 3), arguments=_MASK),
-        Case("mask, channels first", lambda: _Pool1D(**FIRST), (2, 3, 4), arguments=_MASK),
-    ],
+    cases=[*_cases(_Pool1D, 5), *_cases(_Pool1D, 4, which="mask, ", arguments=_MASK)],
     source="keras/src/layers/pooling/global_average_pooling1d.py",
     mask=lambda call, x, mask: None,
 )
 @rule(
-    _Pool2D,
-    cases=[
-        Case("channels last", lambda: _Pool2D(), (2, 4, 3, 3)),
-        Case("dimensions kept", lambda: _Pool2D(keepdims=True), (2, 4, 3, 3)),
-        Case("channels first", lambda: _Pool2D(keepdims=True, **FIRST), (2, 3, 4, 2)),
-    ],
+    layers.GlobalAveragePooling2D,
+    cases=_cases(layers.GlobalAveragePooling2D, 4, 3),
     source="keras/src/layers/pooling/global_average_pooling2d.py",
 )
 @rule(
-    _Pool3D,
-    cases=[
-        Case("channels last", lambda: _Pool3D(), (2, 2, 3, 2, 3)),
-        Case("dimensions kept", lambda: _Pool3D(keepdims=True), (2, 2, 3, 2, 3)),
-        Case("channels first", lambda: _Pool3D(**FIRST), (2, 3, 2, 3, 2)),
-    ],
+    layers.GlobalAveragePooling3D,
+    cases=_cases(layers.GlobalAveragePooling3D, 2, 3, 2),
     source="keras/src/layers/pooling/global_average_pooling3d.py",
 )
 def global_average_pooling(call, x):

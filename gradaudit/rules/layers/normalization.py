@@ -39,7 +39,9 @@ def normalization(call, x):
     Kinks:  none.
     """
     mean, variance = (call.array(np.asarray(v)) for v in (call.layer.mean, call.layer.variance))
-    scale = np.maximum(np.sqrt(variance), keras.config.epsilon())
+    epsilon = keras.config.epsilon()
+    variance = np.maximum(variance, (epsilon / 2) ** 2)  # the root has no slope at 0
+    scale = np.maximum(np.sqrt(variance), epsilon)
     if call.layer.invert:
         return mean + x * scale, lambda dy: (dy * scale, {})
     return (x - mean) / scale, lambda dy: (dy / scale, {})

@@ -1,6 +1,7 @@
 """ReLU, LeakyReLU and ELU."""
 
 import functools
+import itertools
 
 from keras import activations, layers
 
@@ -15,43 +16,32 @@ _OPTIONS = {
 }
 
 
-def _cases(layer, *chosen, kinks=(0.0,)):
-    return [
-        Case(
-            ", ".join(f"{name}={value}" for name, value in options.items()) or "default",
-            functools.partial(layer, **options),
-            (3, 5),
-            (*kinks, *map(float, options.values())),
-        )
-        for options in chosen
-    ]
+def _cases(layer, **values):
+    """Return a case for each choice of one value of each option; None leaves it out."""
+    cases = []
+    for chosen in itertools.product(*values.values()):
+        options = {k: v for k, v in zip(values, chosen, strict=True) if v is not None}
+        name = ", ".join(f"{k}={v}" for k, v in options.items()) or "default"
+        kinks = (0.0, *map(float, options.values()))
+        cases.append(Case(name, functools.partial(layer, **options), (3, 5), kinks))
+    return cases
 
 
 @rule(
     layers.ReLU,
     cases=_cases(
-        layers.ReLU,
-        {},
-        {"max_value": 6},
-        {"max_value": 1.5},
-        {"negative_slope": 0.1},
-        {"threshold": 0.5},
-        {"negative_slope": 0.1, "threshold": 0.5},
-        {"max_value": 1.5, "threshold": 0.5},
-        {"max_value": 6, "threshold": 0.5},
-        {"max_value": 6, "negative_slope": 0.1},
-        {"max_value": 1.5, "negative_slope": 0.1, "threshold": 0.5},
+        layers.ReLU, negative_slope=(None, 0.1), max_value=(None, 1.5, 6), threshold=(None, 0.5)
     ),
     source=_SOURCE.format("relu"),
 )
 @rule(
     layers.LeakyReLU,
-    cases=_cases(layers.LeakyReLU, {}, {"negative_slope": 0.1}, {"negative_slope": 0}),
+    cases=_cases(layers.LeakyReLU, negative_slope=(None, 0.1, 0)),
     source=_SOURCE.format("leaky_relu"),
 )
 @rule(
     layers.ELU,
-    cases=_cases(layers.ELU, {}, {"alpha": 0.5}),
+    cases=_cases(layers.ELU, alpha=(None, 0.5)),
     source=_SOURCE.format("elu"),
 )
 def relu(call, x):

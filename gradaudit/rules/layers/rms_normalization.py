@@ -5,7 +5,7 @@ import math
 from keras import layers
 
 from gradaudit.rules.layers.at_least_single import at_least_single, single_or_wider
-from gradaudit.rules.layers.scaling import inverse_root, scaled, squares
+from gradaudit.rules.layers.scaling import inverse_root, scaled_by_squares
 from gradaudit.rules.registry import Case, rule
 
 
@@ -39,14 +39,13 @@ def rms_normalization(call, x):
     n = math.prod(x.shape[axis] for axis in axes)
 
     def forward(x):
-        s, s_vjp = squares(x, axes, n)
-        r, r_vjp = inverse_root(s + call.layer.epsilon)
-        y, y_vjp = scaled(x, r, scale)
+        y, y_vjp = scaled_by_squares(
+            x, axes, n, lambda s: inverse_root(s + call.layer.epsilon), scale
+        )
 
         def vjp(dy):
-            dx, dr, dscale = y_vjp(dy)
-            dscale = call.arithmetic.cast(dscale, call.dtype)
-            return dx + s_vjp(r_vjp(dr)), {"scale": dscale}
+            dx, dscale = y_vjp(dy)
+            return dx, {"scale": call.arithmetic.cast(dscale, call.dtype)}
 
         return y, vjp
 

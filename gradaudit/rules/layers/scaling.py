@@ -50,3 +50,21 @@ def scaled(
         return dz * r, unbroadcast(x * dz, r.shape), dgamma
 
     return z if gamma is None else z * gamma, vjp
+
+
+def scaled_by_squares(
+    x: Array, axes: Sequence[int], total: int, inverse: Callable, gamma: Array | None = None
+) -> tuple[Array, Callable[[Array], tuple[Array, Array | None]]]:
+    """Return y = x r gamma, r = inverse(Σ x² / total), and its VJP: dy to (dx, dgamma).
+
+    inverse: s to (r, VJP of r). dx = r dz + 2 x ds / total by the VJPs of `scaled` and `squares`.
+    """
+    s, s_vjp = squares(x, axes, total)
+    r, r_vjp = inverse(s)
+    y, y_vjp = scaled(x, r, gamma)
+
+    def vjp(dy: Array) -> tuple[Array, Array | None]:
+        dx, dr, dgamma = y_vjp(dy)
+        return dx + s_vjp(r_vjp(dr)), dgamma
+
+    return y, vjp

@@ -1,42 +1,27 @@
 """SeparableConv1D and SeparableConv2D: depthwise, then pointwise."""
 
+import functools
+
 from keras import layers
 
-from gradaudit.rules.layers.channels import FIRST, channels_last
+from gradaudit.rules.layers.channels import channels_last
 from gradaudit.rules.layers.convolution import convolution, finish
-from gradaudit.rules.layers.depthwise_conv import depthwise
+from gradaudit.rules.layers.depthwise_conv import cases_1d, cases_2d, depthwise
 from gradaudit.rules.layers.patches import Windows
-from gradaudit.rules.registry import Case, rule
+from gradaudit.rules.registry import rule
 
-_Conv1D, _Conv2D = layers.SeparableConv1D, layers.SeparableConv2D
 _WEIGHTS = ("depthwise_kernel", "pointwise_kernel", "bias")
 
 
 @rule(
-    _Conv1D,
-    cases=[
-        Case("valid", lambda: _Conv1D(4, 3), (2, 5, 3)),
-        Case("same strides", lambda: _Conv1D(4, 3, 2, "same"), (2, 6, 3)),
-        Case("multiplier", lambda: _Conv1D(4, 2, depth_multiplier=2), (2, 5, 3)),
-        Case("dilation", lambda: _Conv1D(4, 3, dilation_rate=2), (2, 6, 3)),
-        Case("strides and dilation", lambda: _Conv1D(4, 2, 2, dilation_rate=3), (2, 7, 3)),
-        Case("relu", lambda: _Conv1D(4, 2, activation="relu", use_bias=False), (2, 5, 3)),
-        Case("channels first", lambda: _Conv1D(4, 2, 2, **FIRST), (2, 2, 7)),
-    ],
+    layers.SeparableConv1D,
+    cases=cases_1d(functools.partial(layers.SeparableConv1D, 4)),
     source="keras/src/layers/convolutional/separable_conv1d.py",
     weights=_WEIGHTS,
 )
 @rule(
-    _Conv2D,
-    cases=[
-        Case("valid", lambda: _Conv2D(4, (3, 2)), (2, 4, 3, 3)),
-        Case("same strides", lambda: _Conv2D(4, 3, 2, "same"), (2, 6, 5, 3)),
-        Case("multiplier", lambda: _Conv2D(4, 2, depth_multiplier=2), (2, 3, 4, 3)),
-        Case("dilation", lambda: _Conv2D(4, 2, padding="same", dilation_rate=2), (2, 4, 5, 3)),
-        Case("strides and dilation", lambda: _Conv2D(4, 2, 2, dilation_rate=(2, 1)), (2, 5, 4, 3)),
-        Case("tanh", lambda: _Conv2D(4, 2, activation="tanh", use_bias=False), (2, 3, 4, 3)),
-        Case("channels first", lambda: _Conv2D(4, 2, depth_multiplier=2, **FIRST), (2, 3, 4, 6)),
-    ],
+    layers.SeparableConv2D,
+    cases=cases_2d(functools.partial(layers.SeparableConv2D, 4)),
     source="keras/src/layers/convolutional/separable_conv2d.py",
     weights=_WEIGHTS,
 )

@@ -3,7 +3,7 @@
 import numpy as np
 from keras import layers
 
-from gradaudit.rules.layers.scaling import inverse_root, scaled, squares
+from gradaudit.rules.layers.scaling import inverse_root, scaled_by_squares
 from gradaudit.rules.registry import Case, rule
 
 
@@ -24,13 +24,11 @@ def unit_normalization(call, x):
     VJP:    dr = Σ x dy; ds = −½ r³ dr; dx = r dy + 2 x ds where Σ x² is larger, else r dy.
     Kinks:  |x| = 10⁻¹².
     """
-    s, s_vjp = squares(x, tuple(np.atleast_1d(call.layer.axis)), 1)
     smallest = call.array(1e-24)
-    r, r_vjp = inverse_root(np.maximum(s, smallest))
-    y, y_vjp = scaled(x, r, None)
 
-    def vjp(dy):
-        dx, dr, _ = y_vjp(dy)
-        return dx + s_vjp(np.where(s > smallest, r_vjp(dr), 0.0)), {}
+    def inverse(s):
+        r, r_vjp = inverse_root(np.maximum(s, smallest))
+        return r, lambda dr: np.where(s > smallest, r_vjp(dr), 0.0)
 
-    return y, vjp
+    y, vjp = scaled_by_squares(x, tuple(np.atleast_1d(call.layer.axis)), 1, inverse)
+    return y, lambda dy: (vjp(dy)[0], {})
