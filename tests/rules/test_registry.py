@@ -1,11 +1,8 @@
 import functools
 import inspect
 import re
-<<<<<<< HEAD
-=======
 import statistics
 from pathlib import Path
->>>>>>> w-fixlayers
 
 import keras
 import pytest
@@ -101,7 +98,6 @@ def test_rules_of_layers_and_losses_fit_on_a_screen():
             assert lines <= 62, f"{known.name} has {lines} lines"
 
 
-<<<<<<< HEAD
 def test_a_rule_that_tells_of_kinks_has_a_case_at_them():
     for known in all_rules():
         _, _, kinks = (inspect.getdoc(known.function) or "").partition("Kinks:")
@@ -122,7 +118,8 @@ def test_a_rule_that_tells_of_kinks_has_a_case_at_them():
 )
 def test_a_derivation_names_each_cotangent(target, words):
     assert words in inspect.getdoc(find_rule(target).function)
-=======
+
+
 def test_a_file_that_registers_a_rule_is_short():
     rules = Path(inspect.getfile(rule)).parent
     sources = [path.read_text() for kind in FOLDERS for path in (rules / kind).glob("*.py")]
@@ -131,7 +128,6 @@ def test_a_file_that_registers_a_rule_is_short():
     ]
     assert len(lengths) > 70
     assert statistics.median(lengths) < 60
->>>>>>> w-fixlayers
 
 
 def test_the_cell_of_a_notebook_may_register_its_rule_again():
