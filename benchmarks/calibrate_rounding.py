@@ -20,7 +20,7 @@ import tensorflow as tf
 from scipy import special
 
 from gradaudit.numerics import PRECISIONS, Rounded
-from gradaudit.numerics.elementary import ELEMENTARY, POWER_ULPS, RSQRT_ULPS
+from gradaudit.numerics.elementary import ELEMENTARY, POWER_ULPS, RECIPROCAL_ULPS, RSQRT_ULPS
 from gradaudit.numerics.precision import binade
 
 FUNCTIONS = {
@@ -81,12 +81,15 @@ def powers() -> None:
     cases = {
         "3/sqrt(x)": (lambda x: 3 * tf.ones_like(x) / tf.sqrt(x), lambda x: 3 * x**-0.5, dense),
         "x^-0.5": (lambda x: tf.pow(x, -0.5), lambda x: x**-0.5, dense),
+        "1/x": (lambda x: 1 / x, lambda x: 1 / x, dense),
+        "x^-1": (lambda x: tf.pow(x, -1.0), lambda x: 1 / x, dense),
         "x^0.5": (lambda x: tf.pow(x, 0.5), lambda x: x**0.5, dense),
         "x^2": (lambda x: tf.pow(x, 2.0), lambda x: x**2, dense),
         "x^-0.75": (lambda x: tf.pow(x, -0.75), lambda x: x**-0.75, dense),
         "0.9^x": (lambda x: tf.pow(base, x), lambda x: np.float64(base) ** x, counts),
     }
-    print(f"\npowers, float32; table: {POWER_ULPS}, of x^-0.5 and 1/sqrt {RSQRT_ULPS}")
+    print(f"\npowers, float32; table: {POWER_ULPS}, of x^-0.5 and 1/sqrt {RSQRT_ULPS}", end="")
+    print(f", of 1/x {RECIPROCAL_ULPS}")
     for name, (function, right, x) in cases.items():
         wanted, row = right(x.astype(np.float64)), []
         for jit in MODES.values():

@@ -1,7 +1,8 @@
 """gradaudit: checks the gradients that Keras really applied, weight by weight.
 
-The public door: `GradientAudit`, `check`, `audit_gradients`, `explain`, `published`, `rule` and
-`load`. They are imported when they are first used, so that the command line answers before
+The public door: `GradientAudit`, `check`, `audit_gradients`, `explain`, `published` and `load`;
+`rule` and `Case`, for rules of one's own; and `AuditFailure`, which a failed audit raises where it
+is asked to. They are imported when they are first used, so that the command line answers before
 TensorFlow is loaded.
 """
 

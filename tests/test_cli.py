@@ -335,3 +335,14 @@ def test_a_killed_run_leaves_whole_rows():
     assert run.verdict == "running"
     assert len(run.steps) >= 5
     assert run.weights.groupby("step").size().iloc[: len(run.steps)].nunique() == 1
+
+
+@pytest.mark.parametrize("line", ["models", "published --json", "rules --json"])
+def test_a_pipe_that_is_closed_is_no_failed_audit(line):
+    reading, writing = os.pipe()
+    os.close(reading)
+    with open(writing, "wb") as closed:
+        ended = subprocess.run(
+            [*GRADAUDIT, *line.split()], stdout=closed, stderr=subprocess.PIPE, check=False
+        )
+    assert (ended.returncode, ended.stderr) == (141, b"")

@@ -9,10 +9,13 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from rich.console import Console
 
 from gradaudit import cli
-from gradaudit.checks import PLANTED, mutations
-from gradaudit.rules import find_rule
+from gradaudit.checks import PLANTED, trials
+from gradaudit.checks.error_kinds import ErrorKind
+from gradaudit.cli import output
+from gradaudit.rules import all_rules, find_rule
 from gradaudit.rules.catalogue import _REASONS, ROOMS, STATUSES, catalogue
 
 
@@ -39,8 +42,12 @@ def test_all_that_keras_has_is_on_one_of_the_lists():
 
 def test_so_many_are_derived():
     assert len([entry for entry in derived("layer") if entry.is_class]) >= 85
-    assert len({entry.rule.target for entry in derived("loss")}) >= 21  # and CTC is not
-    assert len(derived("loss")) >= 22
+    losses = {known.name for known in all_rules() if known.kind == "loss"}
+    assert len(losses) >= 22
+    assert "HalfSquaredError" in losses  # which is gradaudit's own
+    classes = [e for e in catalogue() if e.kind == "loss" and e.is_class and e.room != "elsewhere"]
+    assert {e.name for e in classes if e.rule is None} == {"Loss", "CTC"}
+    assert len([e for e in classes if e.rule]) >= 21
     for kind in ("activation", "regularizer", "constraint"):
         others = [e for e in catalogue() if e.kind == kind and e not in derived(kind)]
         assert {e.name for e in others} <= {kind.title(), "get", "serialize", "deserialize"}
@@ -79,7 +86,23 @@ def test_a_piped_list_has_one_line_for_each(gradaudit):
 
 def test_a_terminal_gets_a_table(gradaudit, monkeypatch):
     monkeypatch.setenv("FORCE_COLOR", "1")
+    monkeypatch.setenv("COLUMNS", "160")
     assert "─────" in gradaudit("rules")[1]
+
+
+def test_a_narrow_terminal_gets_whole_words(monkeypatch, capfd):
+    options = {"width": 30, "force_terminal": True, "color_system": None, "soft_wrap": True}
+    monkeypatch.setattr(output, "console", lambda: Console(**options))
+    row = ("derived", "AdaptiveAveragePooling1D", "", "as it is derived in its file")
+    output.print_table(("status", "name", "also", "reason"), [row])
+    output.print_table(("rule", "error", "a\ncheck", "b\ncheck"), [(*row[:2], "·", "refused")])
+    assert capfd.readouterr().out.splitlines() == [
+        "derived  AdaptiveAveragePooling1D",
+        "    reason: as it is derived",
+        "    in its file",
+        "derived  AdaptiveAveragePooling1D",
+        "    b_check: refused",
+    ]
 
 
 def test_the_list_as_json(gradaudit):
@@ -111,6 +134,15 @@ def test_one_rule_is_shown(gradaudit, name, words):
     assert (code, err) == (0, "")
     for word in words:
         assert word in out
+
+
+def test_a_rule_says_what_it_does_not_derive(gradaudit):
+    partial = [rule for rule in all_rules() if rule.gaps is not None]
+    assert len(partial) > 10
+    for rule in partial:
+        assert "Gaps:" in rule.function.__doc__, rule.name
+    assert 'interpolation= other than "nearest"' in gradaudit("rules UpSampling2D")[1]
+    assert "ref_labels" in gradaudit("rules Circle")[1]
 
 
 def test_one_rule_as_json(gradaudit):
@@ -176,6 +208,21 @@ def test_selftest_prints_rule_error_and_checks(gradaudit):
     assert "2/2" in err
 
 
+def test_selftest_says_which_checks_are_not_run(gradaudit):
+    _, out, _ = gradaudit("selftest --rules NonNeg")
+    assert re.search(r"^Not run: rule_is_pure, stays_float32, rounding_is_calib.*audit", out, re.M)
+
+
+@pytest.mark.parametrize(
+    ("name", "title"),
+    [("MeanSquaredError", "loss mean_squared_error"), ("MaxPool1D", "layer MaxPooling1D")],
+)
+def test_selftest_knows_every_name_that_rules_knows(gradaudit, name, title):
+    code, out, _ = gradaudit(f"selftest --rules {name} --check vjp_equals_tape --json")
+    assert code == 1  # the tape's check does not see an error of the output
+    assert {f"{row['kind']} {row['rule']}" for row in json.loads(out)} == {title}
+
+
 def test_selftest_as_json_and_with_a_check_of_choice(gradaudit):
     code, out, _ = gradaudit("selftest --rules NonNeg --check forward_equals_keras --json")
     found = json.loads(out)
@@ -189,15 +236,16 @@ def test_selftest_of_the_errors_that_are_shipped(gradaudit):
     code, out, _ = gradaudit("selftest Dense --check vjp_equals_tape --check vjp_is_linear")
     assert code == 0
     assert re.search(r"^layer +Dense +sign of dx +vjp_equals_tape +refused$", out, re.M)
-    assert "5 trials of planted errors: 5 refused." in out
+    assert "6 trials of planted errors: 6 refused." in out
 
 
 def unchanged(rule):
-    return [mutations.Planted("nothing", dataclasses.replace(rule, cases=rule.cases[:1]), ())] * 3
+    nothing = ErrorKind("nothing", lambda right: right, "sign")
+    return [trials.Wrong(nothing, dataclasses.replace(rule, cases=rule.cases[:1]))] * 3
 
 
 def test_selftest_fails_where_an_error_is_not_refused(gradaudit, monkeypatch):
-    monkeypatch.setattr(mutations, "mutations", unchanged)
+    monkeypatch.setattr(trials, "wrong_rules", unchanged)
     code, out, _ = gradaudit("selftest --rules L1")
     assert code == 1
     assert "NOT REFUSED: regularizer L1, nothing, case 'default'" in out
@@ -215,10 +263,10 @@ def test_selftest_fails_where_a_check_sees_nothing(gradaudit):
 
 
 def test_selftest_fails_where_there_are_too_few_errors(gradaudit, monkeypatch):
-    monkeypatch.setattr(mutations, "mutations", lambda rule: unchanged(rule)[:2])
+    monkeypatch.setattr(trials, "wrong_rules", lambda rule: unchanged(rule)[:2])
     code, out, _ = gradaudit("selftest --rules L1")
     assert code == 1
-    assert "TOO FEW: regularizer L1 has 2 planted errors. Expected 3" in out
+    assert "TOO FEW: regularizer L1 has 2 planted errors of a sign, a factor, a term" in out
 
 
 def test_selftest_fails_where_a_rule_is_wrong_by_itself(gradaudit, monkeypatch):
@@ -247,6 +295,9 @@ def test_selftest_fails_where_a_shipped_error_is_not_refused(gradaudit, monkeypa
         ("rules Dnese", "there is no class or function of Keras 'Dnese'. Did you mean 'Dense'?"),
         ("selftest --rules Dens", "Did you mean 'Dense'? The nearest names: "),
         ("selftest tanh", "there is no rule with planted errors for 'tanh'"),
+        ("selftest Conv2D", "Give --rules to plant errors in any rule."),
+        ("selftest --rules Lambda", "Lambda has no rule to plant errors in: it is traced-only: "),
+        ("selftest Dense --check kinks_as_keras", "is one that kinks_as_keras must refuse"),
         ("selftest --check forward", "there is no check 'forward'. Did you mean 'forward_equals"),
     ],
 )
@@ -259,6 +310,6 @@ def test_what_is_asked_for_wrongly_is_told_in_one_line(gradaudit, line, words):
 
 def test_every_option_is_explained(gradaudit):
     _, out, _ = gradaudit("selftest --help")
-    assert all(option in out for option in ("--rules", "--check", "--json"))
+    assert all(option in out for option in ("--rules", "--check", "--json", "the quick checks)"))
     _, out, _ = gradaudit("rules --help")
     assert "--json" in out

@@ -52,11 +52,18 @@ def _around_layer(case: Case, rng: np.random.Generator) -> tuple[keras.Model, li
 
     arguments = {n: keras.tree.map_structure(as_input, v) for n, v in case.arguments.items()}
     made = keras.tree.flatten(case.call(case.build(), tensors, arguments))
-    outputs = [keras.layers.Dense(2)(part) for part in made]
+    outputs = [keras.layers.Dense(2)(_of_each_sample(part, tensors[0])) for part in made]
     model = keras.Model(_single(inputs), _single(outputs))
     made = keras.tree.flatten(model(_single(x)))
     y = [rng.standard_normal(tuple(part.shape)).astype(np.float32) for part in made]
     return model, _single(x), _single(y)
+
+
+def _of_each_sample(made: Any, x: Any) -> Any:
+    """Return what was made of x as Dense takes it: the batch's axis first, and one more."""
+    if len(made.shape) < 2:
+        return keras.ops.expand_dims(made, -1) if made.shape else x * made
+    return made if made.shape[0] is None else keras.ops.transpose(made)
 
 
 def _single(parts: list) -> Any:
@@ -88,7 +95,6 @@ def _targets(
     rule: Rule, case: Case, model: keras.Model, x: np.ndarray, rng: np.random.Generator
 ) -> np.ndarray:
     if rule.kind == "loss":
-        wanted = Case(case.name, case.build, x.shape, targets=case.targets)
-        return targets(wanted, rng)
+        return targets(case, x.shape, rng)
     output = model(np.zeros(x.shape, np.float32))  # Activation declares the shape of its input
     return rng.standard_normal(tuple(output.shape))

@@ -37,6 +37,17 @@ def _on_cotangents(change: Callable) -> Callable:
     return lambda call, x, y, vjp: (y, lambda dy: change(*vjp(dy)))
 
 
+def _gradient_of_the_first_alone() -> Rule:
+    right = find_rule(keras.layers.Maximum)
+
+    def wrong(call, x):  # noqa: ANN001, ANN202
+        y, vjp = right.function(call, x)
+        return y, lambda dy: ((vjp(dy)[0][0], *(None for _ in x[1:])), {})
+
+    ties = tuple(case for case in right.cases if case.ties)
+    return dataclasses.replace(right, function=wrong, cases=ties)
+
+
 def _relu_with_slope_at_0() -> Rule:
     right = find_rule(keras.activations.relu)
 
@@ -189,7 +200,12 @@ PLANTED: tuple[Planted, ...] = (
     Planted(
         "bias gradient dropped",
         _dense(_on_cotangents(lambda dx, c: (dx, {"kernel": c["kernel"]}))),
-        ("every_weight_has_a_cotangent",),
+        ("every_weight_has_a_cotangent", "vjp_equals_tape"),
+    ),
+    Planted(
+        "Maximum without the gradients of all inputs but the first",
+        _gradient_of_the_first_alone(),
+        ("every_weight_has_a_cotangent", "vjp_equals_tape"),
     ),
     Planted(
         "constant added to the VJP",

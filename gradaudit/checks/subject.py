@@ -1,4 +1,4 @@
-"""A rule and one of its cases as a differentiable function, beside Keras's own."""
+"""One case of a rule as a differentiable function, beside Keras's own."""
 
 import functools
 from collections import Counter
@@ -43,18 +43,18 @@ class Run(NamedTuple):
 
 @dataclass(frozen=True)
 class Subject:
-    """One case of a rule in one dtype.
+    """One case of the rules for one Keras object, in one dtype.
 
     primals: random inputs and weights by name, exactly representable in the dtype.
-    variables: names of the primals that are weights of the layer.
-    rule: (arithmetic, primals, fixed) to what the rule makes of them; fixed: what variables are
-        after an assignment, whatever the rule assigns, by name.
+    differentiable: names of the inputs and trainable weights among them: each has a cotangent.
+    run: (rule, arithmetic, primals, fixed) to what the rule makes of them; fixed: what variables
+        are after an assignment, whatever the rule assigns, by name.
     framework: primals as tensors to Keras's outputs, and what it assigns, by name.
     """
 
     primals: Primals
-    variables: tuple[str, ...]
-    rule: Callable[..., Run]
+    differentiable: tuple[str, ...]
+    run: Callable[..., Run]
     framework: Callable[
         [Mapping[str, tf.Tensor]], tuple[Mapping[str, tf.Tensor], Mapping[str, tf.Tensor]]
     ]
@@ -90,16 +90,29 @@ def _doubles(values: Mapping[str, Any]) -> Primals:
     return {name: np.asarray(value, np.float64) for name, value in values.items()}
 
 
-def subject(rule: Rule, case: Case, dtype: str, rng: np.random.Generator) -> Subject:
-    """Return a case of any rule but an optimizer's; call it, and use it, under `floats`."""
-    made = {
-        "layer": _layer,
-        "operation": _layer,
-        "activation": _activation,
-        "loss": _loss,
-        "regularizer": _regularizer,
-    }
-    return made[rule.kind](rule, case, dtype, rng)
+Draw = Callable[[np.random.Generator], Subject]
+"""From a generator of random numbers to a subject with these as its primals."""
+
+
+class Subjects:
+    """Subjects by case, dtype and seed, each made once: Keras's objects are slow to build.
+
+    A wrong rule that is made from a right one shares them: they are of the Keras object.
+    """
+
+    def __init__(self) -> None:
+        self._draws: dict[tuple[Case, str], Draw] = {}
+        self._made: dict[tuple[Case, str, int], Subject] = {}
+
+    def of(self, rule: Rule, case: Case, dtype: str = "float64", seed: int = 4) -> Subject:
+        """Return a case of any rule but an optimizer's; call it, and use it, under `floats`."""
+        if (case, dtype) not in self._draws:
+            keras.utils.set_random_seed(4)
+            self._draws[case, dtype] = _BUILT[rule.kind](case, dtype)
+        if (case, dtype, seed) not in self._made:
+            draw = self._draws[case, dtype]
+            self._made[case, dtype, seed] = draw(np.random.default_rng(seed))
+        return self._made[case, dtype, seed]
 
 
 def random_input(
@@ -148,31 +161,49 @@ class _Step:
         self.assigned[variable.path] = self.fixed.get(variable.path, value)
 
 
-def _layer(rule: Rule, case: Case, dtype: str, rng: np.random.Generator) -> Subject:
-    """Return a case of a layer, or of an operation, which has no weights."""
+def _layer(case: Case, dtype: str) -> Draw:
+    """Build a layer."""
     target = case.build()
+    rng = np.random.default_rng(4)
+    inputs = [random_input(case, rng, shape, dtype) for shape in case.shapes]
+    _call(case, target, inputs, case.arguments)
+    return lambda rng: _drawn(case, dtype, target, target.weights, target._flatten_layers(), rng)
+
+
+def _operation(case: Case, dtype: str) -> Draw:
+    """Build an operation, which has no weights."""
+    target = case.build()
+    return lambda rng: _drawn(case, dtype, target, [], [], rng)
+
+
+def _drawn(
+    case: Case,
+    dtype: str,
+    target: Any,
+    weights: Sequence[Any],
+    parts: Sequence[Any],
+    rng: np.random.Generator,
+) -> Subject:
     inputs = {
         "x" if len(case.shapes) == 1 else f"x{n}": random_input(case, rng, shape, dtype)
         for n, shape in enumerate(case.shapes)
     }
-    reals = {name: value for name, value in inputs.items() if value.dtype.kind == "f"}
-    is_layer = rule.kind == "layer"
-    if is_layer:
-        _call(case, target, list(inputs.values()), case.arguments)  # builds it
-    parts = target._flatten_layers() if is_layer else []
     own = own_variables(target)
-    all_variables = target.weights if is_layer else []
-    variables = {v.path: v for v in all_variables if "float" in v.dtype}
+    variables = {v.path: v for v in weights if "float" in v.dtype}
     names = {path: path.removeprefix(f"{target.name}/") for path in variables}
     names |= {v.path: name for name, v in own.items()}
-    primals = dict(reals)
+    primals = {name: value for name, value in inputs.items() if value.dtype.kind == "f"}
     for path, v in variables.items():
         value = rng.standard_normal(v.shape) if v.trainable else rng.uniform(0.5, 1.5, v.shape)
         primals[names[path]] = value.astype(dtype)
     seeds = [seed for part in parts for seed in part._seed_generators]
-    states = {seed.state.path: np.array(seed.state.value.numpy()) for seed in seeds}
+    states = {
+        seed.state.path: rng.integers(2**31, size=seed.state.shape).astype(seed.state.dtype)
+        for seed in seeds
+    }
 
-    def apply(
+    def run(
+        rule: Rule,
         arithmetic: Arithmetic,
         given: Mapping[str, np.ndarray],
         fixed: Mapping[str, np.ndarray] = MappingProxyType({}),
@@ -183,10 +214,9 @@ def _layer(rule: Rule, case: Case, dtype: str, rng: np.random.Generator) -> Subj
             path: fixed[name] for path in variables if (name := names.get(path, path)) in fixed
         }
         step = _Step(now, states, dtype, after)
-        weights = {name: held[name] for name in own if name in held}
-        call = LayerCall(
-            target, weights, case.arguments, case.training, arithmetic, dtype, step
-        )  # fmt: skip
+        own_weights = {name: held[name] for name in own if name in held}
+        arguments = case.arguments, case.training
+        call = LayerCall(target, own_weights, *arguments, arithmetic, dtype, step)
         xs = tuple(held.get(name, value) for name, value in inputs.items())
         made, rule_vjp = rule.function(call, xs[0] if len(xs) == 1 else xs)
         ys = made if isinstance(made, tuple) else (made,)
@@ -208,7 +238,7 @@ def _layer(rule: Rule, case: Case, dtype: str, rng: np.random.Generator) -> Subj
         for seed in seeds:
             seed.state.assign(states[seed.state.path])
         mapping = [(v, given[names.get(path, path)]) for path, v in variables.items()]
-        mode = {"training": case.training} if is_layer else {}
+        mode = {"training": case.training} if isinstance(target, keras.Layer) else {}
         with keras.StatelessScope(state_mapping=mapping) as scope:
             tensors = [given.get(name, value) for name, value in inputs.items()]
             ys = _call(case, target, tensors, {**case.arguments, **mode})
@@ -216,8 +246,9 @@ def _layer(rule: Rule, case: Case, dtype: str, rng: np.random.Generator) -> Subj
         assigned = {name: value for name, value in after.items() if value is not given[name]}
         return _outputs(keras.tree.flatten(ys)), assigned
 
-    trainable = tuple(names.get(path, path) for path, v in variables.items() if v.trainable)
-    return Subject(primals, trainable, apply, framework)
+    fixed = {names[path] for path, v in variables.items() if not v.trainable}
+    differentiable = tuple(name for name in primals if name not in fixed)
+    return Subject(primals, differentiable, run, framework)
 
 
 def _call(case: Case, target: Any, tensors: Sequence[Any], arguments: Mapping[str, Any]) -> Any:
@@ -232,63 +263,82 @@ def _outputs(ys: Sequence[Any]) -> dict[str, Any]:
     return {"y" if len(ys) == 1 else f"y{n}": y for n, y in enumerate(ys)}
 
 
-def _activation(rule: Rule, case: Case, dtype: str, rng: np.random.Generator) -> Subject:
+def _activation(case: Case, dtype: str) -> Draw:
     activation = case.build()
 
-    def apply(arithmetic: Arithmetic, given: Mapping[str, np.ndarray]) -> Run:
+    def run(rule: Rule, arithmetic: Arithmetic, given: Mapping[str, np.ndarray]) -> Run:
         call = ActivationCall(getattr(activation, "keywords", {}))
         y, vjp = rule.function(call, arithmetic.array(given["z"], dtype))
         return Run({"y": y}, lambda dy: {"z": vjp(dy["y"])}, {})
 
-    primals = {"z": 2 * random_input(case, rng, case.shape, dtype)}
-    return Subject(primals, (), apply, lambda given: ({"y": activation(given["z"])}, {}))
+    def draw(rng: np.random.Generator) -> Subject:
+        primals = {"z": 2 * random_input(case, rng, case.shape, dtype)}
+        return Subject(primals, ("z",), run, lambda given: ({"y": activation(given["z"])}, {}))
+
+    return draw
 
 
-def _loss(rule: Rule, case: Case, dtype: str, rng: np.random.Generator) -> Subject:
+def _loss(case: Case, dtype: str) -> Draw:
     loss = case.build()
-    y_true = targets(case, rng)
     options = getattr(loss, "_fn_kwargs", {})
-    losses = loss.call(tf.constant(y_true, dtype), tf.zeros(case.shape, dtype))
-    rows, *others = tuple(losses.shape) or case.shape[:1]
-    weight = rng.uniform(0.5, 2.0, (rows,) + (1,) * len(others)).astype(dtype)
 
-    def apply(arithmetic: Arithmetic, given: Mapping[str, np.ndarray]) -> Run:
-        call = LossCall(loss, options, dtype, arithmetic, keras.config.epsilon())
-        true, y_pred = same_rank(y_true, arithmetic.array(given["y_pred"], dtype))
-        losses, vjp = rule.function(call, true, y_pred)
-        mask = None if rule.mask is None else rule.mask(call, true, y_pred)
-        value, reduce_vjp = reduce_losses(call, losses, weight, loss.reduction, mask=mask)
-        return Run({"y": value}, lambda d: {"y_pred": vjp(reduce_vjp(d["y"]))}, {})
+    def draw(rng: np.random.Generator) -> Subject:
+        y_true = targets(case, case.shape, rng)
+        losses = loss.call(tf.constant(y_true, dtype), tf.zeros(case.shape, dtype))
+        rows, *others = tuple(losses.shape) or case.shape[:1]
+        weight = rng.uniform(0.5, 2.0, (rows,) + (1,) * len(others)).astype(dtype)
 
-    def framework(given: Mapping[str, tf.Tensor]) -> tuple[Mapping[str, tf.Tensor], dict]:
-        return {"y": loss(y_true, given["y_pred"], sample_weight=weight)}, {}
+        def run(rule: Rule, arithmetic: Arithmetic, given: Mapping[str, np.ndarray]) -> Run:
+            call = LossCall(loss, options, dtype, arithmetic, keras.config.epsilon())
+            true, y_pred = same_rank(y_true, arithmetic.array(given["y_pred"], dtype))
+            losses, vjp = rule.function(call, true, y_pred)
+            mask = None if rule.mask is None else rule.mask(call, true, losses)
+            value, reduce_vjp = reduce_losses(call, losses, weight, loss.reduction, mask=mask)
+            return Run({"y": value}, lambda d: {"y_pred": vjp(reduce_vjp(d["y"]))}, {})
 
-    primals = {"y_pred": random_input(case, rng, case.shape, dtype)}
-    return Subject(primals, (), apply, framework)
+        def framework(given: Mapping[str, tf.Tensor]) -> tuple[Mapping[str, tf.Tensor], dict]:
+            return {"y": loss(y_true, given["y_pred"], sample_weight=weight)}, {}
+
+        primals = {"y_pred": random_input(case, rng, case.shape, dtype)}
+        return Subject(primals, ("y_pred",), run, framework)
+
+    return draw
 
 
-def _regularizer(rule: Rule, case: Case, dtype: str, rng: np.random.Generator) -> Subject:
+def _regularizer(case: Case, dtype: str) -> Draw:
     regularizer = case.build()
 
-    def apply(arithmetic: Arithmetic, given: Mapping[str, np.ndarray]) -> Run:
+    def run(rule: Rule, arithmetic: Arithmetic, given: Mapping[str, np.ndarray]) -> Run:
         call = RegularizerCall(regularizer, dtype, arithmetic, keras.config.epsilon())
         penalty, vjp = rule.function(call, arithmetic.array(given["w"], dtype))
         return Run({"y": penalty}, lambda d: {"w": vjp(d["y"])}, {})
 
-    primals = {"w": random_input(case, rng, case.shape, dtype)}
-    return Subject(primals, (), apply, lambda given: ({"y": regularizer(given["w"])}, {}))
+    def draw(rng: np.random.Generator) -> Subject:
+        primals = {"w": random_input(case, rng, case.shape, dtype)}
+        return Subject(primals, ("w",), run, lambda given: ({"y": regularizer(given["w"])}, {}))
+
+    return draw
 
 
-def targets(case: Case, rng: np.random.Generator) -> np.ndarray:
-    """Return targets for a loss case, of the kind that it names."""
+_BUILT: dict[str, Callable[[Case, str], Draw]] = {
+    "layer": _layer,
+    "operation": _operation,
+    "activation": _activation,
+    "loss": _loss,
+    "regularizer": _regularizer,
+}
+
+
+def targets(case: Case, shape: tuple[int, ...], rng: np.random.Generator) -> np.ndarray:
+    """Return targets for predictions of a shape, of the kind that a loss's case names."""
     if case.targets == "real":
-        return rng.standard_normal(case.shape)
+        return rng.standard_normal(shape)
     if case.targets == "binary":
-        return rng.integers(0, 2, case.shape).astype(np.float64)
+        return rng.integers(0, 2, shape).astype(np.float64)
     if case.targets == "probability":
-        return _probabilities(rng, case.shape)
+        return _probabilities(rng, shape)
     axis = getattr(case.build(), "_fn_kwargs", {}).get("axis", -1)
-    classes = rng.integers(0, case.shape[axis], np.delete(case.shape, axis))
+    classes = rng.integers(0, shape[axis], np.delete(shape, axis))
     if case.targets == "integer":
         return classes
-    return np.moveaxis(np.eye(case.shape[axis])[classes], -1, axis)
+    return np.moveaxis(np.eye(shape[axis])[classes], -1, axis)

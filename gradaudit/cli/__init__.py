@@ -4,7 +4,9 @@ One job: arguments to calls, results to stdout, errors to one line on stderr and
 Rejected: argparse, whose help would have to be laid out by hand.
 """
 
+import os
 import sys
+from typing import NoReturn
 
 import typer
 
@@ -22,7 +24,7 @@ app = typer.Typer(
     no_args_is_help=True,
     help="Check the gradients that Keras really applied, weight by weight.",
     epilog="Exit codes: 0 all judged and passed, 1 an audit failed, 2 usage, 3 could not audit, "
-    "130 interrupted.",
+    "130 interrupted, 141 whoever reads the output closed the pipe.",
 )
 
 
@@ -40,13 +42,35 @@ _USAGE_ERROR = next(
 
 
 def main() -> None:
-    """Run the command line and exit with its code; errors are one line on stderr."""
+    """Run the command line and exit with its code; errors are one line on stderr.
+
+    Where whoever reads stdout has seen enough (`| head`), it ends with 141 and no words, as a
+    program does that the signal SIGPIPE ends: 1 would say that an audit failed.
+    """
     try:
-        code = app(standalone_mode=False)
+        code = _answer()
+        sys.stdout.flush()
+    except SystemExit as ended:
+        if isinstance(ended.__context__, BrokenPipeError):  # typer and rich exit with 1
+            _end_unread()
+        raise
+    except BrokenPipeError:
+        _end_unread()
+    sys.exit(code)
+
+
+def _answer() -> int:
+    try:
+        return app(standalone_mode=False) or 0
     except (typer.Abort, KeyboardInterrupt):
         fail("interrupted", 130)
     except _USAGE_ERROR as error:
         fail(error.format_message(), 2)
     except GradauditError as error:
         fail(str(error), error.exit_code)
-    sys.exit(code or 0)
+
+
+def _end_unread() -> NoReturn:
+    null = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(null, 1)  # Python writes what is left when it ends
+    sys.exit(141)

@@ -1,6 +1,7 @@
 """Where results and errors go: stdout, files, and one line on stderr."""
 
 import sys
+import textwrap
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NoReturn
@@ -14,14 +15,17 @@ from gradaudit.errors import FolderError
 
 
 def console() -> Console:
-    """Return a console on stdout that is wide enough for whole variable names in a pipe, too."""
-    return Console(width=max(Console().width, 160), soft_wrap=True)
+    """Return a console on stdout: as wide as the terminal; in a pipe, for whole variable names."""
+    width = Console().width
+    return Console(width=width if sys.stdout.isatty() else max(width, 160), soft_wrap=True)
 
 
 def print_table(
     columns: Sequence[str], rows: Sequence[Sequence[str]], styles: Mapping[str, str] | None = None
 ) -> None:
     """Print a table: ruled on a terminal; in a pipe, one line a row, none of which is wrapped.
+
+    On a terminal that is too narrow for whole words, the columns stand one below the other.
 
     styles: of rows, by their first word.
     """
@@ -30,7 +34,13 @@ def print_table(
         table = Table(*columns, box=box.SIMPLE_HEAD, pad_edge=False)
         for row in rows:
             table.add_row(*map(Text, row), style=(styles or {}).get(row[0]))
-        terminal.print(table)
+        words = (
+            max(map(len, " ".join(cells).split())) for cells in zip(columns, *rows, strict=True)
+        )
+        if sum(words) + 3 * len(columns) <= terminal.width:
+            terminal.print(table)
+        else:
+            _print_narrow(terminal, columns, rows, styles or {})
         return
     lines = max(column.count("\n") + 1 for column in columns)
     head = [(column.split("\n") + [""] * lines)[:lines] for column in columns]
@@ -39,6 +49,27 @@ def print_table(
     for row in shown:
         words = (f"{word:{width}}" for word, width in zip(row, widths, strict=True))
         print("  ".join(words).rstrip())
+
+
+def _print_narrow(
+    terminal: Console,
+    columns: Sequence[str],
+    rows: Sequence[Sequence[str]],
+    styles: Mapping[str, str],
+) -> None:
+    """Print rows without a table: two words, and below them what else is said, by column."""
+    names = [column.replace("\n", "_") for column in columns]
+    for row in rows:
+        style = styles.get(row[0], "")
+        terminal.print(Text("  ".join(row[:2]), style=style))
+        said = [
+            f"{name}: {word}" if name else word
+            for name, word in zip(names[2:], row[2:], strict=True)
+            if word not in ("", "·")
+        ]
+        if said:
+            lines = textwrap.wrap("; ".join(said), max(terminal.width - 4, 20))
+            terminal.print(Text(textwrap.indent("\n".join(lines), "    "), style=style))
 
 
 def fail(message: str, code: int) -> NoReturn:

@@ -11,7 +11,6 @@ from rich.text import Text
 
 from gradaudit.cli.nets import import_tensorflow
 from gradaudit.cli.output import console, print_table
-from gradaudit.errors import UnknownNameError
 
 if TYPE_CHECKING:
     from gradaudit.rules.catalogue import Entry
@@ -30,15 +29,9 @@ def rules(
     What is traced-only has a gradient, but no derived rule.
     """
     import_tensorflow()
-    from gradaudit.rules.catalogue import catalogue
+    from gradaudit.rules.catalogue import catalogue, named
 
-    entries = catalogue()
-    if name is not None:
-        found = [entry for entry in entries if name in entry.names]
-        if not found:
-            known = {known for entry in entries for known in entry.names}
-            raise UnknownNameError("class or function of Keras", name, known)
-        entries = found
+    entries = catalogue() if name is None else named(name)
     if as_json:
         objects = [_object(entry, with_rule=name is not None) for entry in entries]
         print(json.dumps(objects, indent=2, ensure_ascii=False))

@@ -12,10 +12,10 @@ from rich.console import Console
 
 from gradaudit.cli.nets import import_tensorflow
 from gradaudit.cli.output import print_table
-from gradaudit.errors import CheckFailure, UnknownNameError
+from gradaudit.errors import CheckFailure, UnknownNameError, UsageError
 
 if TYPE_CHECKING:
-    from gradaudit.checks.mutations import Trial
+    from gradaudit.checks.trials import Trial
     from gradaudit.rules import Rule
 
 
@@ -31,7 +31,8 @@ def selftest(
         list[str] | None,
         typer.Option(
             metavar="CHECK",
-            help="Run this check; may be given several times.  [default: see above]",
+            help="Run this check; may be given several times "
+            "(default with --rules: the quick checks).",
         ),
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print a list of objects.")] = False,
@@ -62,13 +63,26 @@ def _shipped(names: Sequence[str], checks: Sequence[str], as_json: bool) -> bool
     """Try the wrong rules of `PLANTED`; return whether one was not refused."""
     from gradaudit.checks import CHECKS, PLANTED, check_rule
 
-    _require_known(names, {planted.rule.name for planted in PLANTED})
+    chosen = [planted for planted in PLANTED if not names]
+    for name in names:
+        targets = [rule.target for rule in _rules_of(name)]
+        own = [planted for planted in PLANTED if planted.rule.target in targets]
+        if not own:
+            known = {planted.rule.name for planted in PLANTED}
+            unknown = UnknownNameError("rule with planted errors for", name, known)
+            raise UsageError(f"{unknown} Give --rules to plant errors in any rule.")
+        chosen += [planted for planted in own if planted not in chosen]
     pairs = [
         (planted, check)
-        for planted in PLANTED
+        for planted in chosen
         for check in planted.refused_by
-        if check in (checks or CHECKS) and planted.rule.name in (names or [planted.rule.name])
+        if check in (checks or CHECKS)
     ]
+    if not pairs:
+        raise UsageError(
+            f"none of the chosen errors is one that {' or '.join(checks)} must refuse. Leave out "
+            "--check, or give --rules to plant errors of other kinds."
+        )
     found = []
     with _progress("planted errors", len(pairs)) as advance:
         for planted, check in pairs:
@@ -97,28 +111,31 @@ def _shipped(names: Sequence[str], checks: Sequence[str], as_json: bool) -> bool
 
 def _of_every_rule(names: Sequence[str], checks: Sequence[str], as_json: bool) -> bool:
     """Plant errors in rules, and try them; return whether something is wrong with the checks."""
-    from gradaudit.checks.mutations import CHEAP, FEWEST, trials
+    from gradaudit.checks import CHECKS
+    from gradaudit.checks.trials import CHEAP, FEWEST, trials
     from gradaudit.rules import all_rules
 
-    _require_known(names, {rule.name for rule in all_rules()})
-    chosen = [rule for rule in all_rules() if not names or rule.name in names]
+    targets = [rule.target for name in names for rule in _rules_of(name)]
+    chosen = [rule for rule in all_rules() if not names or rule.target in targets]
     used = tuple(checks) or CHEAP
     found: list[Trial] = []
-    faults = []
+    complaints = []
     with _progress("rules", len(chosen)) as advance:
         for rule in chosen:
             advance(rule.name)
             try:
                 own = trials(rule, used)
             except CheckFailure as failure:
-                faults.append(f"WRONG RULE: {' '.join(str(failure).split())}")
+                complaints.append(f"WRONG RULE: {' '.join(str(failure).split())}")
                 continue
             found += own
-            if len(own) < FEWEST:
-                faults.append(
-                    f"TOO FEW: {_title(rule)} has {len(own)} planted errors. Expected {FEWEST}"
+            counted = sum(bool(trial.sort) for trial in own)
+            if counted < FEWEST:
+                complaints.append(
+                    f"TOO FEW: {_title(rule)} has {counted} planted errors of a sign, a factor, "
+                    f"a term or an axis. Expected {FEWEST}"
                 )
-            faults += [
+            complaints += [
                 f"NOT REFUSED: {_title(rule)}, {trial.error}, case {trial.case!r}"
                 for trial in own
                 if not trial.is_refused
@@ -136,9 +153,11 @@ def _of_every_rule(names: Sequence[str], checks: Sequence[str], as_json: bool) -
         print(f"{len(chosen)} rules, {len(found)} planted errors: {refused} refused.")
         for name in used:
             print(f"  {sum(trial.refused[name] for trial in found):5} by {name}")
-    for fault in faults:
-        print(fault, file=sys.stderr if as_json else sys.stdout)
-    return bool(faults)
+        if left_out := [name for name in CHECKS if name not in used]:
+            print(f"Not run: {', '.join(left_out)} (--check NAME runs it).")
+    for complaint in complaints:
+        print(complaint, file=sys.stderr if as_json else sys.stdout)
+    return bool(complaints)
 
 
 def _object(trial: "Trial") -> dict[str, Any]:
@@ -159,10 +178,16 @@ def _word(refused: bool) -> str:
     return "refused" if refused else "·"
 
 
-def _require_known(names: Sequence[str], known: set[str]) -> None:
-    for name in names:
-        if name not in known:
-            raise UnknownNameError("rule with planted errors for", name, known)
+def _rules_of(name: str) -> "list[Rule]":
+    """Return the rules that a class or function of Keras is derived by, by any of its names."""
+    from gradaudit.rules.catalogue import named
+
+    entries = named(name)
+    found = [entry.rule for entry in entries if entry.rule is not None]
+    if not found:
+        reasons = "; ".join(f"{entry.status}: {entry.reason}" for entry in entries)
+        raise UsageError(f"{name} has no rule to plant errors in: it is {reasons}.")
+    return found
 
 
 @contextmanager

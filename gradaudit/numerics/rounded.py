@@ -330,10 +330,23 @@ def _divide(x: Any, y: Any) -> Rounded:
         _plus(_times(a.variance, by_a**2), _times(b.variance, by_b**2)),
         _plus(_times(a.kink, by_a), _times(b.kink, by_b)),
         a.precision,
-        ulps=RECIPROCAL_ULPS
-        if isinstance(x, (int, float)) and x == 1 and a.precision.roundoff <= 2.0**-24
-        else float(not _power_of_two(y)),
+        ulps=_reciprocal_ulps(a.precision) if _is(x, 1) else float(not _power_of_two(y)),
     )
+
+
+def _is(operand: Any, number: float) -> bool:
+    return isinstance(operand, (int, float)) and operand == number
+
+
+def _reciprocal_ulps(precision: Precision) -> float:
+    """Return the accuracy of 1 / x: kernels of half precisions take it in float32, and round."""
+    return RECIPROCAL_ULPS if precision.roundoff <= 2.0**-24 else 1.0
+
+
+def _power_ulps(power: Any, precision: Precision) -> float:
+    if _is(power, -0.5):
+        return RSQRT_ULPS
+    return max(_reciprocal_ulps(precision), POWER_ULPS) if _is(power, -1) else POWER_ULPS
 
 
 def _raise(x: Any, y: Any) -> Rounded:
@@ -346,9 +359,7 @@ def _raise(x: Any, y: Any) -> Rounded:
         _plus(_times(a.variance, by_a**2), None if by_b is None else _times(b.variance, by_b)),
         _times(a.kink, by_a),
         a.precision,
-        ulps={-0.5: RSQRT_ULPS, -1: RECIPROCAL_ULPS}.get(y, POWER_ULPS)
-        if isinstance(y, (int, float))
-        else POWER_ULPS,
+        ulps=_power_ulps(y, a.precision),
     )
 
 

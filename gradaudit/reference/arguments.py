@@ -1,10 +1,11 @@
 """The tensors of a run, and how a call of the model is given them, with Keras's masks."""
 
 import inspect
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import keras
 import numpy as np
 from keras import tree
 from keras.src.layers.merging.base_merge import Merge  # not exported; Add and others are it
@@ -20,6 +21,7 @@ class Tensor:
     value: integers and booleans are bare NumPy arrays. dtype: the framework's.
     cotangent: d loss / d value, of value's shape; None until some arrives.
     logits: what softmax or sigmoid made it from, which Keras keeps on it for the losses.
+    hides_logits: Keras keeps logits on it that this run does not know.
     mask: Keras's mask, which says of which elements layers and losses shall take notice.
     source: what it was made from, in a run that is watched.
     """
@@ -27,6 +29,7 @@ class Tensor:
     value: Array
     dtype: str
     logits: "Tensor | None" = None
+    hides_logits: bool = False
     mask: np.ndarray | None = None
     cotangent: Array | None = None
     source: "Tensor | None" = None
@@ -36,12 +39,29 @@ class Tensor:
         self.cotangent = cotangent if self.cotangent is None else self.cotangent + cotangent
 
 
-def held_by(node: Any, held: Mapping[int, Tensor]) -> dict[str, Any]:
-    """Return what a call was given, with the tensors of this run."""
-    return {
-        name: tree.map_structure(lambda leaf: held.get(id(leaf), leaf), value)
-        for name, value in bound(node).items()
-    }
+def held_by(
+    node: Any, held: Mapping[int, Tensor], tensor: Callable[[Any], Tensor]
+) -> dict[str, Any]:
+    """Return what a call was given, with the tensors of this run.
+
+    tensor: makes one of a variable, or of an array of constants. Of those, an operation has what
+    stands alone as a number or an array, as it is; a layer takes all for tensors.
+    """
+
+    def of_run(name: str, value: Any) -> Any:
+        leaves = tree.flatten(value)
+        in_list = any(id(leaf) in held for leaf in leaves)
+        constants = (isinstance(node.operation, keras.Layer) or in_list) and not is_mask(name)
+
+        def replaced(leaf: Any) -> Any:
+            if id(leaf) in held:
+                return held[id(leaf)]
+            is_array = constants and hasattr(leaf, "__array__")
+            return tensor(leaf) if is_array or isinstance(leaf, keras.Variable) else leaf
+
+        return tree.map_structure(replaced, value)
+
+    return {name: of_run(name, value) for name, value in bound(node).items()}
 
 
 def with_masks(layer: Any, given: Mapping[str, Any]) -> dict[str, Any]:

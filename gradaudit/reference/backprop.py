@@ -61,6 +61,12 @@ def _loss(walk: Walk, term: LossTerm, given: Given, replicas: int, total_dtype: 
     # A last axis that the loss squeezes away, or adds, takes the logits with it; so does a cast.
     if y.dtype != term.dtype or same_rank(y_true, y.value)[1].ndim != y.value.ndim:
         logits = None
+    elif y.hides_logits and (takes_logits(term) or reads_logits(term)):
+        raise UnsupportedModelError(
+            f"the loss {term.name!r} is computed from the logits that Keras keeps on its "
+            "predictions, and the rule of the layer that makes those does not tell them. Expected "
+            "another loss, or predictions that another layer hands on."
+        )
     if takes_logits(term) and logits is not None:
         y, options = logits, {**options, "from_logits": True}
     read = logits if reads_logits(term) else None
@@ -77,7 +83,7 @@ def _loss(walk: Walk, term: LossTerm, given: Given, replicas: int, total_dtype: 
     losses, loss_vjp = term.rule.function(call, true, ranked)
     masks = [given.y_pred.mask]
     if term.rule.mask is not None:
-        masks.append(term.rule.mask(call, true, ranked))
+        masks.append(term.rule.mask(call, true, losses))
     masks = [mask for mask in masks if mask is not None]
     loss, reduce_vjp = reduce_losses(
         call,

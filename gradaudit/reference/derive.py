@@ -104,7 +104,7 @@ class Derivation:
         elif record.applications != 1:
             gaps.append(f"optimizer.apply ran {record.applications} times in the step, not once")
         unjudged.update({("update", v.path): "; ".join(gaps) for v in variables if gaps})
-        updates = self._moved_by_layers(record, moved, unjudged)
+        updates = [] if assigned is None else self._moved_by_layers(record, moved, unjudged)
         if not gaps:
             in_parts = self._moved_by_parts(record)
             unjudged.update(
@@ -152,8 +152,8 @@ class Derivation:
         said: there may be many.
         """
         changes = []
-        still = {v.path: v for v in self._model.non_trainable_weights if not self._gradient_gaps}
-        for path, variable in still.items():
+        for variable in self._model.non_trainable_weights:
+            path = variable.path
             if not self._wanted(path) or path not in record.variables_after:
                 continue
             before, after = record.variables[path], record.variables_after[path]

@@ -61,7 +61,7 @@ def layer_gaps(layer: Any) -> list[str]:
     unknown = own_variables(layer).keys() - set(known.weights)
     if unknown:
         gaps.append(f"{where} owns {', '.join(sorted(unknown))}, which its rule does not know")
-    if known.autocast and not known.integers and not layer.autocast:
+    if known.autocast and not layer.autocast:
         gaps.append(f"{where} does not cast its inputs to its dtype (autocast=False)")
     if getattr(layer, "stateful", False):
         gaps.append(f"{where} is stateful, and keeps its state where the audit does not see it")
@@ -70,7 +70,12 @@ def layer_gaps(layer: Any) -> list[str]:
         if activation is None:
             continue
         rule = find_rule(activation)
-        if rule is None or rule.kind != "activation":
+        if isinstance(activation, keras.Layer):
+            gaps.append(
+                f"{where} has a layer as its activation, {activation.name!r}: give it a function, "
+                "or put the layer behind it"
+            )
+        elif rule is None or rule.kind != "activation":
             gaps.append(f"{where} has the activation {activation!r}, which has no derived rule")
         elif isinstance(activation, functools.partial) and activation.args:
             gaps.append(f"{where} has an activation with positional arguments: name them")
@@ -113,7 +118,7 @@ def _graph_gaps(model: keras.Model, where: str) -> list[str]:
     for node in nodes(graph):
         layer = node.operation
         gaps += [] if makes_mask(node) else layer_gaps(layer)
-        if isinstance(layer, keras.Model) and len(bound(node).keys() - {"training"}) > 1:
+        if isinstance(layer, keras.Model) and len(bound(node).keys() - {"training", "mask"}) > 1:
             gaps.append(f"the model {layer.name!r} is given more than its inputs")
     return gaps
 

@@ -5,7 +5,7 @@ from typing import Any
 
 import keras
 from keras import tree
-from keras.src.ops.numpy import NotEqual  # not exported; operations of a graph are instances of it
+from keras.src.ops.numpy import NotEqual, OnesLike, ZerosLike  # not exported
 
 from gradaudit.rules import find_rule
 
@@ -42,7 +42,9 @@ def makes_mask(node: Any) -> bool:
     if isinstance(operation, keras.Layer) or any(is_float(y.dtype) for y in node.outputs):
         return False
     takes_floats = any(is_float(x.dtype) for x in node.input_tensors)
-    return find_rule(operation) is None and (isinstance(operation, NotEqual) or not takes_floats)
+    return isinstance(operation, (NotEqual, ZerosLike, OnesLike)) or (
+        find_rule(operation) is None and not takes_floats
+    )
 
 
 def is_mask(name: str) -> bool:
@@ -57,7 +59,9 @@ def in_order(model: keras.Model, x: Any) -> list[Any]:
     model was not made with a dict.
     """
     own = graph_of(model).input
-    if isinstance(x, dict) and not isinstance(own, dict):
+    if isinstance(x, dict) and isinstance(own, dict):
+        x = {key: x[key] for key in own}  # it may hold more
+    elif isinstance(x, dict):
         return [x[symbol.name] for symbol in tree.flatten(own)]
     return tree.flatten(x)
 

@@ -18,6 +18,12 @@ _UNWRAPPING = (
     keras.losses.sparse_categorical_crossentropy,
     keras.losses.binary_crossentropy,
 )
+_ATTENTION = (
+    keras.layers.Attention,
+    keras.layers.AdditiveAttention,
+    keras.layers.MultiHeadAttention,
+    keras.layers.GroupQueryAttention,
+)
 _LEAVING_LOGITS = (keras.activations.softmax, keras.activations.sigmoid)
 
 RECURRENT = (
@@ -145,3 +151,14 @@ def is_softmax(operation: Any) -> bool:
     if isinstance(operation, keras.layers.Softmax):
         return isinstance(operation.axis, int) or len(operation.axis) == 1
     return isinstance(operation, (nn.Softmax, nn.Sigmoid))
+
+
+def hides_logits(layer: Any, place: int) -> bool:
+    """Return whether Keras keeps logits on an output of a layer that its rule does not hand on.
+
+    place: of the output. They are on the scores that attention returns, which a softmax made, and
+    on what SpectralNormalization hands on.
+    """
+    if isinstance(layer, keras.layers.SpectralNormalization):
+        return leaves_logits(layer.layer)
+    return isinstance(layer, _ATTENTION) and place == 1

@@ -25,7 +25,7 @@ from gradaudit.reference.arguments import (
     with_masks,
 )
 from gradaudit.reference.graph import graph_of, in_order, is_float, nodes
-from gradaudit.reference.losses import RECURRENT, is_softmax, leaves_logits
+from gradaudit.reference.losses import RECURRENT, hides_logits, is_softmax, leaves_logits
 from gradaudit.rules import (
     LayerCall,
     RegularizerCall,
@@ -102,9 +102,12 @@ class Walk:
         if dtype == x.dtype:
             return x  # the very tensor, with its logits: a cast hides them
         if not is_float(dtype):
-            return Tensor(np.trunc(numbers(x.value)).astype(dtype), dtype, mask=x.mask)
+            bare = numbers(x.value)
+            whole = bare != 0 if dtype == "bool" else np.trunc(bare)
+            return Tensor(whole.astype(dtype), dtype, mask=x.mask)
         if not is_float(x.dtype):
-            return Tensor(self.arithmetic.array(x.value, dtype), dtype, mask=x.mask)
+            exact = self.arithmetic.array(x.value, "float64")
+            return Tensor(self.arithmetic.cast(exact, dtype), dtype, mask=x.mask)
         value = self.arithmetic.cast(x.value, dtype)
         y = self.apply(x, (value, lambda dy: self.arithmetic.cast(dy, x.dtype)), dtype)
         y.mask = x.mask
@@ -130,7 +133,7 @@ class Walk:
         self, values: Sequence[Array], dtype: str, carry: Callable[..., None]
     ) -> tuple[Tensor, ...]:
         """Return the tensors of one operation; carry is given the cotangents of all of them."""
-        ys = tuple(Tensor(value, dtype) for value in values)
+        ys = tuple(Tensor(value, _dtype(value, dtype)) for value in values)
         self._tape.append((ys, carry))
         return ys
 
@@ -175,15 +178,16 @@ class Walk:
         graph = graph_of(model)
         held: dict[int, Tensor] = {}
         for symbol, x in zip(graph.inputs, inputs, strict=True):
-            # The model casts to its own compute dtype, then each Input to the one it declares.
-            x = self.cast(x, model.compute_dtype) if is_float(x.dtype) else x
+            # Whatever the model's compute dtype: Functional casts to what its Input declares.
             held[id(symbol)] = self._of_rank(len(symbol.shape), self.cast(x, symbol.dtype))
         for node in nodes(graph):
-            given = held_by(node, held)
+            given = held_by(node, held, self._tensor)
             layer = node.operation
             given.pop("training", None)  # fit's own takes its place: Functional's operation_fn
             if isinstance(layer, keras.Model):
-                ys = self.model(layer, in_order(layer, next(iter(given.values()))))
+                xs = in_order(layer, next(iter(given.values())))
+                mask_outputs(xs, [bare(mask) for mask in tree.flatten(given.get("mask"))])
+                ys = self.model(layer, xs)
             elif isinstance(layer, keras.Layer):
                 ys = self._layer(layer, given)
             else:
@@ -194,6 +198,16 @@ class Walk:
             mask_outputs(outputs, [x.mask for x in inputs])
         self._penalize_activity(model, outputs)
         return outputs
+
+    def _tensor(self, leaf: Any) -> Tensor:
+        """Return a variable, or an array of constants, as a tensor of this run."""
+        if isinstance(leaf, keras.Variable):
+            value = self.read(leaf, leaf.dtype)
+            (made,) = self._record([value], leaf.dtype, lambda d: self._collect(leaf, d))
+            return made
+        array = np.asarray(leaf)
+        dtype = array.dtype.name
+        return Tensor(self.arithmetic.array(array, dtype) if is_float(dtype) else array, dtype)
 
     def _of_rank(self, rank: int, x: Tensor) -> Tensor:
         """Return x with a last axis of length 1 more or less, where a model's Input wants that."""
@@ -215,7 +229,7 @@ class Walk:
         previous = others_of(arguments).get("mask")
         if previous is None:
             previous = tree.map_structure(mask_of, first)
-        xs = [self._given_to(rule, x, dtype) for x in tensors_of(arguments)]
+        xs = self._given_to(rule, tensors_of(arguments), dtype)
         if rule.takes_masks:
             # What is given as query_mask is lost on Keras: it takes the mask of the query itself.
             arguments["query_mask"] = xs[0].mask
@@ -239,6 +253,8 @@ class Walk:
                 ys[0].logits = z
         elif is_softmax(layer) and "mask" not in arguments:
             ys[0].logits = xs[0]
+        for place, y in enumerate(ys):
+            y.hides_logits = hides_logits(layer, place)
         ys[0] = self._shown(application, "activation", ys[0])
         if layer.supports_masking:
             mask = previous
@@ -258,16 +274,23 @@ class Walk:
         if rule is None:
             made = operation.call(**tree.map_structure(bare, given))
             return [Tensor(np.asarray(y), dtype) for y in tree.flatten(made)]
-        xs = [self._given_to(rule, x, dtype) for x in tensors_of(given)]
+        xs = self._given_to(rule, tensors_of(given), dtype)
         call = LayerCall(operation, {}, others_of(given), True, self.arithmetic, dtype, self)
         ys, _ = self._run(call, rule, xs, dtype, {})
         if is_softmax(operation):
             ys[0].logits = xs[0]
         return ys
 
-    def _given_to(self, rule: Rule, x: Tensor, dtype: str) -> Tensor:
-        as_it_is = not rule.autocast if is_float(x.dtype) else rule.integers
-        return x if as_it_is else self.cast(x, dtype)
+    def _given_to(self, rule: Rule, xs: list[Tensor], dtype: str) -> list[Tensor]:
+        """Return tensors as a rule takes them: integers as they are, if no float is among them."""
+        floats = any(is_float(x.dtype) for x in xs)
+
+        def is_taken(x: Tensor) -> bool:
+            if is_float(x.dtype):
+                return not rule.autocast
+            return rule.integers and (not floats or x.dtype == "bool")
+
+        return [x if is_taken(x) else self.cast(x, dtype) for x in xs]
 
     def _run(
         self, call: LayerCall, rule: Rule, xs: list[Tensor], dtype: str, own: Mapping[str, Any]
@@ -331,6 +354,12 @@ class Walk:
     def _penalty(self, regularizer: Any, w: Tensor) -> tuple[Array, Vjp]:
         call = RegularizerCall(regularizer, w.dtype, self.arithmetic, keras.config.epsilon())
         return find_rule(regularizer).function(call, w.value)
+
+
+def _dtype(value: Array, dtype: str) -> str:
+    """Return the dtype of what an operation made: integers stay what they are."""
+    whole = isinstance(value, np.ndarray) and value.dtype.kind in "iub"
+    return value.dtype.name if whole else dtype
 
 
 def _ends_with_activation(layer: Any) -> bool:

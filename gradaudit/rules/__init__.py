@@ -1,4 +1,6 @@
-"""Hand-derived maths: one rule per layer, activation, loss, regularizer, optimizer, constraint.
+"""Hand-derived maths: one rule per layer, operation, activation, loss and so on.
+
+Regularizers, constraints and optimizers have rules, too.
 
 One job: say in plain NumPy what Keras's object computes and what its gradient is, forward and VJP
 side by side. Rejected: building the reference from TensorFlow's own float64 tape, which shares the

@@ -94,9 +94,12 @@ class LayerCall:
         own = own_variables(part)
         held = {name: self.step.read(v, read_as(v, self.dtype)) for name, v in own.items()}
         call = replace(
-            self, layer=part, weights={**held, **(weights or {})}, arguments=arguments,
+            self,
+            layer=part,
+            weights={**held, **(weights or {})},
+            arguments=arguments,
             to_logits=False,
-        )  # fmt: skip
+        )
         y, rule_vjp = find_rule(part).function(call, x)
 
         def vjp(dy: Any) -> tuple[Any, dict[str, Array]]:

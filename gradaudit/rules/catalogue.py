@@ -13,6 +13,7 @@ from typing import Any
 
 import keras
 
+from gradaudit.errors import UnknownNameError
 from gradaudit.rules.registry import Rule, all_rules, find_rule
 
 ROOMS = {
@@ -72,6 +73,20 @@ def catalogue() -> list[Entry]:
         Entry(known.kind, known.name, (), DERIVED, "", known.source, known.target, known)
         for known in others
     ]
+
+
+def named(name: str) -> list[Entry]:
+    """Return what has a name, or an alias: of a layer and of a function, say.
+
+    Raises:
+        UnknownNameError: nothing has.
+    """
+    entries = catalogue()
+    found = [entry for entry in entries if name in entry.names]
+    if not found:
+        known = {known for entry in entries for known in entry.names}
+        raise UnknownNameError("class or function of Keras", name, known)
+    return found
 
 
 def _of_room(kind: str, room: Any) -> Iterator[Entry]:

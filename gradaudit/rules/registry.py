@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from keras import Layer
+from numpy.typing import ArrayLike
 
 from gradaudit.errors import RuleDefinitionError
 
@@ -36,30 +37,34 @@ _SECTIONS = {
 class Case:
     """One configuration on which every check is run.
 
-    build: returns the Keras object: a layer, an operation, an activation, a loss, a regularizer, an
-        optimizer or a constraint.
-    shape: of the input with its batch axis, or a tuple of shapes for several (of y_pred for a loss,
-        of the weight for a regularizer, an optimizer or a constraint).
-    kinks: inputs at which the derivative jumps.
-    targets: for a loss, "real", "one_hot", "integer", "binary" or "probability".
-    inputs: values that the input takes: "real", "probability" (positive, rows sum to 1; rows of one
-        column lie between 0 and 1), "offset" (a mean of 100 deviations), or "index" (integers from
-        0 to 3).
-    training: whether the layer is called as in training.
-    arguments: what a layer's call is given besides: numbers, or arrays with the batch's axis first.
-    apply: calls the layer, (layer, *tensors, **arguments) to its outputs; left out: with its
-        tensor, or with a list of several.
-    ties: inputs are rounded to whole numbers, so that many are equal.
-    compiled: in float64 the checks call Keras's layer under XLA: TensorFlow has no other kernel for
-        it on a CPU.
-    vanishing: how the names of those weights end whose gradient is 0, whatever the cotangent: of
-        terms of about 1 only rounding is left, and that is compared with 1.
+    Args:
+        name: says what is special about it; `gradaudit rules NAME` prints it.
+        build: returns the Keras object: a layer, an operation, an activation, a loss, a
+            regularizer, an optimizer or a constraint. It is called with no arguments.
+        shape: of the input with its batch axis, or a tuple of shapes for several (of y_pred for a
+            loss, of the weight for a regularizer, an optimizer or a constraint).
+        kinks: inputs at which the derivative jumps: each a number for all elements, or an array
+            that is broadcast to the (first) shape.
+        targets: for a loss, "real", "one_hot", "integer", "binary" or "probability".
+        inputs: values that the input takes: "real", "probability" (positive, rows sum to 1; rows of
+            one column lie between 0 and 1), "offset" (a mean of 100 deviations), or "index"
+            (integers from 0 to 3).
+        training: whether the layer is called as in training.
+        arguments: what a layer's call is given besides: numbers, or arrays with the batch's axis
+            first.
+        apply: calls the layer, (layer, *tensors, **arguments) to its outputs; left out: with its
+            tensor, or with a list of several.
+        ties: inputs are rounded to whole numbers, so that many are equal.
+        compiled: in float64 the checks call Keras's layer under XLA: TensorFlow has no other kernel
+            for it on a CPU.
+        vanishing: how the names of those weights end whose gradient is 0, whatever the cotangent:
+            of terms of about 1 only rounding is left, and that is compared with 1.
     """
 
     name: str
     build: Callable[[], Any]
     shape: tuple[int, ...] | tuple[tuple[int, ...], ...]
-    kinks: tuple[float, ...] = ()
+    kinks: tuple[ArrayLike, ...] = ()
     targets: str = "real"
     inputs: str = "real"
     training: bool = True
@@ -92,7 +97,7 @@ class Rule:
     weights: names of the variables that a layer may own; another one means a feature not derived.
     options: keyword arguments of a loss or activation that are derived; None for all.
     mask: what the layer's own compute_mask does, (call, x, mask) to the mask of its output; or what
-        a loss leaves out, (call, y_true, y_pred) to a mask of its losses. None for neither.
+        a loss leaves out, (call, y_true, losses) to a mask of these. None for neither.
     integers: whether a layer takes integers as they are; others are cast to its dtype.
     autocast: whether Keras casts the layer's float inputs to its dtype; if not, x comes as it is.
     takes_masks: whether a layer takes the masks off its tensors, as MultiHeadAttention does.
@@ -143,7 +148,35 @@ def rule(
     The function's arguments say what it describes: `(call, x)` a layer, or an operation of
     keras.ops that stands in a functional model by itself, `(call, z)` an activation,
     `(call, y_true, y_pred)` a loss, `(call, w)` a regularizer, `(call, weight, gradient, slots)`
-    an optimizer, `(call, weight)` a constraint.
+    an optimizer, `(call, weight)` a constraint. CONTRIBUTING.md has examples, and says what `call`
+    can do.
+
+    Args:
+        target: the Keras class (or, for activations and losses, the function) that is described.
+            Subclasses of it are not.
+        cases: configurations on which `gradaudit.checks.check_rule` checks the rule, at least one.
+        source: the file that the target is defined in, for readers.
+        weights: for a layer, the names of all variables that it may own itself, trained or not;
+            one that has others is unjudged. Those of its parts belong to the rules of the parts.
+        options: for a loss or an activation, the keyword arguments of its function that the rule
+            derives; another one that is not None is unjudged. None for all.
+        slots: for an optimizer, pairs of the name of a slot and the attribute that holds its
+            variables: a list with one for each weight, or a single one for all.
+        mask: for a layer with a compute_mask of its own, (call, x, mask) to the mask of its output:
+            a boolean NumPy array, None, or a tuple of these for several outputs. Left out, the
+            input's mask goes on where the layer supports masking. For a loss that leaves elements
+            out, (call, y_true, y_pred) to a boolean mask of its losses.
+        integers: whether a layer takes integers as they are, as Embedding does; for others they are
+            cast to its compute dtype.
+        autocast: whether Keras casts the layer's float inputs to its dtype; if not, x comes as it
+            is.
+        takes_masks: whether the layer's call takes the masks off its tensors, as that of
+            MultiHeadAttention does.
+        gaps: for a layer or an operation, the object to words for each of its options that the
+            rule does not derive: what depends on it is unjudged, with these words.
+
+    Returns:
+        A decorator that registers the function and returns it as it is.
 
     Raises:
         RuleDefinitionError: the target has a rule already, the arguments fit no kind, there are no
@@ -234,6 +267,11 @@ def find_rule(target: Any) -> Rule | None:
         subclass has no part in its parent's rule: what it overrides is not known.
     """
     _discover()
+    return declared(target)
+
+
+def declared(target: Any) -> Rule | None:
+    """Return what `find_rule` does, among the rules of the modules that are imported by now."""
     if isinstance(target, functools.partial):
         target = target.func
     key = target if inspect.isroutine(target) or inspect.isclass(target) else type(target)

@@ -10,6 +10,8 @@ from keras import config, ops, regularizers
 from gradaudit.rules.registry import Case, rule
 
 _SOURCE = "keras/src/regularizers/regularizers.py"
+# Rows of which none is at a right angle to another; the norm of the first is ε.
+_SHORT = ((1e-7, 0, 0, 0, 0), (1, 1, 0, 0, 0), (1, 0, 1, 0, 0), (1, 0, 0, 1, 0))
 
 
 def _orthogonal(factor, mode):
@@ -85,8 +87,8 @@ def l1_l2(call, w):
 @rule(
     regularizers.OrthogonalRegularizer,
     cases=[
-        Case("rows", lambda: _orthogonal(0.5, "rows"), (4, 5)),
-        Case("columns", lambda: _orthogonal(0.5, "columns"), (4, 5)),
+        Case("rows", lambda: _orthogonal(0.5, "rows"), (4, 5), (np.eye(4, 5), _SHORT)),
+        Case("columns", lambda: _orthogonal(0.5, "columns"), (5, 4), (np.eye(5, 4),)),
         Case("two rows", lambda: _orthogonal(0.01, "rows"), (2, 3)),
     ],
     source=_SOURCE,
@@ -110,7 +112,7 @@ def orthogonal_regularizer(call, w):
     def vjp(dp):
         dv = 2.0 * ((np.sign(product) * (half * dp / pairs)) @ v)
         along = v * (v * dv).sum(axis=1, keepdims=True)
-        drows = np.where(inverse < largest, (dv - along) * inverse, dv * largest)
+        drows = np.where(inverse <= largest, (dv - along) * inverse, dv * largest)
         return drows if call.regularizer.mode == "rows" else drows.T
 
     return half * np.abs(product).sum() / pairs, vjp

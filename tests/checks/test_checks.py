@@ -1,4 +1,5 @@
 import dataclasses
+import functools
 import re
 from pathlib import Path
 
@@ -6,8 +7,9 @@ import keras
 import pytest
 
 from gradaudit.checks import CHECKS, PLANTED, check_rule
+from gradaudit.checks.subject import Subjects
 from gradaudit.errors import CheckFailure, UnknownNameError
-from gradaudit.rules import Case, all_rules, find_rule, rule
+from gradaudit.rules import all_rules, find_rule
 from gradaudit.rules.registry import _RULES
 
 RULES = {f"{known.kind} {known.name}": known for known in all_rules()}
@@ -15,12 +17,17 @@ NO_WEIGHTS_BEHIND = "ignore:Gradients do not exist for variables:UserWarning"
 DEPRECATED = "ignore:.*You passed `rms_scaling=True`:UserWarning"
 
 
+@functools.lru_cache(maxsize=2)  # the checks of one rule follow each other
+def subjects(name):
+    return Subjects()
+
+
 @pytest.mark.filterwarnings(NO_WEIGHTS_BEHIND)  # Dropout(1) lets nothing through, rightly
 @pytest.mark.filterwarnings(DEPRECATED)  # an option of LayerNormalization, which it warns of
 @pytest.mark.parametrize("check", CHECKS)
 @pytest.mark.parametrize("name", RULES)
 def test_every_rule_satisfies_every_check(name, check):
-    check_rule(RULES[name], {check: CHECKS[check]})
+    check_rule(RULES[name], {check: CHECKS[check]}, subjects(name))
 
 
 @pytest.mark.parametrize(
@@ -49,13 +56,14 @@ def test_a_target_without_a_rule_is_named():
         check_rule(keras.layers.Lambda)
 
 
-def test_the_example_in_contributing_is_a_rule():
+def test_the_examples_in_contributing_are_rules():
     text = (Path(__file__).parents[2] / "CONTRIBUTING.md").read_text()
-    (code,) = re.findall(r"```python\n(.*?)```", text, re.S)
-    scope = {"layers": keras.layers, "rule": rule, "Case": Case}
-    exec(code, scope)
-    known = find_rule(scope["Scale"])
+    scope = {}
     try:
-        check_rule(known)
+        for code in re.findall(r"```python\n(.*?)```", text, re.S):
+            exec(code, scope)
+        for name in ("Scale", "GatedResidual"):
+            check_rule(find_rule(scope[name]))
     finally:
-        del _RULES[scope["Scale"]]
+        for name in ("Scale", "GatedResidual"):
+            _RULES.pop(scope.get(name), None)

@@ -51,6 +51,7 @@ def _activated(x):
         ops.relu(a), ops.sigmoid(a), ops.softmax(a), ops.log_softmax(a), ops.gelu(a),
         ops.gelu(a, approximate=False), ops.silu(a), ops.elu(a), ops.leaky_relu(a, 0.1),
         ops.softplus(a), keras.activations.relu(a, max_value=1.5), ops.glu(a), ops.relu6(a),
+        ops.sparsemax(0.2 * ops.relu(a)),  # zeros of a ReLU are equal, without doubt
     ]  # fmt: skip
     return ops.concatenate(parts, axis=-1)
 

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import keras
 import pytest
+from keras.src.ops import numpy as operations
 
 from gradaudit.errors import RuleDefinitionError
 from gradaudit.rules import Case, all_rules, find_rule, rule
@@ -70,20 +71,6 @@ def test_every_loss_of_keras_but_ctc_s_has_a_rule():
     assert find_rule(keras.losses.ctc) is None
 
 
-def test_the_rules_that_the_readme_names_are_there():
-    names = {(known.kind, known.name) for known in all_rules()}
-    for expected in [
-        *(("layer", name) for name in ("Dense", "Activation", "Flatten", "Dropout")),
-        ("loss", "mean_squared_error"),
-        ("loss", "HalfSquaredError"),
-        *(("loss", f"{name}_crossentropy") for name in ("categorical", "binary")),
-        ("loss", "sparse_categorical_crossentropy"),
-        ("optimizer", "SGD"),
-        ("optimizer", "Adam"),
-    ]:
-        assert expected in names
-
-
 def test_a_subclass_has_no_part_in_its_parent_s_rule():
     class Mine(keras.layers.Dense):
         pass
@@ -109,6 +96,28 @@ def test_rules_of_layers_and_losses_fit_on_a_screen():
         if known.kind in ("layer", "loss", "optimizer"):
             lines = len(inspect.getsource(known.function).splitlines())
             assert lines <= 62, f"{known.name} has {lines} lines"
+
+
+def test_a_rule_that_tells_of_kinks_has_a_case_at_them():
+    for known in all_rules():
+        _, _, kinks = (inspect.getdoc(known.function) or "").partition("Kinks:")
+        if kinks and not re.match(r"\s*(none|those of the)", kinks):
+            assert any(case.kinks or case.ties for case in known.cases), (
+                f"{known.kind} {known.name}"
+            )
+
+
+@pytest.mark.parametrize(
+    ("target", "words"),
+    [
+        (operations.Divide, "VJP: da = dy / b; db = −a dy / b²;"),
+        (operations.Sqrt, "VJP: dx = dy / (2 y)."),
+        (operations.Tanh, "VJP: dz = (1 − y²) dy."),
+        (keras.activations.sigmoid, "VJP: dz = y (1 − y) dy."),
+    ],
+)
+def test_a_derivation_names_each_cotangent(target, words):
+    assert words in inspect.getdoc(find_rule(target).function)
 
 
 def test_a_file_that_registers_a_rule_is_short():

@@ -46,6 +46,7 @@ def batch_normalization(call, x):
     Shapes: x and y alike, C channels on the layer's axis; weights (C,).
     VJP:    that of `standardize`, and in training of `moments`.
     Kinks:  none.
+    Gaps:   synchronized=True, by which replicas share moments.
     """
     layer = call.layer
     at = layer.axis % x.ndim

@@ -28,6 +28,7 @@ def _mask(call, x, mask):
         Case("negative", lambda: layers.Concatenate(axis=-2), ((2, 3, 4), (2, 1, 4))),
     ],
     source="keras/src/layers/merging/concatenate.py",
+    integers=True,
     mask=_mask,
 )
 def concatenate(call, x):

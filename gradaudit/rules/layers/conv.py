@@ -94,6 +94,7 @@ def conv(call, x):
     VJP:    dz = f'(z) dy; dx = Σₜ placed(dz, t) kernel[t]ᵀ; dkernel[t] = at(x, t)ᵀ dz;
             dbias = Σ dz over all axes but the channels.
     Kinks:  those of the activation.
+    Gaps:   LoRA weights.
     """
     layer, kernel, x = call.layer, call.weights["kernel"], channels_last(call.layer, x)
     windows = Windows.over(

@@ -20,6 +20,7 @@ def _case(name, layer, shape, cropping, **options):
         _case("one end", layers.Cropping1D, (2, 5, 3), (2, 0)),
     ],
     source=_SOURCE.format(1),
+    integers=True,
 )
 @rule(
     layers.Cropping2D,
@@ -30,6 +31,7 @@ def _case(name, layer, shape, cropping, **options):
         _case("channels first", layers.Cropping2D, (2, 3, 4, 5), ((1, 0), (1, 2)), **FIRST),
     ],
     source=_SOURCE.format(2),
+    integers=True,
 )
 @rule(
     layers.Cropping3D,
@@ -39,6 +41,7 @@ def _case(name, layer, shape, cropping, **options):
         _case("channels first", layers.Cropping3D, (2, 2, 3, 4, 3), (1, 1, 0), **FIRST),
     ],
     source=_SOURCE.format(3),
+    integers=True,
 )
 def cropping(call, x):
     """Cut cropping[i] = (before, after) off spatial axis i.

@@ -25,6 +25,7 @@ def dense(call, x):
     Shapes: x (N, ..., I), kernel (I, O), bias (O,), y (N, ..., O).
     VJP:    dz = f'(z) dy; dx = dz kernelᵀ; dkernel = Σₙ xᵀ dz; dbias = Σₙ dz.
     Kinks:  those of the activation.
+    Gaps:   quantized and LoRA weights.
     """
     kernel, bias = call.weights["kernel"], call.weights.get("bias")
     z = x @ kernel

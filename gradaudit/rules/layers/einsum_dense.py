@@ -41,6 +41,7 @@ def einsum_dense(call, x):
     Shapes: those of the equation; bias has 1 along axes of z that are not in bias_axes.
     VJP:    dz = f'(z) dy; dx and dkernel are the contractions of dz with the other; dbias = Σ dz.
     Kinks:  those of the activation.
+    Gaps:   quantized and LoRA weights; an equation that takes a diagonal.
     """
     kernel, bias = call.weights["kernel"], call.weights.get("bias")
     z, contraction_vjp = contract(call.layer.equation, x, kernel)

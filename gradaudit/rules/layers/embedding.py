@@ -45,6 +45,7 @@ def _dtypes(layer):
     weights=("embeddings",),
     mask=_mask,
     integers=True,
+    autocast=False,
 )
 def embedding(call, x):
     """Look up y = embeddings[x]; what is no integer is cut off to one.
@@ -52,6 +53,7 @@ def embedding(call, x):
     Shapes: x (N, ...) integers in [0, V), embeddings (V, D), y (N, ..., D).
     VJP:    dembeddingsₖ = Σ dy over the places with x = k, in the dtype of the weight; no dx.
     Kinks:  none.
+    Gaps:   quantized and LoRA weights.
     """
     embeddings = call.weights["embeddings"]
     count, width = embeddings.shape
@@ -79,6 +81,7 @@ def embedding(call, x):
     weights=("embeddings", "reverse_embeddings"),
     mask=_mask,
     integers=True,
+    autocast=False,
     gaps=_dtypes,
 )
 def reversible_embedding(call, x):
@@ -89,6 +92,8 @@ def reversible_embedding(call, x):
     Shapes: x (N, ...), y (N, ..., D); in reverse x (N, ..., D), y (N, ..., V).
     VJP:    Embedding's; in reverse dz = (1 − tanh²(z / c)) dy, dx = dz kernelᵀ, dkernel = Σₙ xᵀ dz.
     Kinks:  none.
+    Gaps:   dtypes of weights, of the computation and of the reverse (reverse_dtype) that differ;
+            quantized and LoRA weights.
     """
     if not call.arguments.get("reverse"):
         return embedding(call, x)

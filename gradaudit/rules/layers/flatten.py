@@ -14,6 +14,7 @@ from gradaudit.rules.registry import Case, rule
         Case("channels first", lambda: layers.Flatten(data_format="channels_first"), (2, 3, 4, 2)),
     ],
     source="keras/src/layers/reshaping/flatten.py",
+    integers=True,
 )
 def flatten(call, x):
     """Lay each sample out in one row, channels last.

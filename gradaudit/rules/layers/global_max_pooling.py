@@ -1,8 +1,8 @@
 """GlobalMaxPooling1D, GlobalMaxPooling2D and GlobalMaxPooling3D."""
 
-import numpy as np
 from keras import layers
 
+from gradaudit.rules.largest import shared_by_largest
 from gradaudit.rules.layers.channels import FIRST
 from gradaudit.rules.layers.pooling import all_cells
 from gradaudit.rules.registry import Case, rule
@@ -49,24 +49,10 @@ def global_max_pooling(call, x):
     Kinks:  where the largest value stands twice: each place has an equal part of the cotangent.
     """
     cells, axis, shape = all_cells(call.layer, x)
-    n = cells.shape[axis]
-    if n == 1:
-        return x.reshape(shape), lambda dy: (dy.reshape(x.shape), {})
-    ordered = np.moveaxis(np.sort(cells, axis=axis), axis, 0)
-    numbers = call.numbers(cells)
-    is_first = np.moveaxis(np.argmax(numbers, axis) == np.arange(n).reshape(-1, 1, 1), 0, axis)
-    # A cell is compared with the largest of the others: with itself it would always be in doubt.
-    rival = np.where(
-        is_first, np.expand_dims(ordered[n - 2], axis), np.expand_dims(ordered[n - 1], axis)
-    )
-    # Cells that are equal to the last digit were made alike: see max_pool.
-    wins = (cells >= rival) | (numbers == call.numbers(rival))
-    winners = call.array(call.numbers(wins).sum(axis=axis, keepdims=True))
+    vjp = shared_by_largest(call, cells, axis)
 
-    def vjp(dy):
-        dy = np.expand_dims(dy.reshape(ordered.shape[1:]), axis)
-        # Where a tie is in doubt, a cell may have any part of dy.
-        part = np.where(wins, dy / winners, dy)
-        return np.where(wins, part, 0.0).reshape(x.shape), {}
+    def layer_vjp(dy):
+        kept = dy.reshape([1 if i == axis else n for i, n in enumerate(cells.shape)])
+        return vjp(kept).reshape(x.shape), {}
 
-    return ordered[n - 1].reshape(shape), vjp
+    return cells.max(axis=axis).reshape(shape), layer_vjp

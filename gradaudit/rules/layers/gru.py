@@ -49,6 +49,7 @@ def gru_cell(call, x):
             da_r, da_g) by σ' and φ'; dr = b_g da_g or h times d(r h); dx = da kernelᵀ, dkernel = xᵀ
             da, dbias[0] = Σₙ da; db likewise, by h.
     Kinks:  those of the activations.
+    Gaps:   dropout without an RNN around it, whose first masks stay.
     """
     x, h = x
     cell, bias = call.layer, call.weights.get("bias")

@@ -9,6 +9,7 @@ from gradaudit.rules.registry import Case, rule
     layers.Identity,
     cases=[Case("default", lambda: layers.Identity(), (3, 4))],
     source="keras/src/layers/core/identity.py",
+    integers=True,
 )
 @rule(
     layers.ActivityRegularization,
@@ -17,6 +18,7 @@ from gradaudit.rules.registry import Case, rule
         Case("L2", lambda: layers.ActivityRegularization(l2=0.1), (3, 4)),
     ],
     source="keras/src/layers/regularization/activity_regularization.py",
+    integers=True,
 )
 def identity(call, x):
     """Pass x on; the penalty of ActivityRegularization is that of any activity regularizer.

@@ -46,6 +46,7 @@ def lstm_cell(call, x):
             df = c dc', dc = f dc'; dz by σ' and φ'; dx = dz kernelᵀ, dh = dz recurrent_kernelᵀ,
             dkernel = xᵀ dz, drecurrent_kernel = hᵀ dz, dbias = Σₙ dz.
     Kinks:  those of the activations.
+    Gaps:   dropout without an RNN around it, whose first masks stay.
     """
     x, h, c = x
     cell, weights, bias = call.layer, call.weights, call.weights.get("bias")

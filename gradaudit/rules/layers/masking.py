@@ -3,15 +3,15 @@
 import numpy as np
 from keras import layers
 
-from gradaudit.numerics import PRECISIONS
 from gradaudit.rules.registry import Case, rule
 
 
 def _kept(call, x):
-    """Return which places of x have a feature other than mask_value: what Keras's mask is."""
-    precision = PRECISIONS[call.dtype]
-    unwanted = precision.nearest(np.asarray(call.layer.mask_value, np.float64))
-    return np.any(call.numbers(x) != unwanted, axis=-1)
+    """Return which places of x have a feature other than mask_value: what Keras's mask is.
+
+    TensorFlow makes the value a float32, whatever x is, and compares in at least that.
+    """
+    return np.any(call.numbers(x) != float(np.float32(call.layer.mask_value)), axis=-1)
 
 
 @rule(

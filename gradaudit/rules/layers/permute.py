@@ -14,6 +14,7 @@ from gradaudit.rules.registry import Case, rule
         Case("nothing", lambda: layers.Permute((1,)), (2, 3)),
     ],
     source="keras/src/layers/reshaping/permute.py",
+    integers=True,
 )
 def permute(call, x):
     """Change the order of each sample's axes.

@@ -30,6 +30,7 @@ def recurrence(call, x):
             = cell_vjp(doutₜ, *dsₜ) at steps that count; elsewhere dsₜ₋₁ = dsₜ and doutₜ is added
             to the one before. dweights are added in this order.
     Kinks:  those of the cell.
+    Gaps:   stateful; cuDNN's kernel; unroll with a SimpleRNNCell that ends in sigmoid or softmax.
     """
     layer, cell = call.layer, call.layer.cell
     sequence, *states = x if isinstance(x, tuple) else (x,)

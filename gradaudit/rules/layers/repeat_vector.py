@@ -13,6 +13,7 @@ from gradaudit.rules.registry import Case, rule
         Case("once", lambda: layers.RepeatVector(1), (2, 4)),
     ],
     source="keras/src/layers/reshaping/repeat_vector.py",
+    integers=True,
 )
 def repeat_vector(call, x):
     """Put n copies of each row one after the other.

@@ -13,6 +13,7 @@ from gradaudit.rules.registry import Case, rule
         Case("only inferred", lambda: layers.Reshape((-1,)), (2, 4, 3)),
     ],
     source="keras/src/layers/reshaping/reshape.py",
+    integers=True,
 )
 def reshape(call, x):
     """Lay each sample out anew, in the same order of elements.

@@ -37,6 +37,8 @@ def simple_rnn_cell(call, x):
     VJP:    dz = φ'(z) times the sum of both dh'; dx = dz kernelᵀ, dh = dz recurrent_kernelᵀ,
             dkernel = xᵀ dz, drecurrent_kernel = hᵀ dz, dbias = Σₙ dz.
     Kinks:  those of the activation.
+    Gaps:   without an RNN around it: dropout, and an output by sigmoid or softmax, which keeps its
+            logits.
     """
     x, h = x
     weights, bias = call.weights, call.weights.get("bias")

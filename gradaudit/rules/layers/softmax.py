@@ -6,6 +6,7 @@ import numpy as np
 from keras import activations, layers
 
 from gradaudit.rules.calls import apply_activation
+from gradaudit.rules.log_softmax import log_sum_exp
 from gradaudit.rules.registry import Case, rule
 
 _MASK = np.array([[1, 1, 0, 1], [1, 0, 0, 0], [0, 0, 0, 0]], bool)
@@ -13,8 +14,7 @@ _MASK = np.array([[1, 1, 0, 1], [1, 0, 0, 0], [0, 0, 0, 0]], bool)
 
 def _masked(name, shape, mask, axis=-1):
     def apply(layer, x, **arguments):
-        y = layer(x, **arguments)
-        return layers.Reshape(shape[1:])(y)  # takes off the mask, which is not one of a loss
+        return layer(x, **arguments) * 1.0  # takes off the mask, which is not one of a loss
 
     build = functools.partial(layers.Softmax, axis=axis)
     return Case(name, build, shape, arguments={"mask": mask}, apply=apply)
@@ -61,13 +61,11 @@ def softmax(call, x):
 
 
 def _over_several(x, axes):
-    largest = x.max(axis=axes, keepdims=True)
-    e = np.exp(x - largest)
-    total = e.sum(axis=axes, keepdims=True)
-    y = np.exp(x - (np.log(total) + largest))
+    total, p = log_sum_exp(x, axes)
+    y = np.exp(x - total)
 
     def vjp(dy):
-        dshifted = y * dy
-        return dshifted - e / total * dshifted.sum(axis=axes, keepdims=True)
+        dbelow = y * dy
+        return dbelow - p * dbelow.sum(axis=axes, keepdims=True)
 
     return y, vjp

@@ -58,10 +58,11 @@ def time_distributed(call, x):
     VJP:    dxₜ by the layer's VJP at dyₜ; the cotangents of its weights are added over the steps,
             from the last to the first.
     Kinks:  those of the layer.
+    Gaps:   a layer that draws or assigns, where the number of steps is not given.
     """
     part, mask = call.layer.layer, call.arguments.get("mask")
     if call.numbers(x).dtype.kind != "f" and not find_rule(part).integers:
-        x = call.array(x)
+        x = call.arithmetic.cast(call.arithmetic.array(x, "float64"), call.dtype)
     steps = range(x.shape[1])
     masked = mask is not None and part._call_has_mask_arg
     given = [{"mask": mask[:, t]} if masked else {} for t in steps]

@@ -62,6 +62,7 @@ def up_sampling(call, x):
     Shapes: x (N, ..., C), or (N, C, ...) with channels first; y larger by the factors.
     VJP:    dx = Σ dy over the copies, the last axis first.
     Kinks:  none.
+    Gaps:   interpolation= other than "nearest", of UpSampling2D.
     """
     first = 2 if getattr(call.layer, "data_format", None) == "channels_first" else 1
     y, vjps = x, []

@@ -21,6 +21,7 @@ def _case(name, layer, shape, padding, **options):
         _case("channels first", layers.ZeroPadding1D, (2, 2, 3), (2, 1), **FIRST),
     ],
     source=_SOURCE.format(1),
+    integers=True,
 )
 @rule(
     layers.ZeroPadding2D,
@@ -31,6 +32,7 @@ def _case(name, layer, shape, padding, **options):
         _case("channels first", layers.ZeroPadding2D, (2, 2, 2, 3), ((1, 0), (1, 2)), **FIRST),
     ],
     source=_SOURCE.format(2),
+    integers=True,
 )
 @rule(
     layers.ZeroPadding3D,
@@ -40,6 +42,7 @@ def _case(name, layer, shape, padding, **options):
         _case("channels first", layers.ZeroPadding3D, (2, 2, 2, 1, 2), (1, 1, 0), **FIRST),
     ],
     source=_SOURCE.format(3),
+    integers=True,
 )
 def zero_padding(call, x):
     """Add padding[i] = (before, after) zeros to spatial axis i.

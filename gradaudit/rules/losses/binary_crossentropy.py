@@ -4,18 +4,13 @@ import numpy as np
 from keras import losses
 from scipy import special
 
+from gradaudit.rules.clip import clipped
 from gradaudit.rules.losses.reduction import along
 from gradaudit.rules.registry import Case, rule
 
 
-def _case(name, inputs, shape=(5, 3), **options):
-    return Case(
-        name,
-        lambda: losses.BinaryCrossentropy(**options),
-        shape,
-        targets="binary",
-        inputs=inputs,
-    )
+def _case(name, inputs, shape=(5, 3), kinks=(), **options):
+    return Case(name, lambda: losses.BinaryCrossentropy(**options), shape, kinks, "binary", inputs)
 
 
 def smoothed_binary(call, y_true):
@@ -35,12 +30,10 @@ def each_binary_crossentropy(call, t, y_pred, from_logits):
         each = np.maximum(z, 0.0) - z * t + np.log1p(np.exp(-np.abs(z)))
         return each, lambda d: (special.expit(z) - t) * d
 
-    low, high = call.epsilon, 1.0 - call.epsilon
-    p = np.clip(y_pred, low, high)
+    p, p_vjp = clipped(y_pred, call.epsilon, 1.0 - call.epsilon)
 
     def vjp(d):
-        dp = ((1 - t) / (1 - p) - t / p) * d
-        return np.where((y_pred >= low) & (y_pred <= high), dp, 0.0)
+        return p_vjp(((1 - t) / (1 - p) - t / p) * d)
 
     return -(t * np.log(p) + (1 - t) * np.log(1 - p)), vjp
 
@@ -48,7 +41,7 @@ def each_binary_crossentropy(call, t, y_pred, from_logits):
 @rule(
     losses.binary_crossentropy,
     cases=[
-        _case("probabilities", "probability"),
+        _case("probabilities", "probability", kinks=(1e-7, 1 - 1e-7)),
         _case("logits", "real", from_logits=True),
         _case("one output", "probability", shape=(6, 1)),
         _case("smoothed probabilities", "probability", label_smoothing=0.1),

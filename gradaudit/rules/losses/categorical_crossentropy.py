@@ -3,17 +3,14 @@
 import numpy as np
 from keras import losses
 
+from gradaudit.rules.clip import clipped
+from gradaudit.rules.log_softmax import log_softmax
 from gradaudit.rules.registry import Case, rule
 
 
-def _case(name, inputs, shape=(5, 3), **options):
-    return Case(
-        name,
-        lambda: losses.CategoricalCrossentropy(**options),
-        shape,
-        targets="one_hot",
-        inputs=inputs,
-    )
+def _case(name, inputs, shape=(5, 3), kinks=(), **options):
+    build = lambda: losses.CategoricalCrossentropy(**options)  # noqa: E731
+    return Case(name, build, shape, kinks, "one_hot", inputs)
 
 
 def smoothed_one_hot(call, y_true):
@@ -27,21 +24,22 @@ def normalized(call, q, axis):
 
     VJP: dq = (dp − Σ p dp) / Σ q, with dp 0 where p is clipped.
     """
-    low, high = call.epsilon, 1.0 - call.epsilon
     total = q.sum(axis=axis, keepdims=True)
     p = q / total
+    y, clip_vjp = clipped(p, call.epsilon, 1.0 - call.epsilon)
 
-    def vjp(dclipped):
-        dp = np.where((p >= low) & (p <= high), dclipped, 0.0)
+    def vjp(dy):
+        dp = clip_vjp(dy)
         return (dp - (p * dp).sum(axis=axis, keepdims=True)) / total
 
-    return np.clip(p, low, high), vjp
+    return y, vjp
 
 
 @rule(
     losses.categorical_crossentropy,
     cases=[
         _case("probabilities", "probability"),
+        _case("at the clip", "probability", (5, 2), ((1e-7, 1 - 1e-7),)),
         _case("logits", "real", from_logits=True),
         _case("smoothed probabilities", "probability", label_smoothing=0.1),
         _case("smoothed logits", "real", from_logits=True, label_smoothing=0.1),
@@ -70,12 +68,9 @@ def categorical_crossentropy(call, y_true, y_pred):
 
         return -(t * np.log(p)).sum(axis=axis), vjp
 
-    shifted = y_pred - y_pred.max(axis=axis, keepdims=True)
-    e = np.exp(shifted)
-    total = e.sum(axis=axis, keepdims=True)
+    log_p, p = log_softmax(y_pred, axis)
 
     def logits_vjp(d):
-        residual = e / total * t.sum(axis=axis, keepdims=True) - t
-        return residual * np.expand_dims(d, axis)
+        return (p * t.sum(axis=axis, keepdims=True) - t) * np.expand_dims(d, axis)
 
-    return (t * (np.log(total) - shifted)).sum(axis=axis), logits_vjp
+    return -(t * log_p).sum(axis=axis), logits_vjp

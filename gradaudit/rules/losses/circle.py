@@ -5,24 +5,16 @@ from keras import activations, losses
 
 from gradaudit.numerics import PRECISIONS
 from gradaudit.rules.calls import apply_activation
+from gradaudit.rules.log_softmax import log_sum_exp
 from gradaudit.rules.registry import Case, rule
 
 
-def _case(name, shape=(6, 3), **options):
-    return Case(name, lambda: losses.Circle(**options), shape, targets="integer")
+def _case(name, shape=(6, 3), kinks=(), **options):
+    return Case(name, lambda: losses.Circle(**options), shape, kinks, targets="integer")
 
 
-def _sum_of_exponentials(x, among):
-    """Return log Σ exp(x) over the last axis, among some, and each one's part; 0 among none."""
-    largest = np.where(among, x, -np.inf).max(axis=-1, keepdims=True)
-    largest = np.where(among.any(axis=-1, keepdims=True), largest, 0.0)
-    e = np.exp(np.where(among, x - largest, -np.inf))
-    total = np.where(among.any(axis=-1, keepdims=True), e.sum(axis=-1, keepdims=True), 1.0)
-    return (np.log(total) + largest)[..., 0], e / total
-
-
-def _positive(call, y_true, y_pred):
-    return call.numbers(circle(call, y_true, y_pred)[0]) > PRECISIONS[call.dtype].smallest
+def _positive(call, y_true, loss):
+    return call.numbers(loss) > PRECISIONS[call.dtype].smallest
 
 
 @rule(
@@ -33,6 +25,8 @@ def _positive(call, y_true, y_pred):
         _case("with itself", gamma=1.0, remove_diagonal=False),
         _case("pairs without a partner", (4, 3), gamma=1.0),
         _case("mean", gamma=1.0, reduction="mean_with_sample_weight"),
+        _case("no distance", (6, 4), (0.5,), gamma=1.0),
+        _case("both at 0", (6, 2), (0.5,), gamma=1.0, margin=-0.5),
     ],
     source="keras/src/losses/losses.py",
     options=("gamma", "margin", "remove_diagonal"),
@@ -51,6 +45,7 @@ def circle(call, y_true, y_pred):
             − γ ([1 + m − d ≥ 0] (1 − m − d) + max(1 + m − d, 0)) db, 0 where yᵢ · yⱼ > 1;
             dy_pred = −(dd + ddᵀ) y.
     Kinks:  d = 0 and the two max at 0, where the slope counts.
+    Gaps:   ref_labels and ref_embeddings.
     """
     gamma, m = call.options.get("gamma", 80), call.options.get("margin", 0.4)
     classes = np.asarray(y_true).astype(np.int32).reshape(-1, 1)
@@ -64,9 +59,15 @@ def circle(call, y_true, y_pred):
     d = np.maximum(distance, 0.0)
     near, far = m + d, (1 + m) - d
     to_near, to_far = m - d, (1 - m) - d
-    p, p_part = _sum_of_exponentials(-gamma * np.maximum(near, 0.0) * to_near, same)
-    n, n_part = _sum_of_exponentials(gamma * np.maximum(far, 0.0) * to_far, others)
-    soft, soft_vjp = apply_activation(activations.softplus, p + n)
+    below = -3e4 if call.dtype == "float16" else -1e30  # nothing is left of its exponential
+    none = ~np.expand_dims(known, -1)  # whose sums do not count: any will do
+
+    def total(x, among):
+        return log_sum_exp(np.where(among | none, x, below), -1)
+
+    p, p_part = total(-gamma * np.maximum(near, 0.0) * to_near, same)
+    n, n_part = total(gamma * np.maximum(far, 0.0) * to_far, others)
+    soft, soft_vjp = apply_activation(activations.softplus, (p + n)[..., 0])
 
     def vjp(dloss):
         dsum = np.expand_dims(soft_vjp(np.where(known, dloss, 0.0)), -1)

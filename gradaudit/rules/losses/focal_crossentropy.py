@@ -26,8 +26,8 @@ def _cases(loss, targets, *more):
         *more,
     ]
     return [
-        Case(name, functools.partial(loss, **options), shape, (), targets, inputs)
-        for name, inputs, shape, options in chosen
+        Case(name, functools.partial(loss, **options), shape, tuple(kinks), targets, inputs)
+        for name, inputs, shape, options, *kinks in chosen
     ]
 
 
@@ -36,7 +36,7 @@ def _cases(loss, targets, *more):
     cases=_cases(
         losses.BinaryFocalCrossentropy,
         "binary",
-        ("one output", "probability", (6, 1), {}),
+        ("one output", "probability", (6, 1), {}, 1e-7, 1 - 1e-7),
         ("balanced", "probability", (5, 3), {"apply_class_balancing": True}),
         ("alpha", "real", (5, 3), {"apply_class_balancing": True, "alpha": 0.7, "gamma": 3}),
     ),
@@ -89,6 +89,7 @@ def binary_focal_crossentropy(call, y_true, y_pred):
         losses.CategoricalFocalCrossentropy,
         "one_hot",
         ("alpha", "probability", (5, 3), {"alpha": 0.6, "gamma": 3}),
+        ("at the clip", "probability", (5, 2), {}, (1e-7, 1 - 1e-7)),
         ("alpha of each class", "real", (5, 3), {"alpha": [0.2, 0.3, 0.5], "from_logits": True}),
     ),
     source=_SOURCE,

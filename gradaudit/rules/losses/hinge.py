@@ -3,6 +3,7 @@
 import numpy as np
 from keras import losses
 
+from gradaudit.rules.largest import shared_by_largest
 from gradaudit.rules.registry import Case, rule
 
 _SOURCE = "keras/src/losses/losses.py"
@@ -75,15 +76,11 @@ def categorical_hinge(call, y_true, y_pred):
     """
     t = call.array(y_true)
     others = (1.0 - t) * y_pred
-    m = others.shape[-1]
-    # The largest of each one's rivals, and not of all: it would be in doubt with itself.
-    rivals = np.where(np.eye(m, dtype=bool), -np.inf, np.expand_dims(others, -2)).max(axis=-1)
-    largest = np.where(others >= rivals, call.array(1.0), 0.0)
+    shared = shared_by_largest(call, others, -1)
     margin = others.max(axis=-1) - (t * y_pred).sum(axis=-1) + 1.0
 
     def vjp(d):
-        share = largest / largest.sum(axis=-1, keepdims=True)
         dmargin = np.expand_dims(np.where(margin >= 0.0, d, 0.0), -1)
-        return (share * (1.0 - t) - t) * dmargin
+        return shared(dmargin) * (1.0 - t) - t * dmargin
 
     return np.maximum(margin, 0.0), vjp

@@ -3,32 +3,29 @@
 import numpy as np
 from keras import losses
 
+from gradaudit.rules.clip import clipped
+from gradaudit.rules.log_softmax import log_softmax
 from gradaudit.rules.registry import Case, rule
 
 
-def _case(name, inputs, shape=(5, 3), **options):
-    return Case(
-        name,
-        lambda: losses.SparseCategoricalCrossentropy(**options),
-        shape,
-        targets="integer",
-        inputs=inputs,
-    )
+def _case(name, inputs, shape=(5, 3), kinks=(), **options):
+    build = lambda: losses.SparseCategoricalCrossentropy(**options)  # noqa: E731
+    return Case(name, build, shape, kinks, "integer", inputs)
 
 
-def _counted(call, y_true, y_pred):
+def _counted(call, y_true, loss):
     """Return where the target is not ignore_class; None where no class is ignored."""
     ignored = call.options.get("ignore_class")
     if ignored is None:
         return None
-    classes = call.numbers(call.array(y_true)).reshape(y_pred.shape[:-1])
+    classes = call.numbers(call.array(y_true)).reshape(loss.shape)
     return classes != call.numbers(call.array(ignored))
 
 
 @rule(
     losses.sparse_categorical_crossentropy,
     cases=[
-        _case("probabilities", "probability"),
+        _case("probabilities", "probability", kinks=(1e-7, 1 - 1e-7)),
         _case("logits", "real", from_logits=True),
         _case("3-D", "real", shape=(2, 3, 4), from_logits=True),
         _case("axis 1 of 2", "real", from_logits=True, axis=1),
@@ -52,24 +49,17 @@ def sparse_categorical_crossentropy(call, y_true, y_pred):
     VJP:    dz = (p − 1ₖ) dℓ, 0 where ignored; dq = dz / q, 0 where clipped.
     Kinks:  q = ε and q = 1 − ε (ε = keras.config.epsilon()).
     """
-    low, high = call.epsilon, 1.0 - call.epsilon
     from_logits = call.options.get("from_logits", False)
-    clipped = y_pred if from_logits else np.clip(y_pred, low, high)
-    z = y_pred if from_logits else np.log(clipped)
-    counted = _counted(call, y_true, y_pred)
+    q, q_vjp = clipped(y_pred, call.epsilon, 1.0 - call.epsilon)
+    log_p, p = log_softmax(y_pred if from_logits else np.log(q), -1)
     classes = np.asarray(y_true).astype(np.int64).reshape(y_pred.shape[:-1])
     t = call.array(np.expand_dims(classes, -1) == np.arange(y_pred.shape[-1]))
 
-    shifted = z - z.max(axis=-1, keepdims=True)
-    e = np.exp(shifted)
-    total = e.sum(axis=-1, keepdims=True)
-
     def vjp(d):
         d = d if counted is None else np.where(counted, d, 0.0)
-        dz = (e / total - t) * np.expand_dims(d, -1)
-        return (
-            dz if from_logits else np.where((y_pred >= low) & (y_pred <= high), dz / clipped, 0.0)
-        )
+        dz = (p - t) * np.expand_dims(d, -1)
+        return dz if from_logits else q_vjp(dz / q)
 
-    loss = (t * (np.log(total) - shifted)).sum(axis=-1)
+    loss = -(t * log_p).sum(axis=-1)
+    counted = _counted(call, y_true, loss)
     return loss if counted is None else np.where(counted, loss, 0.0), vjp

@@ -1,4 +1,4 @@
-"""The activations of keras.ops.nn, by the rules of keras.activations."""
+"""The activations that are operations of keras.ops, too, by the rules of keras.activations."""
 
 import functools
 import inspect
@@ -6,9 +6,11 @@ import inspect
 from keras import activations
 from keras.src.activations import activations as own  # not exported, as what follows
 from keras.src.ops import nn
+from keras.src.ops import numpy as operations
 
+import gradaudit.rules.activations  # noqa: F401 - declares the rules that these repeat
 from gradaudit.rules.calls import apply_activation
-from gradaudit.rules.registry import Case, rule
+from gradaudit.rules.registry import Case, declared, rule
 
 _ACTIVATIONS = {
     nn.Relu: activations.relu,
@@ -39,6 +41,8 @@ _ACTIVATIONS = {
     nn.Glu: activations.glu,
     own.ReLU: activations.relu,
     own.Mish: activations.mish,
+    operations.Tanh: activations.tanh,
+    operations.Exp: activations.exponential,
 }
 _CASES = {
     nn.Threshold: {"threshold": 0.5, "default_value": -1.0},
@@ -58,22 +62,28 @@ def _whole(operation):
     return ["axis=None, which takes all elements of the batch together"] if whole else []
 
 
-def activation(call, x):
-    """Apply y = f(x), f the activation of that name.
+def _register(operation, f):
+    def activation(call, x):
+        y, vjp = apply_activation(functools.partial(f, **_options(call.layer)), x)
+        return y, lambda dy: (vjp(dy), {})
 
-    Shapes: those of the activation.
-    VJP:    dx = f'(x) dy.
-    Kinks:  those of the activation.
-    """
-    f = functools.partial(_ACTIVATIONS[type(call.layer)], **_options(call.layer))
-    y, vjp = apply_activation(f, x)
-    return y, lambda dy: (vjp(dy), {})
+    known = declared(f)
+    activation.__name__ = operation.__name__
+    activation.__doc__ = (
+        f"{inspect.getdoc(known.function)}\n\nBy the rule of {f.__name__}: x is z.\n\n"
+        "Gaps: axis=None, which takes all elements of the batch together."
+    )
+    options = _CASES.get(operation, {})
+    kinks = {kink for case in known.cases for kink in case.kinks}
+    case = Case(
+        "options" if options else "default",
+        functools.partial(operation, **options),
+        (3, 4),
+        tuple(sorted(kinks)),
+    )
+    source = f"{operation.__module__.replace('.', '/')}.py"
+    rule(operation, cases=[case], source=source, gaps=_whole)(activation)
 
 
-for _operation in _ACTIVATIONS:
-    chosen = _CASES.get(_operation, {})
-    cases = [
-        Case("options" if chosen else "default", functools.partial(_operation, **chosen), (3, 4))
-    ]
-    source = f"{_operation.__module__.replace('.', '/')}.py"
-    rule(_operation, cases=cases, source=source, gaps=_whole)(activation)
+for _operation, _activation in _ACTIVATIONS.items():
+    _register(_operation, _activation)

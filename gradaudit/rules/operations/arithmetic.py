@@ -21,8 +21,9 @@ def operands(call, x):
     """Return both operands, x1 and x2 by the names of the operation's arguments."""
     if isinstance(x, tuple):
         return x
+    constant = call.array if "float" in call.dtype else np.asarray
     held = {
-        name: float(value) if np.ndim(value) == 0 else call.array(value)
+        name: float(value) if np.ndim(value) == 0 else constant(value)
         for name, value in call.arguments.items()
     }
     return held.get("x1", x), held.get("x2", x)
@@ -65,7 +66,7 @@ def _cases(operation, inputs, numbers, ties):
     return cases
 
 
-def _binary(operation, formula, f, da, db, *, inputs="real", numbers=(2.0, -0.3), ties=False):
+def _binary(operation, formula, vjps, f, da, db, *, inputs="real", numbers=(2.0, -0.3), ties=False):
     def apply(call, x):
         a, b = operands(call, x)
         y = f(a, b)
@@ -85,16 +86,24 @@ def _binary(operation, formula, f, da, db, *, inputs="real", numbers=(2.0, -0.3)
     apply.__doc__ = (
         f"Apply y = {formula}, elementwise.\n\n"
         "Shapes: a and b broadcast to y.\n"
-        "VJP: da = ∂y/∂a dy and db = ∂y/∂b dy, summed over the axes of broadcasting.\n"
+        f"VJP: {vjps}; summed over the axes of broadcasting.\n"
         f"Kinks: {'ties, in which a takes all of dy' if ties else 'none'}."
     )
     rule(operation, cases=_cases(operation, inputs, numbers, ties), source=_SOURCE)(apply)
 
 
-_binary(operations.Add, "a + b", lambda a, b: a + b, lambda a, b, y, dy: dy, lambda a, b, y, dy: dy)
+_binary(
+    operations.Add,
+    "a + b",
+    "da = dy; db = dy",
+    lambda a, b: a + b,
+    lambda a, b, y, dy: dy,
+    lambda a, b, y, dy: dy,
+)
 _binary(
     operations.Subtract,
     "a − b",
+    "da = dy; db = −dy",
     lambda a, b: a - b,
     lambda a, b, y, dy: dy,
     lambda a, b, y, dy: -dy,
@@ -102,6 +111,7 @@ _binary(
 _binary(
     operations.Multiply,
     "a b",
+    "da = b dy; db = a dy",
     lambda a, b: a * b,
     lambda a, b, y, dy: dy * b,
     lambda a, b, y, dy: dy * a,
@@ -110,6 +120,7 @@ for _operation in (operations.TrueDivide, operations.Divide):
     _binary(
         _operation,
         "a / b",
+        "da = dy / b; db = −a dy / b²",
         lambda a, b: a / b,
         lambda a, b, y, dy: dy / b,
         lambda a, b, y, dy: dy * (-a / b / b),
@@ -118,6 +129,7 @@ for _operation in (operations.TrueDivide, operations.Divide):
 _binary(
     operations.Power,
     "aᵇ",
+    "da = b aᵇ⁻¹ dy; db = aᵇ log(a) dy",
     np.power,
     lambda a, b, y, dy: dy * b * np.power(a, b - 1),
     lambda a, b, y, dy: dy * y * (math.log(a) if isinstance(a, float) else np.log(a)),
@@ -127,6 +139,7 @@ _binary(
 _binary(
     operations.Maximum,
     "max(a, b)",
+    "da = dy where a ≥ b, 0 elsewhere; db = dy where a < b, 0 elsewhere",
     np.maximum,
     lambda a, b, y, dy: np.where(a >= b, dy, 0.0),
     lambda a, b, y, dy: np.where(a >= b, 0.0, dy),
@@ -135,6 +148,7 @@ _binary(
 _binary(
     operations.Minimum,
     "min(a, b)",
+    "da = dy where a ≤ b, 0 elsewhere; db = dy where a > b, 0 elsewhere",
     np.minimum,
     lambda a, b, y, dy: np.where(a <= b, dy, 0.0),
     lambda a, b, y, dy: np.where(a <= b, 0.0, dy),

@@ -4,13 +4,20 @@ from collections.abc import Callable
 
 import numpy as np
 from keras.src.ops import math as more_operations
-from keras.src.ops import numpy as operations  # not exported; keras.ops.exp(x) makes one of Exp
+from keras.src.ops import numpy as operations  # not exported; keras.ops.log(x) makes one of Log
 
+from gradaudit.rules.clip import clipped
 from gradaudit.rules.registry import Case, rule
 
 
 def _unary(
-    operation: type, formula: str, f: Callable, vjp: Callable, positive=False, kinks=()
+    operation: type,
+    formula: str,
+    dx: str,
+    f: Callable,
+    vjp: Callable,
+    inputs: str = "real",
+    kinks: tuple[float, ...] = (),
 ) -> None:
     def apply(call, x):
         y = f(x)
@@ -20,38 +27,51 @@ def _unary(
     apply.__doc__ = (
         f"Apply y = {formula}, elementwise.\n\n"
         "Shapes: x, y, dy and dx alike.\n"
-        "VJP: dx = f'(x) dy.\n"
+        f"VJP: dx = {dx}.\n"
         f"Kinks: {', '.join(map(str, kinks)) or 'none'}."
     )
-    inputs = "probability" if positive else "real"
     case = Case("default", operation, (3, 5), kinks, inputs=inputs)
     rule(operation, cases=[case], source=f"{operation.__module__.replace('.', '/')}.py")(apply)
 
 
-_unary(operations.Negative, "−x", lambda x: -x, lambda x, y, dy: -dy)
+_unary(operations.Negative, "−x", "−dy", lambda x: -x, lambda x, y, dy: -dy)
 for _operation in (operations.Absolute, operations.Abs):
-    _unary(_operation, "|x|", np.abs, lambda x, y, dy: dy * np.sign(x), kinks=(0.0,))
-_unary(operations.Square, "x²", np.square, lambda x, y, dy: dy * (2 * x))
-_unary(operations.Sqrt, "√x", np.sqrt, lambda x, y, dy: dy * 0.5 / y, positive=True)
+    _unary(
+        _operation,
+        "|x|",
+        "sign(x) dy, with sign(0) = 0",
+        np.abs,
+        lambda x, y, dy: dy * np.sign(x),
+        kinks=(0.0,),
+    )
+_unary(operations.Square, "x²", "2 x dy", np.square, lambda x, y, dy: dy * (2 * x))
+_unary(operations.Sqrt, "√x", "dy / (2 y)", np.sqrt, lambda x, y, dy: dy * 0.5 / y, "probability")
 _unary(
     more_operations.Rsqrt,
     "1 / √x",
+    "−y³ dy / 2",
     lambda x: np.power(x, -0.5),
     lambda x, y, dy: dy * -0.5 * (y * y * y),
-    positive=True,
+    "probability",
 )
 _unary(
     operations.Reciprocal,
     "1 / x",
+    "−y² dy",
     lambda x: 1 / x,
     lambda x, y, dy: -dy * np.square(y),
-    positive=True,
+    "probability",
 )
-_unary(operations.Exp, "exp x", np.exp, lambda x, y, dy: dy * y)
-_unary(operations.Expm1, "exp x − 1", np.expm1, lambda x, y, dy: dy * np.exp(x))
-_unary(operations.Log, "log x", np.log, lambda x, y, dy: dy * (1 / x), positive=True)
-_unary(operations.Log1p, "log(1 + x)", np.log1p, lambda x, y, dy: dy * (1 / (1 + x)), positive=True)
-_unary(operations.Tanh, "tanh x", np.tanh, lambda x, y, dy: dy * (1 - np.square(y)))
+_unary(operations.Expm1, "exp x − 1", "exp(x) dy", np.expm1, lambda x, y, dy: dy * np.exp(x))
+_unary(operations.Log, "log x", "dy / x", np.log, lambda x, y, dy: dy * (1 / x), "probability")
+_unary(
+    operations.Log1p,
+    "log(1 + x)",
+    "dy / (1 + x)",
+    np.log1p,
+    lambda x, y, dy: dy * (1 / (1 + x)),
+    "probability",
+)
 
 
 @rule(
@@ -69,6 +89,5 @@ def clip(call, x):
     VJP:    dx = dy where x_min ≤ x ≤ x_max, 0 elsewhere.
     Kinks:  x_min and x_max, at which dy goes through.
     """
-    low, high = call.layer.x_min, call.layer.x_max
-    y = np.clip(x, low, high)
-    return y, lambda dy: (np.where((x >= low) & (x <= high), dy, 0.0), {})
+    y, vjp = clipped(x, call.layer.x_min, call.layer.x_max)
+    return y, lambda dy: (vjp(dy), {})

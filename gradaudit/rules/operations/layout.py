@@ -59,7 +59,7 @@ _moving(
     operations.Transpose,
     "Change the order of the axes.",
     lambda operation, x: np.transpose(x, operation.axes),
-    _cases(operations.Transpose, (2, 3, 4), chosen={"axes": (0, 2, 1)}),
+    _cases(operations.Transpose, (2, 3, 4), chosen={"axes": (0, 2, 1)}, turned={}),
 )
 _moving(
     operations.Moveaxis,
@@ -77,13 +77,13 @@ _moving(
     operations.Squeeze,
     "Take axes of length 1 away.",
     lambda operation, x: np.squeeze(x, operation.axis),
-    _cases(operations.Squeeze, (2, 1, 3, 1), one={"axis": 1}, two={"axis": (1, 3)}),
+    _cases(operations.Squeeze, (2, 1, 3, 1), one={"axis": 1}, two={"axis": (1, 3)}, all={}),
 )
 _moving(
     operations.Flip,
     "Turn axes round.",
     lambda operation, x: np.flip(x, operation.axis),
-    _cases(operations.Flip, (2, 3, 4), one={"axis": 1}, two={"axis": (1, 2)}),
+    _cases(operations.Flip, (2, 3, 4), one={"axis": 1}, two={"axis": (1, 2)}, all={}),
 )
 _moving(
     operations.GetItem,

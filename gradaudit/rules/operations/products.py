@@ -20,10 +20,11 @@ def _case(name, build, *shapes, **options):
 
 
 def _apply(operation, *tensors, x1=None, x2=None):
-    given = [x1, *tensors, x2]
-    return operation(*(each for each in given if each is not None))
+    given = [each for each in (x1, *tensors, x2) if each is not None]
+    return operation(*(np.float32(each) if isinstance(each, list) else each for each in given))
 
 
+# A list is the same for all samples; an array has a part for each.
 _CONSTANT = np.random.default_rng(0).standard_normal((2, 4, 3)).astype(np.float32)
 
 
@@ -34,6 +35,8 @@ _CONSTANT = np.random.default_rng(0).standard_normal((2, 4, 3)).astype(np.float3
         _case("of one and each", operations.Matmul, (2, 1, 3, 4), (2, 2, 4, 3)),
         _case("by constants", operations.Matmul, (2, 3, 4), arguments={"x2": _CONSTANT}),
         _case("of constants", operations.Matmul, (2, 3, 4), arguments={"x1": _CONSTANT}),
+        _case("by a vector", operations.Matmul, (2, 3, 4), arguments={"x2": [0.5, 2.0, -1.5, 1.0]}),
+        _case("of a vector", operations.Matmul, (2, 3, 4), arguments={"x1": [0.5, 2.0, -1.5]}),
     ],
     source=_SOURCE,
 )

@@ -6,6 +6,7 @@ import math
 import numpy as np
 from keras.src.ops import numpy as operations  # not exported; keras.ops.sum(x) makes one of Sum
 
+from gradaudit.rules.largest import shared_by_largest
 from gradaudit.rules.registry import Case, rule
 
 _SOURCE = "keras/src/ops/numpy.py"
@@ -16,6 +17,7 @@ def _cases(operation):
         "last": {"axis": -1},
         "two": {"axis": (1, 2)},
         "kept": {"axis": (2, -2), "keepdims": True},
+        "all": {},
     }
     return [
         Case(name, functools.partial(operation, **options), (2, 3, 4))
@@ -74,21 +76,16 @@ def extreme(call, x):
     Shapes: x (...), y without the axes, or with length 1 along them (keepdims).
     VJP:    dx = dy / k at each of the k elements that are the largest (smallest), 0 elsewhere.
     Kinks:  ties, between which dy is shared.
+    Gaps:   initial=.
     """
     axes, sign = _axes(call.layer, x.ndim), 1 if isinstance(call.layer, operations.Max) else -1
     reduce = np.max if sign > 0 else np.min
     rest = [axis for axis in range(x.ndim) if axis not in axes]
     rows = np.transpose(x, (*rest, *axes)).reshape(*(x.shape[axis] for axis in rest), -1)
-    first = (np.sort(rows * sign, -1) * sign)[..., -2:]
-    # Each element is compared with the largest of the others, to see where rounding decides.
-    largest = call.numbers(rows) == call.numbers(first[..., -1:])
-    rival = np.where(largest, first[..., :1], first[..., -1:])
-    wins = rows >= rival if sign > 0 else rows <= rival
+    shared = shared_by_largest(call, rows * sign, -1)
 
     def vjp(dy):
-        share = np.where(wins, np.ones_like(rows), 0.0)
-        share = share / share.sum(axis=-1, keepdims=True)
-        drows = share * dy.reshape(*rows.shape[:-1], 1)
+        drows = shared(dy.reshape(*rows.shape[:-1], 1))
         apart = drows.reshape([x.shape[axis] for axis in (*rest, *axes)])
         return np.transpose(apart, np.argsort((*rest, *axes))), {}
 

@@ -1,4 +1,4 @@
-"""Errors planted in every rule: from a right rule to wrong ones, and which checks refuse them.
+"""Errors planted in every rule: each makes a wrong rule, on which the checks are tried.
 
 An error is planted where it is one: in the first case of the rule in which it changes what the rule
 computes. The sign of a gradient that is 0 would be no error.
@@ -10,16 +10,14 @@ import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
-import keras
 import numpy as np
 
-from gradaudit.checks import faults
+from gradaudit.checks import error_kinds
 from gradaudit.checks.check import CHECKS
-from gradaudit.checks.faults import Fault
-from gradaudit.checks.planted import Planted
-from gradaudit.checks.subject import Subject, subject
+from gradaudit.checks.error_kinds import ErrorKind
+from gradaudit.checks.subject import Subjects
 from gradaudit.checks.updates import KINDS, updates
 from gradaudit.errors import CheckFailure
 from gradaudit.models.precision import floats
@@ -37,7 +35,7 @@ CHEAP = (
 """Checks that are quick enough to be run on a thousand wrong rules."""
 
 FEWEST = 3
-"""Errors that are planted in each rule, at least."""
+"""Errors that are planted in each rule, at least: of a sign, a factor, a term or an axis."""
 
 _REAL = 1e-9
 """What an error changes at least, as a part of the largest value: 1,000 times a tolerance."""
@@ -49,11 +47,12 @@ _DOUBLE = Plain(np.float64)
 class Trial:
     """What checks said of one planted error. refused: check to whether it refuses the wrong rule.
 
-    error: its name. case: that on which it was tried.
+    error: its name. sort: see `ErrorKind`. case: that on which it was tried.
     """
 
     rule: Rule
     error: str
+    sort: str
     case: str
     refused: Mapping[str, bool]
 
@@ -70,60 +69,51 @@ def trials(rule: Rule, checks: Iterable[str] = CHEAP) -> list[Trial]:
         CheckFailure: a check refuses the rule as it is, so that its refusals would say nothing.
     """
     found = []
-    for case, planted in itertools.groupby(mutations(rule), lambda wrong: wrong.rule.cases[0]):
-        switch = _Switch(rule.function)
-        switched = dataclasses.replace(rule, function=switch)
+    for case, planted in itertools.groupby(wrong_rules(rule), lambda wrong: wrong.rule.cases[0]):
+        subjects = Subjects()
         for name in checks:
             try:
-                CHECKS[name](switched, case)
+                CHECKS[name](rule, case, subjects)
             except CheckFailure as failure:
                 raise CheckFailure(
                     f"{rule.kind} rule {rule.name}, case {case.name!r}, is refused by {name} "
                     f"as it is, with no planted error: {failure}"
                 ) from failure
         for wrong in planted:
-            switch.function = wrong.rule.function
-            refused = {name: _refuses(name, switched, case) for name in checks}
-            found.append(Trial(rule, wrong.name, case.name, refused))
+            refused = {name: _refuses(name, wrong.rule, case, subjects) for name in checks}
+            found.append(Trial(rule, wrong.error.name, wrong.error.sort, case.name, refused))
     return found
 
 
-class _Switch:
-    """A rule's function that is replaced by others.
-
-    subjects: what the checks have made of Keras's object, which stays the same for all of them.
-    """
-
-    def __init__(self, function: Callable) -> None:
-        self.function = function
-        self.subjects: dict[tuple, Subject] = {}
-
-    def __call__(self, *arguments: Any) -> Any:
-        return self.function(*arguments)
-
-
-def _refuses(check: str, rule: Rule, case: Case) -> bool:
+def _refuses(check: str, rule: Rule, case: Case, subjects: Subjects) -> bool:
     try:
-        CHECKS[check](rule, case)
+        CHECKS[check](rule, case, subjects)
     except CheckFailure:
         return True
     return False
 
 
-def mutations(rule: Rule) -> list[Planted]:
+class Wrong(NamedTuple):
+    """A rule with a planted error."""
+
+    error: ErrorKind
+    rule: Rule
+
+
+def wrong_rules(rule: Rule) -> list[Wrong]:
     """Return wrong rules of one case each, in which the planted error is one."""
-    found: dict[str, Planted] = {}
+    found: dict[str, Wrong] = {}
     for case in rule.cases:
         with floats("float64"):
-            planted, run = (_of_update if rule.kind in KINDS else _of_gradient)(rule, case)
+            errors, run = (_of_update if rule.kind in KINDS else _of_gradient)(rule, case)
             right = run(rule.function)
-            for fault in planted:
-                function = fault.make(rule.function)
-                if fault.name not in found and _differ(right, run(function)):
+            for error in errors:
+                function = error.make(rule.function)
+                if error.name not in found and _differ(right, run(function)):
                     wrong = dataclasses.replace(rule, function=function, cases=(case,))
-                    found[fault.name] = Planted(fault.name, wrong, ())
+                    found[error.name] = Wrong(error, wrong)
         every_weight = all(f"d{name} negated" in found for name in rule.weights)
-        if every_weight and found.keys() >= {fault.name for fault in planted}:
+        if every_weight and found.keys() >= {error.name for error in errors}:
             break
     return list(found.values())
 
@@ -144,13 +134,10 @@ Run = Callable[[Callable], dict[str, Any]]
 """From the function of a rule, right or wrong, to what it makes of a case, by name."""
 
 
-def _of_gradient(rule: Rule, case: Case) -> tuple[list[Fault], Run]:
+def _of_gradient(rule: Rule, case: Case) -> tuple[list[ErrorKind], Run]:
     """Return the errors that can be planted in a rule with a VJP, and what runs it on a case."""
-    switch = _Switch(rule.function)
-    switched = dataclasses.replace(rule, function=switch)
-    keras.utils.set_random_seed(4)
-    found = subject(switched, case, "float64", np.random.default_rng(4))
-    y, vjp, assigned = found.rule(_DOUBLE, found.primals)
+    found = Subjects().of(rule, case)
+    y, vjp, assigned = found.run(rule, _DOUBLE, found.primals)
     rng = np.random.default_rng(5)
     dy = {name: rng.standard_normal(value.shape) for name, value in y.items()}
     first = next(iter(found.primals))
@@ -160,24 +147,24 @@ def _of_gradient(rule: Rule, case: Case) -> tuple[list[Fault], Run]:
     }
 
     def run(function: Callable) -> dict[str, Any]:
-        switch.function = function
+        other = dataclasses.replace(rule, function=function)
         made: dict[str, Any] = {}
         for where, primals in {"": found.primals, **at_kinks}.items():
-            ys, vjp, new = found.rule(_DOUBLE, primals)
+            ys, vjp, new = found.run(other, _DOUBLE, primals)
             made |= {f"{name}{where}": value for name, value in ys.items()}
             made |= {f"d{name}{where}": value for name, value in vjp(dy).items()}
             made |= {f"new {name}{where}": value for name, value in new.items()}
         return made
 
-    planted = faults.of_output() + (faults.of_assigned() if assigned else [])
+    errors = error_kinds.of_output() + (error_kinds.of_assigned() if assigned else [])
     cotangents = vjp(dy)
     for place, (label, name) in enumerate(zip(_labels(cotangents), cotangents, strict=True)):
-        planted += faults.of_cotangent(f"d{label}", place, cotangents[name].ndim)
-        if name in found.variables:
-            planted += faults.of_weight(f"d{label}", place)
+        errors += error_kinds.of_cotangent(f"d{label}", place, cotangents[name].ndim)
+        if rule.kind in ("layer", "operation") and name in found.differentiable:
+            errors += error_kinds.of_one_of_several(f"d{label}", place)
         if name == first:
-            planted += faults.of_kinks(f"d{label}", place, case.kinks)
-    return planted, run
+            errors += error_kinds.of_kinks(f"d{label}", place, case.kinks)
+    return errors, run
 
 
 def _labels(names: Iterable[str]) -> list[str]:
@@ -191,7 +178,7 @@ def _labels(names: Iterable[str]) -> list[str]:
     return labels
 
 
-def _of_update(rule: Rule, case: Case) -> tuple[list[Fault], Run]:
+def _of_update(rule: Rule, case: Case) -> tuple[list[ErrorKind], Run]:
     """Return the errors that can be planted in an optimizer or a constraint, and what runs it."""
 
     def run(function: Callable) -> dict[str, Any]:
@@ -204,4 +191,4 @@ def _of_update(rule: Rule, case: Case) -> tuple[list[Fault], Run]:
         }
 
     constraint = rule.kind == "constraint"
-    return faults.of_constraint() if constraint else faults.of_optimizer(rule), run
+    return error_kinds.of_constraint() if constraint else error_kinds.of_optimizer(rule), run

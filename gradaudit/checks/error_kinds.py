@@ -1,4 +1,4 @@
-"""Errors that can be planted in a rule: what makes the function of a right rule a wrong one."""
+"""The kinds of errors that are planted in rules: each makes the function of a right rule wrong."""
 
 import dataclasses
 from collections.abc import Callable
@@ -17,70 +17,81 @@ Make = Callable[[Callable], Callable]
 """From the function of a right rule to that of a wrong one."""
 
 
-class Fault(NamedTuple):
-    """An error that can be planted."""
+class ErrorKind(NamedTuple):
+    """An error that can be planted.
+
+    sort: "sign", "factor", "term" or "axis" of a cotangent or an update; "" for any other.
+    """
 
     name: str
     make: Make
+    sort: str = ""
 
 
-def of_output() -> list[Fault]:
+def of_output() -> list[ErrorKind]:
     """Return errors of what a rule with a VJP returns as its output."""
     return [
-        Fault("the output times 1.0001", _on_output(lambda y: y * FACTOR)),
-        Fault("the output negated", _on_output(lambda y: -y)),
+        ErrorKind("the output times 1.0001", _on_output(lambda y: y * FACTOR)),
+        ErrorKind("the output negated", _on_output(lambda y: -y)),
     ]
 
 
-def of_assigned() -> list[Fault]:
+def of_assigned() -> list[ErrorKind]:
     """Return errors of what a layer assigns to its variables."""
-    return [Fault("what is assigned times 1.0001", _on_assigned)]
+    return [ErrorKind("what is assigned times 1.0001", _on_assigned)]
 
 
-def of_cotangent(d: str, place: int, axes: int) -> list[Fault]:
+def of_cotangent(d: str, place: int, axes: int) -> list[ErrorKind]:
     """Return errors of one cotangent, called d, of those that a VJP returns, in their order."""
-    faults = [
-        Fault(f"{d} negated", _on_cotangent(place, lambda c, again: -c)),
-        Fault(f"{d} times 1.0001", _on_cotangent(place, lambda c, again: c * FACTOR)),
-        Fault(f"{d} without the last row of dy", _on_cotangent(place, _without_last_term)),
+    kinds = [
+        ErrorKind(f"{d} negated", _on_cotangent(place, lambda c, again: -c), "sign"),
+        ErrorKind(f"{d} times 1.0001", _on_cotangent(place, lambda c, again: c * FACTOR), "factor"),
+        ErrorKind(
+            f"{d} without the last row of dy", _on_cotangent(place, _without_last_term), "term"
+        ),
         *(
-            Fault(f"{d} rolled along an axis", _on_cotangent(place, _rolled(axis)))
+            ErrorKind(f"{d} rolled along an axis", _on_cotangent(place, _rolled(axis)), "axis")
             for axis in reversed(range(axes))
         ),
     ]
     if place == 0:
-        faults.append(Fault(f"{d} plus 0.001", _on_cotangent(place, lambda c, again: c + 0.001)))
-    return faults
+        kinds.append(ErrorKind(f"{d} plus 0.001", _on_cotangent(place, lambda c, again: c + 0.001)))
+    return kinds
 
 
-def of_weight(d: str, place: int) -> list[Fault]:
-    """Return errors of the cotangent of a trainable weight alone."""
-    return [Fault(f"{d} left out", _left_out(place))]
+def of_one_of_several(d: str, place: int) -> list[ErrorKind]:
+    """Return errors of one of the cotangents that a layer returns, of inputs and by name."""
+    return [ErrorKind(f"{d} left out", _left_out(place))]
 
 
-def of_kinks(d: str, place: int, kinks: tuple[float, ...]) -> list[Fault]:
+def of_kinks(d: str, place: int, kinks: tuple[float, ...]) -> list[ErrorKind]:
     """Return errors of the cotangent of an input at the points where the derivative jumps."""
-    return [Fault(f"{d} off at a kink", _on_kinks(place, kinks))] if kinks else []
+    return [ErrorKind(f"{d} off at a kink", _on_kinks(place, kinks))] if kinks else []
 
 
-def of_constraint() -> list[Fault]:
+def of_constraint() -> list[ErrorKind]:
     """Return errors of the new weight that a constraint returns."""
 
     def made_of(change: Callable[[Array, Array], Array]) -> Make:
         return lambda right: lambda call, weight: change(weight, right(call, weight))
 
     return [
-        Fault("the weight negated", made_of(lambda w, new: -new)),
-        Fault("the weight times 1.0001", made_of(lambda w, new: new * FACTOR)),
-        Fault(
+        ErrorKind("the weight negated", made_of(lambda w, new: -new), "sign"),
+        ErrorKind("the weight times 1.0001", made_of(lambda w, new: new * FACTOR), "factor"),
+        ErrorKind(
             "the last row unconstrained",
             made_of(lambda w, new: np.concatenate([new[:-1], w[-1:]])),
+            "term",
         ),
-        Fault("the weight rolled along an axis", made_of(lambda w, new: np.roll(new, 1, axis=0))),
+        ErrorKind(
+            "the weight rolled along an axis",
+            made_of(lambda w, new: np.roll(new, 1, axis=0)),
+            "axis",
+        ),
     ]
 
 
-def of_optimizer(rule: Rule) -> list[Fault]:
+def of_optimizer(rule: Rule) -> list[ErrorKind]:
     """Return errors of what an optimizer's rule is given, and of what it returns."""
 
     def given(change: Callable) -> Make:
@@ -107,27 +118,33 @@ def of_optimizer(rule: Rule) -> list[Fault]:
     def of_call(change: Callable) -> Make:
         return given(lambda call, *arrays: (dataclasses.replace(call, **change(call)), *arrays))
 
-    faults = [
-        Fault("uphill", of_gradient(lambda g: -g)),
-        Fault("gradient times 1.0001", of_gradient(lambda g: g * FACTOR)),
-        Fault("gradient without its last row", of_gradient(_without_last_row)),
-        Fault("gradient rolled along an axis", of_gradient(lambda g: np.roll(g, 1, axis=0))),
-        Fault(
+    kinds = [
+        ErrorKind("uphill", of_gradient(lambda g: -g), "sign"),
+        ErrorKind("gradient times 1.0001", of_gradient(lambda g: g * FACTOR), "factor"),
+        ErrorKind("gradient without its last row", of_gradient(_without_last_row), "term"),
+        ErrorKind(
+            "gradient rolled along an axis", of_gradient(lambda g: np.roll(g, 1, axis=0)), "axis"
+        ),
+        ErrorKind(
             "step times 1.0001",
             made(lambda w, slots, new, new_slots: (w + (new - w) * FACTOR, new_slots)),
+            "factor",
         ),
-        Fault(
+        ErrorKind(
             "learning rate times 1.0001",
             of_call(lambda call: {"learning_rate": call.learning_rate * FACTOR}),
+            "factor",
         ),
-        Fault("a step too many counted", of_call(lambda call: {"step": call.step + 1})),
+        ErrorKind("a step too many counted", of_call(lambda call: {"step": call.step + 1})),
     ]
     for name, _ in rule.slots:
-        faults += [
-            Fault(f"{name} not updated", of_slot(name, lambda old, new: old)),
-            Fault(f"{name} times 1.0001", of_slot(name, lambda old, new: new * FACTOR)),
+        kinds += [
+            ErrorKind(f"{name} not updated", of_slot(name, lambda old, new: old), "term"),
+            ErrorKind(
+                f"{name} times 1.0001", of_slot(name, lambda old, new: new * FACTOR), "factor"
+            ),
         ]
-    return faults
+    return kinds
 
 
 def _on_output(change: Callable[[Array], Array]) -> Make:
@@ -199,17 +216,18 @@ def _on_kinks(place: int, kinks: tuple[float, ...]) -> Make:
 
 
 def _left_out(place: int) -> Make:
-    """Return what leaves out the cotangent of a weight."""
+    """Return what leaves out one of the cotangents that a VJP returns."""
 
     def make(right: Callable) -> Callable:
         def wrong(*arguments: Any) -> Any:
             y, vjp = right(*arguments)
 
             def wrong_vjp(dy: Any) -> Any:
-                dx, cotangents = made = vjp(dy)
-                first = len(_leaves(made)) - len(cotangents)
-                kept = [key for n, key in enumerate(cotangents, first) if n != place]
-                return dx, {key: cotangents[key] for key in kept}
+                made = vjp(dy)
+                leaves: list[Any] = _leaves(made)
+                leaves[place] = None
+                dx, cotangents = _with_leaves(made, leaves)
+                return dx, {key: value for key, value in cotangents.items() if value is not None}
 
             return y, wrong_vjp
 

@@ -1,0 +1,33 @@
+"""log p and p of p = exp(z) / Σ exp(z), and log Σ exp(z), without overflow."""
+
+from typing import Any
+
+import numpy as np
+
+from gradaudit.numerics import below_largest
+from gradaudit.numerics.arithmetic import Array
+
+
+def log_softmax(z: Array, axis: Any) -> tuple[Array, Array]:
+    """Return log p = z − max z − log Σ exp(z − max z), and p, along an axis or several.
+
+    VJP: of log p, dz = dlog p − p Σ dlog p; of p, dz = p (dp − Σ p dp).
+    """
+    below, log_total, p = _parts(z, axis)
+    return below - log_total, p
+
+
+def log_sum_exp(z: Array, axis: Any) -> tuple[Array, Array]:
+    """Return log Σ exp(z), with axes of length 1, and p, along an axis or several.
+
+    VJP: dz = p times the cotangent of the sum's logarithm.
+    """
+    _, log_total, p = _parts(z, axis)
+    return log_total + z.max(axis=axis, keepdims=True), p
+
+
+def _parts(z: Array, axis: Any) -> tuple[Array, Array, Array]:
+    below = below_largest(z, axis)
+    e = np.exp(below)
+    total = e.sum(axis=axis, keepdims=True)
+    return below, np.log(total), e / total

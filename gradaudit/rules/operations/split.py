@@ -1,0 +1,36 @@
+"""Split."""
+
+import functools
+
+import numpy as np
+from keras.src.ops import numpy as operations  # not exported; keras.ops.split makes one of Split
+
+from gradaudit.rules.registry import Case, rule
+
+
+def _case(name, parts, axis):
+    return Case(name, functools.partial(operations.Split, parts, axis=axis), (4, 6))
+
+
+@rule(
+    operations.Split,
+    cases=[
+        _case("equal parts", 3, 1),
+        _case("at indices", (1, 4), -1),
+    ],
+    source="keras/src/ops/numpy.py",
+)
+def split(call, x):
+    """Cut x along an axis, into equal parts or at indices.
+
+    Shapes: x (..., M, ...), y a tuple of (..., Mₖ, ...) with Σ Mₖ = M.
+    VJP:    dx is the dyₖ, put together.
+    Kinks:  none.
+    """
+    axis, at = call.layer.axis % x.ndim, call.layer.indices_or_sections
+    size = x.shape[axis]
+    inner = list(at) if np.ndim(at) else [size * k // at for k in range(1, at)]
+    edges = zip([0, *inner], [*inner, size], strict=True)
+    lead = (slice(None),) * axis
+    parts = tuple(x[(*lead, slice(start, end))] for start, end in edges)
+    return parts, lambda dys: (np.concatenate(dys, axis), {})
