@@ -165,7 +165,7 @@ def rule(
         mask: for a layer with a compute_mask of its own, (call, x, mask) to the mask of its output:
             a boolean NumPy array, None, or a tuple of these for several outputs. Left out, the
             input's mask goes on where the layer supports masking. For a loss that leaves elements
-            out, (call, y_true, y_pred) to a boolean mask of its losses.
+            out, (call, y_true, losses) to a boolean mask of these.
         integers: whether a layer takes integers as they are, as Embedding does; for others they are
             cast to its compute dtype.
         autocast: whether Keras casts the layer's float inputs to its dtype; if not, x comes as it
