@@ -10,7 +10,7 @@ import numpy as np
 from keras import tree
 from keras.src.models.functional import Functional  # not exported; models are instances of it
 
-from gradaudit.reference.graph import bound, graph_of, makes_mask, nodes
+from gradaudit.reference.graph import bound, graph_of, has_no_gradient, nodes
 from gradaudit.reference.losses import loss_terms
 from gradaudit.rules import find_rule, keyed, own_variables, single_optimizers
 from gradaudit.rules.losses.reduction import REDUCTIONS
@@ -117,7 +117,7 @@ def _graph_gaps(model: keras.Model, where: str) -> list[str]:
             gaps.append(f"{what} is optional")
     for node in nodes(graph):
         layer = node.operation
-        gaps += [] if makes_mask(node) else layer_gaps(layer)
+        gaps += [] if has_no_gradient(node) else layer_gaps(layer)
         if isinstance(layer, keras.Model) and len(bound(node).keys() - {"training", "mask"}) > 1:
             gaps.append(f"the model {layer.name!r} is given more than its inputs")
     return gaps

@@ -33,18 +33,18 @@ def bound(node: Any) -> dict[str, Any]:
     return {name: value for name, value in named.items() if value is not None}
 
 
-def makes_mask(node: Any) -> bool:
-    """Return whether a call in a functional model is one of those that Keras makes masks with.
+def has_no_gradient(node: Any) -> bool:
+    """Return whether a call in a functional model is an operation that no gradient goes through.
 
-    No gradient goes through it: it compares with a value that is left out, or takes masks only.
+    Such are those that Keras makes masks with: it compares with a value that is left out, makes
+    zeros or ones, or takes integers and masks only.
     """
     operation = node.operation
-    if isinstance(operation, keras.Layer) or any(is_float(y.dtype) for y in node.outputs):
-        return False
-    takes_floats = any(is_float(x.dtype) for x in node.input_tensors)
-    return isinstance(operation, (NotEqual, ZerosLike, OnesLike)) or (
-        find_rule(operation) is None and not takes_floats
-    )
+    if isinstance(operation, (NotEqual, ZerosLike, OnesLike)):
+        return True
+    tensors = [*node.outputs, *node.input_tensors]
+    known = isinstance(operation, keras.Layer) or find_rule(operation) is not None
+    return not known and not any(is_float(x.dtype) for x in tensors)
 
 
 def is_mask(name: str) -> bool:

@@ -273,7 +273,7 @@ class Walk:
         rule = find_rule(operation)
         if rule is None:
             made = operation.call(**tree.map_structure(bare, given))
-            return [Tensor(np.asarray(y), dtype) for y in tree.flatten(made)]
+            return [self._tensor(y) for y in tree.flatten(made)]
         xs = self._given_to(rule, tensors_of(given), dtype)
         call = LayerCall(operation, {}, others_of(given), True, self.arithmetic, dtype, self)
         ys, _ = self._run(call, rule, xs, dtype, {})

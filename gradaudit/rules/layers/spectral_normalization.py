@@ -39,13 +39,12 @@ def spectral_normalization(call, x):
     In training v = u Wᵀ / |u Wᵀ| and u = v W / |v W| by turns, `power_iterations` times. u and
     W / σ are assigned to the variables, unless W is 0. In inference W is taken as it is.
 
-    Keras casts y to the dtype of x: what an Embedding makes of integers is cut off to integers,
-    through which no gradient goes. So x must be floats.
-
     Shapes: those of the wrapped layer; W (..., O), u (1, O), v (1, product of W's other axes).
     VJP:    that of the wrapped layer at W / σ. It is what the variable of W gets: no gradient goes
             through an assignment, and the optimizer moves the variable on from W / σ.
     Kinks:  those of the wrapped layer.
+    Gaps:   integers for x: Keras casts y to the dtype of x, so that what an Embedding makes of them
+            is cut off to integers, through which no gradient goes.
     """
     layer, part = call.layer, call.layer.layer
     if isinstance(x, np.ndarray) and x.dtype.kind in "iu":
