@@ -35,6 +35,13 @@ def _keras_state_is_kept():
 
 
 @pytest.fixture
+def float64():
+    """Let a test compute in float64; `_keras_state_is_kept` takes it back."""
+    keras.config.set_floatx("float64")
+    keras.config.set_dtype_policy("float64")
+
+
+@pytest.fixture
 def in_an_empty_folder(tmp_path, monkeypatch):
     """Let a test import nets of its own, `my_nets`, from an empty working folder."""
     monkeypatch.chdir(tmp_path)

@@ -21,12 +21,6 @@ def features():
     return x
 
 
-@pytest.fixture
-def float64():
-    keras.config.set_floatx("float64")
-    keras.config.set_dtype_policy("float64")
-
-
 def stack_of_lstms():
     return keras.Sequential(
         [

@@ -11,12 +11,6 @@ from gradaudit.reference.arguments import Tensor
 from gradaudit.reference.walk import Walk
 
 
-@pytest.fixture
-def float64():
-    keras.config.set_floatx("float64")
-    keras.config.set_dtype_policy("float64")
-
-
 def functional():
     shared = keras.layers.Dense(3, activation="tanh", name="shared")
     inputs = keras.Input((3,))

@@ -14,12 +14,6 @@ from gradaudit.reference.arguments import Tensor
 from gradaudit.reference.walk import Walk
 
 
-@pytest.fixture
-def float64():
-    keras.config.set_floatx("float64")
-    keras.config.set_dtype_policy("float64")
-
-
 def masked(shape):
     given = keras.Input(shape)
     return given, layers.Dense(4)(given), layers.Masking()(given)
