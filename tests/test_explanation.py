@@ -436,7 +436,7 @@ def test_layers_of_several_tensors_are_refused():
     with pytest.raises(UnsupportedModelError) as caught:
         gradaudit.explain(model, np.ones((2, 3)), np.ones((2, 2)), "W1[0,0]")
     assert "the layer 'sum' takes or makes several tensors" in str(caught.value)
-    assert "'multiply' is an operation, and not a layer" in str(caught.value)
+    assert re.search(r"'multiply.*' is an operation, and not a layer", str(caught.value))
     assert "Expected layers of one tensor each" in str(caught.value)
 
 

@@ -161,7 +161,7 @@ def test_an_optimizer_s_own_update_is_made():
 
 def test_a_model_with_a_gap_is_told():
     model, record = net(
-        lambda: [layers.Dense(2), layers.UnitNormalization(name="unit")], loss="mse"
+        lambda: [layers.Dense(2), layers.Lambda(lambda x: 2 * x, name="mine")], loss="mse"
     )
-    with pytest.raises(UnsupportedModelError, match=r"'unit' .* has no derived rule"):
+    with pytest.raises(UnsupportedModelError, match=r"'mine' .* has no derived rule"):
         Quantities(model, record, Replay(False))

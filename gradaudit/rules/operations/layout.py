@@ -3,6 +3,7 @@
 import functools
 
 import numpy as np
+from keras import ops
 from keras.src.ops import numpy as operations  # not exported; x[:, 1] makes one of GetItem
 
 from gradaudit.numerics import scatter_add
@@ -49,6 +50,10 @@ def _item(name, key):
     return Case(name, operations.GetItem, (4, 3, 5), arguments={"key": key}, apply=apply)
 
 
+def _squeezed_to_a_known_rank(operation, x):  # unknown to TensorFlow, as the batch might be of 1
+    return ops.reshape(operation(x), (-1, 3))
+
+
 _moving(
     operations.Reshape,
     "Lay the elements out anew, in the same order.",
@@ -77,7 +82,10 @@ _moving(
     operations.Squeeze,
     "Take axes of length 1 away.",
     lambda operation, x: np.squeeze(x, operation.axis),
-    _cases(operations.Squeeze, (2, 1, 3, 1), one={"axis": 1}, two={"axis": (1, 3)}, all={}),
+    [
+        *_cases(operations.Squeeze, (2, 1, 3, 1), one={"axis": 1}, two={"axis": (1, 3)}),
+        Case("all", operations.Squeeze, (2, 1, 3, 1), apply=_squeezed_to_a_known_rank),
+    ],
 )
 _moving(
     operations.Flip,
