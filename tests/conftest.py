@@ -4,6 +4,7 @@ Quiet TensorFlow, two logical CPUs for tf.distribute, one thread per worker, Ker
 kept.
 """
 
+import gc
 import os
 import sys
 
@@ -32,6 +33,16 @@ def _keras_state_is_kept():
     yield
     keras.config.set_floatx(floatx)
     keras.config.set_dtype_policy(policy)
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _what_is_left_behind_is_not_searched_again():
+    """TensorFlow keeps the graphs of functions in functions, and clear_session looks for garbage.
+
+    Without this, tests that come after some thousand others take several times as long.
+    """
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture
