@@ -68,6 +68,8 @@ class Estimate:
     value: float64. sigma: standard deviation of the rounding error, κ included.
     kink: what other branches at kinks could change, in size; None for nothing.
     kappa: the factor that the twin run measured. oracle: how the value was derived.
+    custom: where gradients that the user wrote (tf.custom_gradient) stand between it and the loss:
+        the value is that of the true derivative.
     """
 
     value: np.ndarray
@@ -75,6 +77,7 @@ class Estimate:
     kink: np.ndarray | None
     kappa: float
     oracle: str
+    custom: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -178,7 +178,14 @@ def _tensor(
         detectable_rel=detectable,
         kinks=int(np.count_nonzero(kink)),
         verdict=str(VERDICTS[verdict]),
-        cause=_cause(verdict, tape, estimate, verdicts, batch_size),
+        cause="; ".join(
+            part
+            for part in (
+                _cause(verdict, tape, estimate, verdicts, batch_size),
+                *(f"a custom gradient stands in between: {place}" for place in estimate.custom),
+            )
+            if part
+        ),
     )
 
 

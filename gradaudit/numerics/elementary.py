@@ -17,17 +17,23 @@ class Elementary(NamedTuple):
     """What is known of one function y = f(a).
 
     derivative: (a, y) to dy/da.
-    ulps: accuracy c in float32 and float64, |error| ≤ c h(y).
+    ulps: accuracy c in float32 and float64, |error| ≤ c h(y); of a where that is not the same.
     half_ulps: accuracy in float16 and bfloat16.
     inside: an intermediate result that some kernels compute; where it overflows they return 0.
     in_halves: the operations, each rounded, of kernels that do not compute it in float32.
     """
 
     derivative: Callable[[np.ndarray, np.ndarray], np.ndarray]
-    ulps: float
+    ulps: float | Callable[[np.ndarray], np.ndarray]
     half_ulps: float
     inside: Callable[[np.ndarray], np.ndarray] | None = None
     in_halves: Callable[[Any], Any] | None = None
+
+    def accuracy(self, a: np.ndarray, halves: bool = False) -> float | np.ndarray:
+        """Return c at a, in float32 or in the half precisions."""
+        if halves:
+            return self.half_ulps
+        return self.ulps(a) if callable(self.ulps) else self.ulps
 
 
 def _logistic(a: Any) -> Any:
@@ -50,6 +56,22 @@ ELEMENTARY: dict[np.ufunc, Elementary] = {
     np.square: Elementary(lambda a, y: 2 * a, 1, 1),
     np.tanh: Elementary(lambda a, y: 1 - y * y, 10, 1),
     special.erf: Elementary(lambda a, y: 2 / math.sqrt(math.pi) * np.exp(-a * a), 12, 1),
+    special.erfc: Elementary(
+        lambda a, y: -2 / math.sqrt(math.pi) * np.exp(-a * a),
+        lambda a: np.where(a > 0, 16 + 2 * a * a, 6.0),  # a² is rounded before exp(−a²) is taken
+        1,
+    ),
+    np.sin: Elementary(lambda a, y: np.cos(a), 3, 1),
+    np.cos: Elementary(lambda a, y: -np.sin(a), 3, 1),
+    np.tan: Elementary(lambda a, y: 1 + y * y, 2, 1),
+    np.arcsin: Elementary(lambda a, y: 1 / np.sqrt(1 - a * a), 8, 3),
+    np.arccos: Elementary(lambda a, y: -1 / np.sqrt(1 - a * a), 9, 3),
+    np.arctan: Elementary(lambda a, y: 1 / (1 + a * a), 7, 1),
+    np.sinh: Elementary(lambda a, y: np.cosh(a), 18, 1),
+    np.cosh: Elementary(lambda a, y: np.sinh(a), 18, 1),
+    np.arcsinh: Elementary(lambda a, y: 1 / np.sqrt(a * a + 1), 6, 5),
+    np.arccosh: Elementary(lambda a, y: 1 / np.sqrt(a * a - 1), 10, 6),
+    np.arctanh: Elementary(lambda a, y: 1 / (1 - a * a), 6, 5),
     special.expit: Elementary(
         lambda a, y: y * (1 - y), 12, 4, inside=lambda a: np.exp(-a), in_halves=_logistic
     ),

@@ -235,11 +235,15 @@ def _unsupported(what: str) -> UnsupportedFunctionError:
 
 
 def _rounded(
-    value: np.ndarray, variance: Part, kink: Part, precision: Precision, ulps: float = 1.0
+    value: np.ndarray,
+    variance: Part,
+    kink: Part,
+    precision: Precision,
+    ulps: float | np.ndarray = 1.0,
 ) -> Rounded:
     """Return a result that was rounded once to `precision`, with `ulps` u accuracy."""
     value = np.asarray(value)
-    if ulps:
+    if np.any(ulps):
         own = binade(value)  # in place from here on: it is as large as the largest weight
         own *= own
         halves = precision.roundoff > 2.0**-24
@@ -294,7 +298,7 @@ def _elementary(ufunc: np.ufunc, a: Rounded) -> Rounded:
     y = ufunc(a.value)
     slope = ELEMENTARY[ufunc].derivative(a.value, y)
     known, precision = ELEMENTARY[ufunc], a.precision
-    ulps = known.ulps if precision.roundoff <= 2.0**-24 else known.half_ulps
+    ulps = known.accuracy(a.value, precision.roundoff > 2.0**-24)
     kink = _times(a.kink, np.abs(slope))
     if known.inside is not None:
         overflows = known.inside(a.value) > precision.largest

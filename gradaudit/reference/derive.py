@@ -27,8 +27,10 @@ from gradaudit.numerics import (
 from gradaudit.numerics.arithmetic import Array
 from gradaudit.records import STAGES, Arrays, Estimate, Reference, StepRecord
 from gradaudit.reference.backprop import backprop
-from gradaudit.reference.gaps import model_gaps, update_gaps
+from gradaudit.reference.gaps import model_gaps, step_gaps, update_gaps
+from gradaudit.reference.graph import is_float
 from gradaudit.reference.losses import loss_terms
+from gradaudit.reference.traced_steps import TracedSteps
 from gradaudit.reference.update import takes_parts, updated
 from gradaudit.reference.walk import Replay, Walk
 from gradaudit.rules import moved_by
@@ -77,8 +79,11 @@ class Derivation:
         self._wanted = wanted
         self._stages = stages
         self._replay = replay
-        self._gradient_gaps = model_gaps(model)
+        self._step_gaps = step_gaps(model)
+        self._model_gaps = model_gaps(model)
+        self._traced = TracedSteps(model) if self._model_gaps and not self._step_gaps else None
         self._update_gaps = update_gaps(model)
+        self._dtype_of = {v.path: v.dtype for v in model.variables}
         self._dtypes = {layer.compute_dtype for layer in model._flatten_layers()}
         self._dtypes |= {v.dtype for v in model.trainable_variables}
         self._dtypes |= {term.dtype for term in loss_terms(model)}
@@ -89,12 +94,12 @@ class Derivation:
         variables = [v for v in self._model.trainable_variables if self._wanted(v.path)]
         unjudged: dict[tuple[str, str], str] = {}
         loss, gradients, moved, assigned = None, {}, {}, None
-        gaps = self._gradient_gaps
+        gaps = self._step_gaps
         if not gaps:
             try:
                 loss, gradients, moved, assigned = self._derived_gradients(record, variables)
             except UnsupportedModelError as error:  # what only the data of a step shows
-                gaps = [str(error)]
+                gaps = [*self._model_gaps, str(error)]
         unjudged.update({("gradient", v.path): "; ".join(gaps) for v in variables if gaps})
         if "update" not in self._stages:
             return Reference(loss, gradients, (), unjudged, _milliseconds(start))
@@ -124,7 +129,11 @@ class Derivation:
         with np.errstate(all="ignore"):  # what is not finite here is compared like the rest
             walks = [self._gradients(record, a) for a in self._arithmetics(record)]
             assigned = [dict(w[1]) for w in walks]
+            custom = walks[0][2]
             found = self._combined(record, [w[0] for w in walks], self._further_errors(record))
+            for path in custom.keys() & found.keys():
+                passed = tuple(sorted(custom[path]))
+                found[path] = dataclasses.replace(found[path], custom=passed)
             moved = self._combined(record, [w[1] for w in walks], before=record.variables)
         loss = found.pop("")
         return loss, {v.path: found.get(v.path) or _nothing(v) for v in variables}, moved, assigned
@@ -181,21 +190,26 @@ class Derivation:
                 for v in self._model.trainable_variables
             }
             moved = dataclasses.replace(record, variables={**record.variables, **beside})
-            twin, _ = self._gradients(moved, Plain(np.float32))
-            right, _ = self._gradients(moved, Plain(np.float64))
+            twin = self._gradients(moved, Plain(np.float32))[0]
+            right = self._gradients(moved, Plain(np.float64))[0]
             errors.append({path: twin[path] - right.pop(path) for path in list(right)})
         return errors
 
     def _gradients(
         self, record: StepRecord, arithmetic: Arithmetic
-    ) -> tuple[dict[str, Array], dict[str, Array]]:
+    ) -> tuple[dict[str, Array], dict[str, Array], dict[str, frozenset[str]]]:
         """Return the gradient of each variable by path, with the loss under the empty path.
 
-        The second dict has the new values of what layers assign to.
+        The second dict has the new values of what layers assign to, the third where custom
+        gradients stood on the way to a variable.
         """
         walk = Walk(record.variables, arithmetic, self._replay)
-        loss = backprop(self._model, record, walk)
-        return {"": loss.value, **walk.cotangents}, walk.assigned
+        if self._traced is not None:
+            loss = self._traced.backprop(record, walk)
+        else:
+            loss = backprop(self._model, record, walk)
+        floats = {p: a for p, a in walk.assigned.items() if is_float(self._dtype_of[p])}
+        return {"": loss.value, **walk.cotangents}, floats, walk.custom
 
     def _moved_by_parts(self, record: StepRecord) -> set[str]:
         """Return the weights whose update is not that of their gradient, but of its parts."""
@@ -271,8 +285,12 @@ class Derivation:
             value = reference.value
             if before is not None:
                 value = value - np.asarray(before[path], np.float64)
-            estimates[path] = Estimate(value, sigma, reference.kink, kappa, "derived")
+            estimates[path] = Estimate(value, sigma, reference.kink, kappa, self._oracle)
         return estimates
+
+    @property
+    def _oracle(self) -> str:
+        return "derived" if self._traced is None else "traced"
 
     @property
     def _halves(self) -> bool:

@@ -16,24 +16,35 @@ from gradaudit.rules import find_rule, keyed, own_variables, single_optimizers
 from gradaudit.rules.losses.reduction import REDUCTIONS
 
 
-def model_gaps(model: keras.Model) -> list[str]:
-    """Return, for each part of the model whose gradient cannot be derived, what and why.
-
-    Complete once Keras has trained on a batch: it builds models and losses then.
-    """
-    gaps = []
-    for method in ("train_step", "compute_loss", "losses"):
-        own = getattr(type(model), method) is not getattr(keras.Model, method)
-        if own or method in vars(model):
-            gaps.append(f"the model overrides {method}")
+def step_gaps(model: keras.Model) -> list[str]:
+    """Return why no gradient of the model can be derived, not even by a trace of its code."""
+    gaps = ["the model overrides train_step"] if _overrides(model, "train_step") else []
     optimizer = getattr(model, "optimizer", None)  # compile sets it
     if optimizer is not None and "apply" in vars(optimizer):
         gaps.append("the optimizer's apply was replaced on the instance")
     gaps += _repeated_paths(model)
     if model.built and not model.trainable_variables:
         gaps.append("the model has no trainable weights")
+    return gaps
+
+
+def model_gaps(model: keras.Model) -> list[str]:
+    """Return, for each part of the model whose gradient no derived rule covers, what and why.
+
+    Complete once Keras has trained on a batch: it builds models and losses then.
+    """
+    gaps = [
+        f"the model overrides {method}"
+        for method in ("compute_loss", "losses")
+        if _overrides(model, method)
+    ]
     gaps += layer_gaps(model) + _weight_gaps(model) + _loss_gaps(model)
     return list(dict.fromkeys(gaps))  # a layer that is called twice has each of its gaps once
+
+
+def _overrides(model: keras.Model, method: str) -> bool:
+    own = getattr(type(model), method) is not getattr(keras.Model, method)
+    return own or method in vars(model)
 
 
 def layer_gaps(layer: Any) -> list[str]:

@@ -75,6 +75,7 @@ class Walk:
     penalties: what the regularizers add to the loss, in the order in which the run met them.
     draws: how often each seed was drawn from, by its path.
     assigned: what layers made of variables that no gradient moves, by path.
+    custom: where custom gradients stood on the way back to a variable, by its path.
     watch: is shown the tensors of every layer; activations are then operations of their own.
     """
 
@@ -86,6 +87,7 @@ class Walk:
     penalties: list[Tensor] = field(default_factory=list)
     draws: Counter[str] = field(default_factory=Counter)
     assigned: dict[str, Array] = field(default_factory=dict)
+    custom: dict[str, frozenset[str]] = field(default_factory=dict)
     _read: dict[tuple[str, str], Array] = field(default_factory=dict)
     _tape: list[tuple[tuple[Tensor, ...], Callable[..., None]]] = field(default_factory=list)
 
@@ -170,7 +172,10 @@ class Walk:
 
     def assign(self, variable: Any, value: Array) -> None:
         """Note a variable's new value."""
-        self.assigned[variable.path] = self.arithmetic.cast(value, variable.dtype)
+        floats = is_float(variable.dtype)
+        self.assigned[variable.path] = (
+            self.arithmetic.cast(value, variable.dtype) if floats else value
+        )
         self._read = {key: held for key, held in self._read.items() if key[0] != variable.path}
 
     def model(self, model: keras.Model, inputs: list[Tensor]) -> list[Tensor]:

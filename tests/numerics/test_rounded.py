@@ -156,32 +156,53 @@ TENSORFLOW = {
     np.square: tf.square,
     np.tanh: tf.tanh,
     special.erf: tf.math.erf,
+    special.erfc: tf.math.erfc,
     special.expit: tf.sigmoid,
+    np.sin: tf.sin,
+    np.cos: tf.cos,
+    np.tan: tf.tan,
+    np.arcsin: tf.asin,
+    np.arccos: tf.acos,
+    np.arctan: tf.atan,
+    np.sinh: tf.sinh,
+    np.cosh: tf.cosh,
+    np.arcsinh: tf.asinh,
+    np.arccosh: tf.acosh,
+    np.arctanh: tf.atanh,
+}
+RANGES = {
+    np.tan: (0.0, 1.5),
+    np.arcsin: (0.0, 0.999),
+    np.arccos: (0.0, 0.999),
+    np.arccosh: (1.001, 5.0),
+    np.arctanh: (0.0, 0.999),
 }
 
 
 @pytest.mark.parametrize("jit", [False, True])
 @pytest.mark.parametrize("ufunc", ELEMENTARY, ids=lambda ufunc: ufunc.__name__)
 def test_tensorflow_s_functions_are_as_accurate_as_the_table_says(ufunc, jit):
+    low, high = RANGES.get(ufunc, (0.0, 5.0))
     x = np.concatenate([np.geomspace(1e-6, 5, 20_001), np.linspace(0.5, 2, 20_001)])
-    x = x.astype(np.float32)
+    x = x[(x > low) & (x < high)].astype(np.float32)
     right = ufunc(x.astype(np.float64))
     half_unit = 2.0**-24 * 2.0 ** np.floor(np.log2(np.abs(right) + (right == 0)))
     theirs = np.asarray(tf.function(TENSORFLOW[ufunc], jit_compile=jit)(x), np.float64)
-    accuracy = ELEMENTARY[ufunc].ulps * (1 + 1e-6)
-    assert np.max(np.abs(theirs - right) / half_unit) <= accuracy
+    accuracy = ELEMENTARY[ufunc].accuracy(x.astype(np.float64)) * (1 + 1e-6)
+    assert (np.abs(theirs - right) / half_unit <= accuracy).all()
 
 
 @pytest.mark.parametrize("ufunc", ELEMENTARY, ids=lambda ufunc: ufunc.__name__)
 def test_derivatives_of_elementary_functions(ufunc):
-    x, h = np.linspace(0.2, 2, 7), 1e-6
+    low, high = RANGES.get(ufunc, (0.2, 2.0))
+    x, h = np.linspace(max(low, 0.2), min(high, 2.0), 9)[1:-1], 1e-6
     slope = (ufunc(x + h) - ufunc(x - h)) / (2 * h)
     np.testing.assert_allclose(ELEMENTARY[ufunc].derivative(x, ufunc(x)), slope, rtol=1e-8)
 
 
 REFUSED = {
     "unknown function": lambda a: np.linalg.norm(a),
-    "unknown ufunc": lambda a: np.arctan(a),
+    "unknown ufunc": lambda a: np.cbrt(a),
     "unknown reduction": lambda a: np.multiply.reduce(a),
     "in place": lambda a: a.__iadd__(1.0),
     "into an array": lambda a: np.add(np.ones(3), a, out=np.empty(3)),

@@ -6,8 +6,8 @@ import numpy as np
 from keras import ops
 from keras.src.ops import numpy as operations  # not exported; x[:, 1] makes one of GetItem
 
-from gradaudit.numerics import scatter_add
 from gradaudit.rules.layers.concatenate import concatenated
+from gradaudit.rules.moved import moved
 from gradaudit.rules.registry import Case, rule
 
 _SOURCE = "keras/src/ops/numpy.py"
@@ -17,16 +17,8 @@ def _moving(operation, what, move, cases):
     """Register the rule of an operation: move(operation, array, **arguments) is what it does."""
 
     def apply(call, x):
-        moved = functools.partial(move, call.layer, **call.arguments)
-        places = moved(np.arange(x.size).reshape(x.shape)).reshape(-1)
-        back = np.argsort(places) if places.size == x.size else None
-
-        def vjp(dy):
-            flat = dy.reshape(-1)
-            dx = scatter_add(flat, places, x.size) if back is None else flat[back]
-            return dx.reshape(x.shape), {}
-
-        return moved(x), vjp
+        y, vjp = moved(x, functools.partial(move, call.layer, **call.arguments))
+        return y, lambda dy: (vjp(dy), {})
 
     apply.__name__ = operation.__name__
     apply.__doc__ = (

@@ -1,0 +1,102 @@
+"""Convolutions and pooling: by the windows of the derived rules."""
+
+import numpy as np
+
+from gradaudit.rules.layers.convolution import (
+    convolution,
+    convolve,
+    convolve_transposed,
+    kernel_cotangent,
+)
+from gradaudit.rules.layers.patches import Windows
+from gradaudit.rules.layers.pooling import average_pool, max_pool
+from gradaudit.rules.ops.table import op
+
+
+def _is_first(node):
+    return node.attribute("data_format").startswith(b"NC")
+
+
+def _last(node, x):
+    return np.moveaxis(x, 1, -1) if _is_first(node) else x
+
+
+def _back(node, y):
+    return np.moveaxis(y, -1, 1) if _is_first(node) else y
+
+
+def _spatial(node, name):
+    """Return an attribute with a number for each axis, of the spatial ones."""
+    numbers = tuple(node.op.attributes.get(name) or [1] * 5)
+    return numbers[2:] if _is_first(node) else numbers[1:-1]
+
+
+def _windows(node, cells, size):
+    strides, dilation = _spatial(node, "strides"), _spatial(node, "dilations")[: len(cells)]
+    padding = node.attribute("padding").decode().lower()
+    if padding != "explicit":
+        return Windows.over(cells, size, strides, padding, dilation)
+    edges = np.reshape(node.attribute("explicit_paddings"), (-1, 2))
+    edges = edges[2:] if _is_first(node) else edges[1:-1]
+    wide = [n + b + e for n, (b, e) in zip(cells, edges.tolist(), strict=True)]
+    count = Windows.over(wide, size, strides, "valid", dilation).count
+    before, after = edges.T.tolist()
+    return Windows(tuple(cells), count, tuple(size), strides, dilation, tuple(before), tuple(after))
+
+
+@op("Conv2D", "Conv3D")
+def conv(node, x, kernel):
+    x = _last(node, x)
+    windows = _windows(node, x.shape[1:-1], kernel.shape[:-2])
+    y, vjp = convolution(x, kernel, windows, x.shape[-1] // kernel.shape[-2])
+
+    def back(dy):
+        dx, dkernel = vjp(_last(node, dy))
+        return _back(node, dx), dkernel
+
+    return _back(node, y), back
+
+
+@op("DepthwiseConv2dNative")
+def depthwise_conv(node, x, kernel):
+    x = _last(node, x)
+    *size, channels, multiplier = kernel.shape
+    grouped = kernel.reshape(*size, 1, channels * multiplier)
+    y, vjp = convolution(x, grouped, _windows(node, x.shape[1:-1], size), channels)
+
+    def back(dy):
+        dx, dkernel = vjp(_last(node, dy))
+        return _back(node, dx), dkernel.reshape(kernel.shape)
+
+    return _back(node, y), back
+
+
+@op("Conv2DBackpropInput", "Conv3DBackpropInputV2")
+def conv_transpose(node, shape, kernel, dy):
+    """Apply what the gradient of a convolution by its input is: a transposed convolution."""
+    cells = shape[2:] if _is_first(node) else shape[1:-1]
+    windows, rows = _windows(node, tuple(cells.tolist()), kernel.shape[:-2]), _last(node, dy)
+
+    def vjp(dx):
+        dx = _last(node, dx)
+        return None, kernel_cotangent(dx, rows, windows), _back(node, convolve(dx, kernel, windows))
+
+    return _back(node, convolve_transposed(rows, kernel, windows)), vjp
+
+
+def _pooling(kind, pool):
+    @op(kind)
+    def apply(node, x):
+        x = _last(node, x)
+        windows = _windows(node, x.shape[1:-1], _spatial(node, "ksize"))
+        y, vjp = pool(node, x, windows)
+        return _back(node, y), lambda dy: _back(node, vjp(_last(node, dy)))
+
+
+for _kind, _pool in {
+    "MaxPool": max_pool,
+    "MaxPool3D": max_pool,
+    "AvgPool": average_pool,
+    "AvgPool3D": average_pool,
+}.items():
+    _pooling(_kind, _pool)

@@ -1,0 +1,49 @@
+"""Has TensorFlow run one op by itself: those of whole numbers, and random draws from a seed."""
+
+import functools
+import inspect
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+_RENAMED = {("Squeeze", "axis"): "squeeze_dims"}
+
+
+def evaluated(
+    operation: tf.Operation, given: Sequence[np.ndarray], jit: bool = False
+) -> list[np.ndarray]:
+    """Return the outputs of an op for some inputs.
+
+    jit: whether XLA compiles it; its random generators may be others than TensorFlow's own.
+    """
+    if operation.type == "Const":
+        return [tf.make_ndarray(operation.get_attr("value"))]
+    run = _compiled(operation) if jit else functools.partial(_run, operation)
+    return [np.asarray(y) for y in tf.nest.flatten(run(*given))]
+
+
+@functools.lru_cache(maxsize=256)
+def _compiled(operation: tf.Operation) -> Any:
+    return tf.function(functools.partial(_run, operation), jit_compile=True, autograph=False)
+
+
+def _run(operation: tf.Operation, *given: Any) -> Any:
+    function = getattr(tf.raw_ops, operation.type)
+    # The arguments of tf.raw_ops are the inputs in their order, some by another name, and then the
+    # attributes but for those that the inputs decide.
+    names = [name for name in inspect.signature(function).parameters if name != "name"]
+    inputs, tensors = operation.op_def.input_arg, list(given)
+    arguments: dict[str, Any] = {}
+    for name, argument in zip(names, inputs, strict=False):
+        attribute = argument.number_attr or argument.type_list_attr
+        if attribute:
+            number = operation.get_attr(attribute)
+            count = number if argument.number_attr else len(number)
+            arguments[name], tensors = tensors[:count], tensors[count:]
+        else:
+            arguments[name] = tensors.pop(0)
+    for name in names[len(inputs) :]:
+        arguments[name] = operation.get_attr(_RENAMED.get((operation.type, name), name))
+    return function(**arguments)

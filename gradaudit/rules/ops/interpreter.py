@@ -1,0 +1,185 @@
+"""Runs a graph of TensorFlow in NumPy, op by op, keeping a tape, and back along the tape."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from gradaudit.errors import UnsupportedFunctionError, UnsupportedModelError
+from gradaudit.numerics import Arithmetic, Decision, SumOfSteps
+from gradaudit.numerics.arithmetic import Array
+from gradaudit.rules.ops.evaluate import evaluated
+from gradaudit.rules.ops.graph import Op, Plan
+from gradaudit.rules.ops.table import find_op
+from gradaudit.rules.ops.tensor_list import TensorList
+
+Value = Any
+"""Of a tensor: an Array of floats, a NumPy array of others, a Decision, a TensorList, or a Keras
+variable for its handle."""
+
+
+@dataclass(frozen=True)
+class Node:
+    """What the entry of an op is given besides the values of its inputs."""
+
+    op: Op
+    run: "Interpretation"
+    layer: Any = None
+    arguments: Mapping[str, Any] = field(default_factory=dict)
+
+    def of_rule(self, layer: Any = None, **arguments: Any) -> "Node":
+        """Return what the rule of an operation of Keras is given in this op's place."""
+        return replace(self, layer=layer, arguments=arguments)
+
+    def attribute(self, name: str) -> Any:
+        return self.op.attributes[name]
+
+    @property
+    def dtype(self) -> str:
+        """The dtype of the first output."""
+        return self.op.dtypes[0].name
+
+    def array(self, value: Any) -> Array:
+        """Return constants in the dtype of the first output."""
+        return self.run.arithmetic.array(value, self.dtype)
+
+    def numbers(self, x: Value) -> np.ndarray:
+        """Return bare numbers, for decisions that rounding has no part in."""
+        return np.asarray(getattr(x, "value", x))
+
+    def zeros(self, shape: Sequence[int]) -> Value:
+        """Return zeros as an item of the op's list."""
+        dtype = self.attribute("element_dtype")
+        return self.run.value(np.zeros(shape, dtype.as_numpy_dtype), dtype)
+
+    def number(self, place: int, x: Value) -> float | None:
+        """Return an input that is one constant number; None for another."""
+        return float(self.numbers(x)) if self.op.numbers[place] else None
+
+    def whole(self, x: Value) -> np.ndarray:
+        """Return whole numbers or truth values, which rounding has no part in.
+
+        Raises:
+            UnsupportedModelError: they come of a comparison that rounding may turn.
+        """
+        if isinstance(x, Decision):
+            if x.doubtful.any():
+                raise self.op.unsupported("goes by a comparison that rounding may turn")
+            return x.value
+        return x
+
+    def call(self, name: str, inputs: Sequence[Value]) -> tuple[list[Value], Callable]:
+        """Run a function of the graph; see Interpretation.run."""
+        return self.run.run(self.op.function(name), inputs)
+
+    def unsupported(self, what: str) -> UnsupportedModelError:
+        return self.op.unsupported(what)
+
+
+@dataclass
+class Interpretation:
+    """One run of a traced callable in one arithmetic.
+
+    step: what is read from and assigned to. jit: whether XLA compiles the step.
+    cotangents: what comes back to variables, by path.
+    custom: where custom gradients stood on the way back to a variable, by its path.
+    """
+
+    step: Any
+    arithmetic: Arithmetic
+    jit: bool = False
+    cotangents: dict[str, SumOfSteps] = field(default_factory=dict)
+    custom: dict[str, frozenset[str]] = field(default_factory=dict)
+    _passed: frozenset[str] = frozenset()
+
+    def run(self, planned: Plan, inputs: Sequence[Value]) -> tuple[list[Value], Callable]:
+        """Return a graph's outputs, and the VJP from cotangents of these to those of its inputs.
+
+        The cotangent of what no gradient goes to is None.
+        """
+        values: dict[str, Value] = dict(zip(planned.inputs, inputs, strict=True))
+        active = {name for name, value in values.items() if not is_whole(value)}
+        constants: dict[str, np.ndarray] = {}
+        tape = []
+        for each in planned.ops:
+            if each.is_constant and constants.keys() >= set(each.inputs):
+                made = evaluated(each.operation, [constants[name] for name in each.inputs])
+                constants.update(zip(each.outputs, made, strict=True))
+                made = map(self.value, made, each.dtypes)
+                values.update(zip(each.outputs, made, strict=True))
+                continue
+            made, vjp = self._apply(each, [values[name] for name in each.inputs])
+            values.update(zip(each.outputs, made, strict=True))
+            if vjp is not None and not active.isdisjoint(each.inputs):
+                tape.append((each, vjp))
+                active.update(each.outputs)
+
+        def backward(douts: Sequence[Value]) -> list[Value]:
+            held: dict[str, Value] = {}
+            before, passed = self._passed, {}
+            for name, dout in zip(planned.outputs, douts, strict=True):
+                _add_to(held, name, dout)
+            for each, vjp in reversed(tape):
+                dys = [held.pop(name, None) for name in each.outputs]
+                if all(dy is None for dy in dys):
+                    continue
+                here = {each.custom_gradient} - {""}
+                self._passed = before.union(here, *(passed.get(n, ()) for n in each.outputs))
+                found = vjp(*map(_or_zeros, dys, [values[name] for name in each.outputs]))
+                found = found if isinstance(found, tuple) else (found,)
+                for name, dx in zip(each.inputs, found, strict=True):
+                    if name in active and dx is not None:
+                        _add_to(held, name, dx)
+                        passed[name] = self._passed.union(passed.get(name, ()))
+            self._passed = before
+            return [held.get(name) for name in planned.inputs]
+
+        return [values[name] for name in planned.outputs], backward
+
+    def _apply(self, each: Op, given: list[Value]) -> tuple[tuple[Value, ...], Callable | None]:
+        entry = find_op(each.kind)
+        if entry is not None and (entry.always or not all(map(is_whole, given))):
+            try:
+                made, vjp = entry.function(Node(each, self), *given)
+            except UnsupportedFunctionError as error:
+                raise each.unsupported(f"is not derived for such values: {error}") from error
+            made = made if isinstance(made, tuple) else (made,)
+            return tuple(np.asarray(y) if isinstance(y, np.generic) else y for y in made), vjp
+        if not all(map(is_whole, given)) or each.operation.op_def.is_stateful:
+            raise each.unsupported("has no entry in the table of ops")
+        # Of whole numbers and the like, to which no gradient goes: TensorFlow runs it itself.
+        jit = self.jit and each.kind.startswith("StatelessRandom")
+        made = evaluated(each.operation, given, jit)
+        return tuple(self.value(y, t) for y, t in zip(made, each.dtypes, strict=True)), None
+
+    def value(self, array: np.ndarray, dtype: tf.DType) -> Value:
+        """Return constants of a dtype as a value of this run."""
+        if dtype.is_floating:
+            return self.arithmetic.array(np.asarray(array, np.float64), dtype.name)
+        return np.asarray(array)
+
+    def collect(self, path: str, cotangent: Array) -> None:
+        """Add a part of a variable's cotangent."""
+        self.cotangents.setdefault(path, SumOfSteps()).add(cotangent)
+        self.custom[path] = self._passed.union(self.custom.get(path, ()))
+
+
+def is_whole(value: Value) -> bool:
+    """Return whether a value has no gradient: whole numbers, truth values, words."""
+    return isinstance(value, np.ndarray) and value.dtype.kind != "f"
+
+
+def _add_to(held: dict[str, Value], name: str, cotangent: Value) -> None:
+    if cotangent is not None:
+        held[name] = cotangent if name not in held else held[name] + cotangent
+
+
+def _or_zeros(cotangent: Value, value: Value) -> Value:
+    """Return zeros for a cotangent that none arrived of, if gradients go there at all."""
+    if cotangent is None and isinstance(value, TensorList):
+        return TensorList([None] * len(value))
+    if cotangent is None and isinstance(value, Array) and not is_whole(value):
+        return np.zeros_like(value)
+    return cotangent

@@ -1,0 +1,96 @@
+"""Ops that reduce axes: by the rules of Keras's operations, and what those do not have."""
+
+import functools
+
+import numpy as np
+from keras.src.ops import numpy as operations  # not exported; keras.ops.sum(x) makes one of Sum
+
+from gradaudit.numerics import Decision
+from gradaudit.rules.operations import reduction  # noqa: F401 - declares its rules
+from gradaudit.rules.ops.table import op
+from gradaudit.rules.registry import declared
+
+
+def _by_operation(kind, operation):
+    @op(kind)
+    def apply(node, x, axes):
+        axes = tuple(np.atleast_1d(axes).tolist())
+        if not axes:
+            return x, lambda dy: (dy, None)
+        of_layer = operation(axis=axes, keepdims=node.attribute("keep_dims"))
+        y, vjp = declared(operation).function(node.of_rule(of_layer), x)
+        return y, lambda dy: (vjp(dy)[0], None)
+
+
+for _kind, _operation in {
+    "Sum": operations.Sum,
+    "Mean": operations.Mean,
+    "Max": operations.Max,
+    "Min": operations.Min,
+}.items():
+    _by_operation(_kind, _operation)
+
+
+@op("Any", "All")
+def quantifier(node, x, axes):
+    """Of a comparison: doubtful where an element in doubt decides."""
+    reduce = functools.partial(
+        np.any if node.op.kind == "Any" else np.all,
+        axis=tuple(np.atleast_1d(axes).tolist()),
+        keepdims=node.attribute("keep_dims"),
+    )
+    value = reduce(x.value)
+    if node.op.kind == "Any":
+        surely, possibly = reduce(x.value & ~x.doubtful), reduce(x.value | x.doubtful)
+    else:
+        surely, possibly = reduce(x.value & ~x.doubtful), reduce(x.value | x.doubtful)
+    return Decision(value, surely != possibly, x.precision), None
+
+
+@op("Prod")
+def product(node, x, axes):
+    """Apply y = Π x over axes; dx = dy times the product of the others."""
+    axes = sorted({axis % x.ndim for axis in np.atleast_1d(axes).tolist()})
+    rest = [axis for axis in range(x.ndim) if axis not in axes]
+    lead = [x.shape[axis] for axis in rest]
+    rows = np.transpose(x, (*rest, *axes)).reshape(*lead, -1)
+    n = rows.shape[-1]
+    before, after = [np.ones_like(rows[..., 0])], [np.ones_like(rows[..., 0])]
+    for i in range(n):
+        before.append(before[-1] * rows[..., i])
+        after.append(after[-1] * rows[..., n - 1 - i])
+    y = before[-1]
+    shape = y.shape
+    if node.attribute("keep_dims"):
+        shape = tuple(1 if axis in axes else size for axis, size in enumerate(x.shape))
+
+    def vjp(dy):
+        d = dy.reshape(lead)
+        parts = np.stack([d * before[i] * after[n - 1 - i] for i in range(n)], -1)
+        apart = parts.reshape(*lead, *[x.shape[axis] for axis in axes])
+        return np.transpose(apart, np.argsort((*rest, *axes))), None
+
+    return y.reshape(shape), vjp
+
+
+@op("Cumsum")
+def cumsum(node, x, axis):
+    """Apply yᵢ = Σ xⱼ over j ≤ i; dxⱼ = Σ dyᵢ over i ≥ j; exclusive: over the strict order."""
+    axis = int(axis) % x.ndim
+
+    def summed(z, back):
+        z = np.flip(z, axis) if back else z
+        total = np.cumsum(z, axis)
+        if node.attribute("exclusive"):
+            edge = [(1, 0) if i == axis else (0, 0) for i in range(z.ndim)]
+            short = (slice(None),) * axis + (slice(None, -1),)
+            total = np.pad(total[short], edge)
+        return np.flip(total, axis) if back else total
+
+    reverse = node.attribute("reverse")
+    return summed(x, reverse), lambda dy: (summed(dy, not reverse), None)
+
+
+@op("L2Loss")
+def l2_loss(node, x):
+    return np.square(x).sum() / 2, lambda dy: dy * x

@@ -1,0 +1,21 @@
+"""TensorFlow's list of tensors, as loops fill and read it."""
+
+from typing import Any
+
+
+class TensorList(list):
+    """Values of one dtype, or cotangents; None stands for zeros, or for what was never set."""
+
+    def __add__(self, other: "TensorList") -> "TensorList":
+        """Return the sums of the cotangents in two lists."""
+        return TensorList(map(_sum, self, other))
+
+    def with_item(self, place: int, item: Any) -> "TensorList":
+        """Return the list with another item at a place."""
+        return TensorList([*self[:place], item, *self[place + 1 :]])
+
+
+def _sum(a: Any, b: Any) -> Any:
+    if a is None or b is None:
+        return b if a is None else a
+    return a + b

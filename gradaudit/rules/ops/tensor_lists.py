@@ -1,0 +1,86 @@
+"""TensorFlow's lists of tensors: a loop reads its steps from them and puts its outputs there."""
+
+import numpy as np
+
+from gradaudit.rules.ops.table import op
+from gradaudit.rules.ops.tensor_list import TensorList
+
+
+def _is_whole(item):
+    return isinstance(item, np.ndarray) and item.dtype.kind != "f"
+
+
+@op("TensorListReserve", always=True)
+def reserve(node, shape, count):
+    return TensorList([None] * int(count)), None
+
+
+@op("EmptyTensorList", always=True)
+def empty(node, shape, count):
+    return TensorList(), None
+
+
+@op("TensorListFromTensor", always=True)
+def from_tensor(node, x, shape):
+    def vjp(dys):
+        rows = [np.zeros_like(row) if dy is None else dy for row, dy in zip(x, dys, strict=True)]
+        return np.stack(rows), None
+
+    return TensorList(x[i] for i in range(len(x))), vjp
+
+
+@op("TensorListStack", always=True)
+def stack(node, items, shape, *count):
+    if not items or any(item is None for item in items):
+        known = [item for item in items if item is not None]
+        shape = known[0].shape if known else tuple(shape.tolist())
+        items = [node.zeros(shape) if item is None else item for item in items]
+    if not items:
+        return node.zeros((0, *shape)), None
+    return np.stack(items), lambda dy: (TensorList(dy[i] for i in range(len(dy))), None)
+
+
+@op("TensorListGetItem", always=True)
+def get_item(node, items, place, shape):
+    place = int(place)
+    item = items[place]
+    if item is None:
+        return node.zeros(tuple(shape.tolist())), None
+    return item, lambda dy: (TensorList([None] * len(items)).with_item(place, dy), None, None)
+
+
+@op("TensorListSetItem", always=True)
+def set_item(node, items, place, item):
+    place = int(place)
+
+    def vjp(dys):
+        dy = dys[place]
+        ditem = np.zeros_like(item) if dy is None and not _is_whole(item) else dy
+        return dys.with_item(place, None), None, ditem
+
+    longer = TensorList([*items, *[None] * (place + 1 - len(items))])
+    return longer.with_item(place, item), vjp
+
+
+@op("TensorListPushBack", always=True)
+def push_back(node, items, item):
+    return TensorList([*items, item]), lambda dys: (TensorList(dys[:-1]), dys[-1])
+
+
+@op("TensorListPopBack", always=True)
+def pop_back(node, items, shape):
+    def vjp(ditems, ditem):
+        return TensorList([*ditems, ditem]), None
+
+    return (TensorList(items[:-1]), items[-1]), vjp
+
+
+@op("TensorListLength", always=True)
+def length(node, items):
+    return np.array(len(items), np.int32), None
+
+
+@op("TensorListElementShape", always=True)
+def element_shape(node, items):
+    known = [item for item in items if item is not None]
+    return np.array(known[0].shape if known else -1, node.op.dtypes[0].as_numpy_dtype), None
