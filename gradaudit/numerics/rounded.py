@@ -243,18 +243,22 @@ def _rounded(
 ) -> Rounded:
     """Return a result that was rounded once to `precision`, with `ulps` u accuracy."""
     value = np.asarray(value)
+    is_large = value.size and 2 * max(np.max(value), -np.min(value)) > precision.largest
     if np.any(ulps):
         own = binade(value)  # in place from here on: it is as large as the largest weight
         own *= own
         halves = precision.roundoff > 2.0**-24
         own *= precision.variance(ulps * precision.roundoff) / (1 if halves else 3)
         own += precision.smallest**2 * (value != 0)
+        if is_large:  # an infinity is exact: what is infinite in float64 surely is so here
+            own = np.where(np.isinf(value), 0.0, own)
         if variance is not None:
             own += variance
         variance = own
-    if value.size and 2 * max(np.max(value), -np.min(value)) > precision.largest:
+    if is_large:
         margin = 0.0 if variance is None else DOUBT * np.sqrt(variance)
-        kink = _plus(np.where(np.abs(value) + margin > precision.largest, np.inf, 0.0), kink)
+        may_overflow = np.isfinite(value) & (np.abs(value) + margin > precision.largest)
+        kink = _plus(np.where(may_overflow, np.inf, 0.0), kink)
     return Rounded(value, variance, kink, precision)
 
 

@@ -24,6 +24,7 @@ class Tensor:
     hides_logits: Keras keeps logits on it that this run does not know.
     mask: Keras's mask, which says of which elements layers and losses shall take notice.
     source: what it was made from, in a run that is watched.
+    passed: what its cotangent came by that a report tells of: see Walk.passed.
     """
 
     value: Array
@@ -33,6 +34,7 @@ class Tensor:
     mask: np.ndarray | None = None
     cotangent: Array | None = None
     source: "Tensor | None" = None
+    passed: frozenset[str] = frozenset()
 
     def add(self, cotangent: Array) -> None:
         """Add a part of the cotangent."""

@@ -26,12 +26,21 @@ from gradaudit.rules import LossCall
 from gradaudit.rules.losses.reduction import reduce_losses, same_rank
 
 
-def backprop(model: keras.Model, record: StepRecord, walk: Walk) -> Tensor:
+def backprop(model: keras.Model, record: StepRecord, walk: Walk, traced: bool = False) -> Tensor:
     """Run a step of a compiled model; return its loss. The gradients are then in the walk.
+
+    traced: the whole step is, not only what has no derived rule.
 
     Raises:
         UnsupportedModelError: the data are of a kind that the rules do not take.
     """
+    loss = walk.traced_step(record) if traced else _forward(model, record, walk)
+    loss.add(walk.arithmetic.array(record.loss_scale, loss.dtype))
+    walk.backward()
+    return loss
+
+
+def _forward(model: keras.Model, record: StepRecord, walk: Walk) -> Tensor:
     y_pred = packed(model, walk.model(model, _inputs(model, record.x, walk.arithmetic)))
     given = given_to_losses(model, record.y, y_pred, record.sample_weight)
     total_dtype = getattr(model._compile_loss, "dtype", None)
@@ -45,10 +54,7 @@ def backprop(model: keras.Model, record: StepRecord, walk: Walk) -> Tensor:
         penalties = [walk.scale(penalty, 1.0 / record.replicas) for penalty in penalties]
     if losses:
         losses = [walk.total(losses)]
-    loss = walk.total([*losses, *penalties])
-    loss.add(walk.arithmetic.array(record.loss_scale, loss.dtype))
-    walk.backward()
-    return loss
+    return walk.total([*losses, *penalties])
 
 
 def _loss(walk: Walk, term: LossTerm, given: Given, replicas: int, total_dtype: str) -> Tensor:

@@ -27,12 +27,12 @@ from gradaudit.numerics import (
 from gradaudit.numerics.arithmetic import Array
 from gradaudit.records import STAGES, Arrays, Estimate, Reference, StepRecord
 from gradaudit.reference.backprop import backprop
-from gradaudit.reference.gaps import model_gaps, step_gaps, update_gaps
+from gradaudit.reference.gaps import model_gaps, step_gaps, traced_layers, update_gaps
 from gradaudit.reference.graph import is_float
 from gradaudit.reference.losses import loss_terms
-from gradaudit.reference.traced_steps import TracedSteps
+from gradaudit.reference.traces import Traces
 from gradaudit.reference.update import takes_parts, updated
-from gradaudit.reference.walk import Replay, Walk
+from gradaudit.reference.walk import TRACED, Replay, Walk
 from gradaudit.rules import moved_by
 
 _IN_PARTS = (
@@ -81,7 +81,10 @@ class Derivation:
         self._replay = replay
         self._step_gaps = step_gaps(model)
         self._model_gaps = model_gaps(model)
-        self._traced = TracedSteps(model) if self._model_gaps and not self._step_gaps else None
+        self._traces = Traces(model)
+        layers = traced_layers(model) if self._model_gaps else []
+        self._whole = layers is None
+        self._traced = frozenset(map(id, layers or ()))
         self._update_gaps = update_gaps(model)
         self._dtype_of = {v.path: v.dtype for v in model.variables}
         self._dtypes = {layer.compute_dtype for layer in model._flatten_layers()}
@@ -95,6 +98,8 @@ class Derivation:
         unjudged: dict[tuple[str, str], str] = {}
         loss, gradients, moved, assigned = None, {}, {}, None
         gaps = self._step_gaps
+        if record.replicas > 1 and self._model_gaps:
+            gaps = [*gaps, *self._model_gaps, "code is traced for one replica, and not for several"]
         if not gaps:
             try:
                 loss, gradients, moved, assigned = self._derived_gradients(record, variables)
@@ -129,11 +134,12 @@ class Derivation:
         with np.errstate(all="ignore"):  # what is not finite here is compared like the rest
             walks = [self._gradients(record, a) for a in self._arithmetics(record)]
             assigned = [dict(w[1]) for w in walks]
-            custom = walks[0][2]
+            passed = walks[0][2]
             found = self._combined(record, [w[0] for w in walks], self._further_errors(record))
-            for path in custom.keys() & found.keys():
-                passed = tuple(sorted(custom[path]))
-                found[path] = dataclasses.replace(found[path], custom=passed)
+            for path in passed.keys() & found.keys():
+                oracle = "traced" if TRACED in passed[path] else "derived"
+                custom = tuple(sorted(passed[path] - {TRACED}))
+                found[path] = dataclasses.replace(found[path], oracle=oracle, custom=custom)
             moved = self._combined(record, [w[1] for w in walks], before=record.variables)
         loss = found.pop("")
         return loss, {v.path: found.get(v.path) or _nothing(v) for v in variables}, moved, assigned
@@ -200,16 +206,20 @@ class Derivation:
     ) -> tuple[dict[str, Array], dict[str, Array], dict[str, frozenset[str]]]:
         """Return the gradient of each variable by path, with the loss under the empty path.
 
-        The second dict has the new values of what layers assign to, the third where custom
-        gradients stood on the way to a variable.
+        The second dict has the new values of what layers assign to, the third what stood on the
+        way back to a variable: see Walk.passed.
         """
-        walk = Walk(record.variables, arithmetic, self._replay)
-        if self._traced is not None:
-            loss = self._traced.backprop(record, walk)
-        else:
-            loss = backprop(self._model, record, walk)
+        walk = Walk(
+            record.variables,
+            arithmetic,
+            self._replay,
+            traces=self._traces,
+            traced=self._traced,
+            jit=record.jit,
+        )
+        loss = backprop(self._model, record, walk, self._whole)
         floats = {p: a for p, a in walk.assigned.items() if is_float(self._dtype_of[p])}
-        return {"": loss.value, **walk.cotangents}, floats, walk.custom
+        return {"": loss.value, **walk.cotangents}, floats, walk.passed
 
     def _moved_by_parts(self, record: StepRecord) -> set[str]:
         """Return the weights whose update is not that of their gradient, but of its parts."""
@@ -290,7 +300,7 @@ class Derivation:
 
     @property
     def _oracle(self) -> str:
-        return "derived" if self._traced is None else "traced"
+        return "traced" if self._whole else "derived"
 
     @property
     def _halves(self) -> bool:

@@ -3,6 +3,7 @@
 import functools
 import operator
 from collections import Counter
+from collections.abc import Iterator
 from typing import Any
 
 import keras
@@ -42,6 +43,26 @@ def model_gaps(model: keras.Model) -> list[str]:
     return list(dict.fromkeys(gaps))  # a layer that is called twice has each of its gaps once
 
 
+def traced_layers(model: keras.Model) -> list[Any] | None:
+    """Return the layers and operations of a functional model that no derived rule covers.
+
+    None where something else has no derived rule, too: the whole step is traced then.
+    """
+    overrides = any(_overrides(model, method) for method in ("compute_loss", "losses"))
+    if overrides or _weight_gaps(model) or _loss_gaps(model) or _own_gaps(model):
+        return None
+    return list(_uncovered(model))
+
+
+def _uncovered(model: keras.Model) -> Iterator[Any]:
+    for node in _deriving_nodes(model):
+        layer = node.operation
+        if isinstance(layer, keras.Model) and not _own_gaps(layer) and not _call_gaps(node):
+            yield from _uncovered(layer)
+        elif layer_gaps(layer) or _call_gaps(node):
+            yield layer
+
+
 def _overrides(model: keras.Model, method: str) -> bool:
     own = getattr(type(model), method) is not getattr(keras.Model, method)
     return own or method in vars(model)
@@ -56,15 +77,14 @@ def layer_gaps(layer: Any) -> list[str]:
             if known is None
             else _options_gaps(where, known, layer)
         )
-    what = "model" if isinstance(layer, keras.Model) else "layer"
-    where = f"the {what} {layer.name!r} ({type(layer).__name__})"
-    gaps = []
-    if layer.activity_regularizer is not None:
-        gaps += _regularizer_gaps(where, "activity regularizer", layer.activity_regularizer)
-    elif layer._losses:
-        gaps.append(f"{where} adds losses of its own (add_loss)")
     if isinstance(layer, keras.Model):
-        return gaps + _graph_gaps(layer, where)
+        gaps = _own_gaps(layer)
+        for node in _deriving_nodes(layer):
+            gaps += layer_gaps(node.operation) + _call_gaps(node)
+        if _is_graph(layer) and graph_of(layer) is None:
+            gaps += [gap for part in layer.layers for gap in layer_gaps(part)]
+        return gaps
+    where, gaps = _where(layer), _loss_of_layer_gaps(layer)
     known = find_rule(layer)
     if known is None or known.kind != "layer":
         return [*gaps, f"{where} has no derived rule"]
@@ -109,29 +129,52 @@ def _options_gaps(where: str, known: Any, layer: Any) -> list[str]:
     return [] if known.gaps is None else [f"{where} has {gap}" for gap in known.gaps(layer)]
 
 
-def _graph_gaps(model: keras.Model, where: str) -> list[str]:
+def _where(layer: Any) -> str:
+    what = "model" if isinstance(layer, keras.Model) else "layer"
+    return f"the {what} {layer.name!r} ({type(layer).__name__})"
+
+
+def _loss_of_layer_gaps(layer: Any) -> list[str]:
+    where = _where(layer)
+    if layer.activity_regularizer is not None:
+        return _regularizer_gaps(where, "activity regularizer", layer.activity_regularizer)
+    return [f"{where} adds losses of its own (add_loss)"] if layer._losses else []
+
+
+def _is_graph(model: keras.Model) -> bool:
     if isinstance(model, keras.Sequential):
-        known = type(model).call is keras.Sequential.call
-    else:
-        known = isinstance(model, Functional) and type(model).call is Functional.call
-    if not known:
-        return [f"{where} is neither Sequential nor functional"]
+        return type(model).call is keras.Sequential.call
+    return isinstance(model, Functional) and type(model).call is Functional.call
+
+
+def _own_gaps(model: keras.Model) -> list[str]:
+    """Return the gaps of a model but for those of the layers that it calls."""
+    where, gaps = _where(model), _loss_of_layer_gaps(model)
+    if not _is_graph(model):
+        return [*gaps, f"{where} is neither Sequential nor functional"]
     graph = graph_of(model)
     if graph is None:
-        gaps = [f"{where} was built without a graph of its layers"] if model.built else []
-        return gaps + [gap for layer in model.layers for gap in layer_gaps(layer)]
-    gaps = []
+        return [*gaps, f"{where} was built without a graph of its layers"] if model.built else gaps
     for symbol in graph.inputs:
         what = f"the input {symbol.name!r} of {where}"
         gaps += [f"{what} is {kind}" for kind in ("sparse", "ragged") if getattr(symbol, kind)]
         if getattr(symbol._keras_history.operation, "optional", False):
             gaps.append(f"{what} is optional")
-    for node in nodes(graph):
-        layer = node.operation
-        gaps += [] if has_no_gradient(node) else layer_gaps(layer)
-        if isinstance(layer, keras.Model) and len(bound(node).keys() - {"training", "mask"}) > 1:
-            gaps.append(f"the model {layer.name!r} is given more than its inputs")
     return gaps
+
+
+def _deriving_nodes(model: keras.Model) -> list[Any]:
+    """Return the calls of a model that a gradient may go through."""
+    graph = graph_of(model) if _is_graph(model) else None
+    return [] if graph is None else [node for node in nodes(graph) if not has_no_gradient(node)]
+
+
+def _call_gaps(node: Any) -> list[str]:
+    """Return what a call in a graph is given that no rule knows of."""
+    layer = node.operation
+    if isinstance(layer, keras.Model) and len(bound(node).keys() - {"training", "mask"}) > 1:
+        return [f"the model {layer.name!r} is given more than its inputs"]
+    return []
 
 
 def several_tensors(model: keras.Model) -> list[str]:

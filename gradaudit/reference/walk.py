@@ -3,7 +3,7 @@
 import functools
 import operator
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -26,6 +26,7 @@ from gradaudit.reference.arguments import (
 )
 from gradaudit.reference.graph import graph_of, in_order, is_float, nodes
 from gradaudit.reference.losses import RECURRENT, hides_logits, is_softmax, leaves_logits
+from gradaudit.reference.traces import Traces, inputs_of
 from gradaudit.rules import (
     LayerCall,
     RegularizerCall,
@@ -35,7 +36,9 @@ from gradaudit.rules import (
     own_variables,
     read_as,
 )
+from gradaudit.rules.traced import Cotangents
 
+TRACED = "traced"
 Replay = Callable[..., np.ndarray]
 Vjp = Callable[[Array], Array]
 
@@ -75,7 +78,10 @@ class Walk:
     penalties: what the regularizers add to the loss, in the order in which the run met them.
     draws: how often each seed was drawn from, by its path.
     assigned: what layers made of variables that no gradient moves, by path.
-    custom: where custom gradients stood on the way back to a variable, by its path.
+    passed: what stood on the way back to a variable, by its path: TRACED for what was traced, and
+        the places of custom gradients.
+    traces: traces what has no derived rule. traced: ids of the layers that are traced.
+    jit: whether XLA compiles the step.
     watch: is shown the tensors of every layer; activations are then operations of their own.
     """
 
@@ -83,18 +89,24 @@ class Walk:
     arithmetic: Arithmetic
     replay: Replay
     watch: Watch | None = None
+    traces: Traces | None = None
+    traced: Collection[int] = ()
+    jit: bool = False
     cotangents: dict[str, Array] = field(default_factory=dict)
     penalties: list[Tensor] = field(default_factory=list)
     draws: Counter[str] = field(default_factory=Counter)
     assigned: dict[str, Array] = field(default_factory=dict)
-    custom: dict[str, frozenset[str]] = field(default_factory=dict)
+    passed: dict[str, frozenset[str]] = field(default_factory=dict)
     _read: dict[tuple[str, str], Array] = field(default_factory=dict)
-    _tape: list[tuple[tuple[Tensor, ...], Callable[..., None]]] = field(default_factory=list)
+    _tape: list[tuple[Sequence[Tensor], tuple[Tensor, ...], Callable[..., None]]] = field(
+        default_factory=list
+    )
+    _passing: frozenset[str] = frozenset()
 
     def apply(self, x: Tensor, found: tuple[Array, Vjp], dtype: str) -> Tensor:
         """Return the tensor that an operation made of x; found is its value and the VJP to x."""
         value, vjp = found
-        (y,) = self._record([value], dtype, lambda dy: x.add(vjp(dy)))
+        (y,) = self._record([x], [value], dtype, lambda dy: x.add(vjp(dy)))
         if self.watch is not None:
             y.source = x
         return y
@@ -128,33 +140,45 @@ class Walk:
                 term.add(dy)
 
         value = functools.reduce(operator.add, (term.value for term in terms))
-        (y,) = self._record([value], terms[0].dtype, carry)
+        (y,) = self._record(terms, [value], terms[0].dtype, carry)
         return y
 
     def _record(
-        self, values: Sequence[Array], dtype: str, carry: Callable[..., None]
+        self,
+        xs: Sequence[Tensor],
+        values: Sequence[Array],
+        dtype: str | Sequence[str],
+        carry: Callable[..., None],
     ) -> tuple[Tensor, ...]:
-        """Return the tensors of one operation; carry is given the cotangents of all of them."""
-        ys = tuple(Tensor(value, _dtype(value, dtype)) for value in values)
-        self._tape.append((ys, carry))
+        """Return the tensors that one operation made of others; carry is given their cotangents.
+
+        dtype: that of all floats among them, or of each.
+        """
+        dtypes = [dtype] * len(values) if isinstance(dtype, str) else dtype
+        ys = tuple(Tensor(v, _dtype(v, d)) for v, d in zip(values, dtypes, strict=True))
+        self._tape.append((xs, ys, carry))
         return ys
 
     def backward(self) -> None:
         """Carry every cotangent back to the variables. The tape is used up on the way."""
         while self._tape:
-            ys, carry = self._tape.pop()
-            if any(y.cotangent is not None for y in ys):
-                carry(*(np.zeros_like(y.value) if y.cotangent is None else y.cotangent for y in ys))
+            xs, ys, carry = self._tape.pop()
+            if all(y.cotangent is None for y in ys):
+                continue
+            self._passing = frozenset().union(*(y.passed for y in ys))
+            carry(*(np.zeros_like(y.value) if y.cotangent is None else y.cotangent for y in ys))
+            for x in xs:
+                x.passed |= self._passing
 
     def draw(self, layer: Any, name: str, shape: tuple[int, ...], **options: Any) -> np.ndarray:
         """Repeat the layer's next random draw of this step.
 
         Each draw adds (0, 1) to the seed's state: keras/src/random/seed_generator.py.
         """
-        path = layer.seed_generator.state.path
-        count = self.draws[path]
-        self.draws[path] += 1
-        state = self.variables[path] + np.array([0, count], self.variables[path].dtype)
+        seed = layer.seed_generator.state
+        state = self.read(seed, seed.dtype)
+        self.assign(seed, state + np.array([0, 1], state.dtype))
+        self.draws[seed.path] += 1
         return self.replay(name, state, shape, **{"dtype": layer.compute_dtype, **options})
 
     def read(self, variable: Any, dtype: str) -> Array:
@@ -189,10 +213,12 @@ class Walk:
             given = held_by(node, held, self._tensor)
             layer = node.operation
             given.pop("training", None)  # fit's own takes its place: Functional's operation_fn
-            if isinstance(layer, keras.Model):
+            if isinstance(layer, keras.Model) and id(layer) not in self.traced:
                 xs = in_order(layer, next(iter(given.values())))
                 mask_outputs(xs, [bare(mask) for mask in tree.flatten(given.get("mask"))])
                 ys = self.model(layer, xs)
+            elif id(layer) in self.traced:
+                ys = self.call(layer, given)
             elif isinstance(layer, keras.Layer):
                 ys = self._layer(layer, given)
             else:
@@ -208,7 +234,7 @@ class Walk:
         """Return a variable, or an array of constants, as a tensor of this run."""
         if isinstance(leaf, keras.Variable):
             value = self.read(leaf, leaf.dtype)
-            (made,) = self._record([value], leaf.dtype, lambda d: self._collect(leaf, d))
+            (made,) = self._record([], [value], leaf.dtype, lambda d: self._collect(leaf, d))
             return made
         array = np.asarray(leaf)
         dtype = array.dtype.name
@@ -270,6 +296,53 @@ class Walk:
         self._penalize_activity(layer, ys)
         return ys
 
+    def call(self, target: Callable, given: Mapping[str, Any]) -> list[Tensor]:
+        """Return what a call of a Keras object makes of its arguments, by a trace of its code.
+
+        With the tensors come their masks and logits, and what the call adds to the loss.
+        """
+        found, inputs = self.traces.call(target, given), inputs_of(given)
+        made, vjp = found.trace.run([x.value for x in inputs], self, self.arithmetic, self.jit)
+
+        def carry(*dys: Array) -> None:
+            back = vjp([dy if is_float(y.dtype) else None for y, dy in zip(ys, dys, strict=True)])
+            self._passing |= {TRACED}
+            for x, part in zip(inputs, back.of_inputs, strict=True):
+                if part is not None and is_float(x.dtype):
+                    x.add(part)
+            self._collect_traced(back)
+
+        ys = self._record(inputs, made, found.trace.dtypes, carry)
+        outputs, extra = list(ys[: found.count]), list(ys[found.count :])
+        for place in found.masked:
+            outputs[place].mask = extra.pop(0).value
+        for place in found.with_logits:
+            outputs[place].logits = extra.pop(0)
+        self.penalties += extra
+        return outputs
+
+    def traced_step(self, record: Any) -> Tensor:
+        """Run a whole step by a trace of the model's code; return its loss."""
+        traced, arrays = self.traces.step(record)
+        array = self.arithmetic.array
+        xs = [array(a, a.dtype.name) if a.dtype.kind == "f" else a for a in arrays]
+        (value,), vjp = traced.run(xs, self, self.arithmetic, self.jit)
+        (dtype,) = traced.dtypes
+
+        def carry(dy: Array) -> None:
+            self._passing |= {TRACED}
+            self._collect_traced(vjp([dy]))
+
+        (loss,) = self._record([], [value], dtype, carry)
+        return loss
+
+    def _collect_traced(self, back: Cotangents) -> None:
+        own = self._passing
+        for path, cotangent in back.of_variables.items():
+            self._passing = own | back.custom.get(path, frozenset())
+            self._collect(self.traces.variable(path), cotangent)
+        self._passing = own | back.custom_of_inputs
+
     def _operation(self, operation: Any, given: dict[str, Any], dtype: str) -> list[Tensor]:
         """Return the outputs of an operation of keras.ops that was given some arguments.
 
@@ -315,7 +388,7 @@ class Walk:
                 variable = own[key] if key in own else self._variable(call.layer, key)
                 self._collect(variable, self.arithmetic.cast(cotangent, variable.dtype))
 
-        ys = self._record(made if isinstance(made, tuple) else (made,), dtype, carry)
+        ys = self._record(xs, made if isinstance(made, tuple) else (made,), dtype, carry)
         if self.watch is not None:
             for y in ys:
                 y.source = xs[0]
@@ -331,6 +404,7 @@ class Walk:
         if variable.trainable:
             present = self.cotangents.get(variable.path)
             self.cotangents[variable.path] = cotangent if present is None else present + cotangent
+            self.passed[variable.path] = self._passing.union(self.passed.get(variable.path, ()))
 
     def _penalize_activity(self, layer: Any, outputs: Iterable[Tensor]) -> None:
         """Note the penalties on one call of a layer, each divided by the size of the batch."""
@@ -351,7 +425,7 @@ class Walk:
                 weight = Tensor(self.read(variable, variable.dtype), variable.dtype)
                 value, vjp = self._penalty(variable.regularizer, weight)
                 carry = functools.partial(self._carry_to_weight, variable, vjp)
-                self.penalties += self._record([value], variable.dtype, carry)
+                self.penalties += self._record([], [value], variable.dtype, carry)
 
     def _carry_to_weight(self, variable: Any, vjp: Vjp, dpenalty: Array) -> None:
         self._collect(variable, vjp(dpenalty))

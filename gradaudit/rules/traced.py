@@ -18,11 +18,13 @@ class Cotangents(NamedTuple):
 
     of_inputs: None where no gradient goes. of_variables: by path.
     custom: where custom gradients, which the true one passes by, stood on the way, by path.
+    custom_of_inputs: where they stood on the way to any input.
     """
 
     of_inputs: list[Any]
     of_variables: Mapping[str, Array]
     custom: Mapping[str, frozenset[str]]
+    custom_of_inputs: frozenset[str]
 
 
 @dataclass(frozen=True)
@@ -56,7 +58,7 @@ class Trace:
             run.cotangents, run.custom = {}, {}
             dxs = backward(dys)[: len(xs)]
             totals = {path: sums.total() for path, sums in run.cotangents.items()}
-            return Cotangents(dxs, totals, run.custom)
+            return Cotangents(dxs, totals, run.custom, run.custom_of_inputs)
 
         return ys, vjp
 

@@ -85,6 +85,7 @@ class Interpretation:
     step: what is read from and assigned to. jit: whether XLA compiles the step.
     cotangents: what comes back to variables, by path.
     custom: where custom gradients stood on the way back to a variable, by its path.
+    custom_of_inputs: where they stood on the way back to the inputs of the last run.
     """
 
     step: Any
@@ -92,6 +93,7 @@ class Interpretation:
     jit: bool = False
     cotangents: dict[str, SumOfSteps] = field(default_factory=dict)
     custom: dict[str, frozenset[str]] = field(default_factory=dict)
+    custom_of_inputs: frozenset[str] = frozenset()
     _passed: frozenset[str] = frozenset()
 
     def run(self, planned: Plan, inputs: Sequence[Value]) -> tuple[list[Value], Callable]:
@@ -127,13 +129,15 @@ class Interpretation:
                     continue
                 here = {each.custom_gradient} - {""}
                 self._passed = before.union(here, *(passed.get(n, ()) for n in each.outputs))
+                self.custom_of_inputs = self._passed  # a function within has more
                 found = vjp(*map(_or_zeros, dys, [values[name] for name in each.outputs]))
                 found = found if isinstance(found, tuple) else (found,)
                 for name, dx in zip(each.inputs, found, strict=True):
                     if name in active and dx is not None:
                         _add_to(held, name, dx)
-                        passed[name] = self._passed.union(passed.get(name, ()))
+                        passed[name] = self.custom_of_inputs.union(passed.get(name, ()))
             self._passed = before
+            self.custom_of_inputs = before.union(*(passed.get(n, ()) for n in planned.inputs))
             return [held.get(name) for name in planned.inputs]
 
         return [values[name] for name in planned.outputs], backward

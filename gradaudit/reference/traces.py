@@ -1,0 +1,183 @@
+"""What a model's own code traces to: a layer that has no derived rule, a loss, or a whole step."""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import keras
+import numpy as np
+from keras import tree
+from keras.src.backend import get_keras_mask, set_keras_mask  # not exported, as what follows
+from keras.src.backend.common import global_state
+from keras.src.layers.layer import CallContext
+
+from gradaudit.errors import UnsupportedModelError
+from gradaudit.records import StepRecord
+from gradaudit.reference.arguments import Tensor
+from gradaudit.rules.traced import Trace, trace
+
+
+class Spec(NamedTuple):
+    """A tensor of a trace: the shape and the dtype that it has in a step."""
+
+    shape: tuple[int, ...]
+    dtype: str
+
+
+@dataclass(frozen=True)
+class CallTrace:
+    """A call of a Keras object, traced.
+
+    The outputs of the trace are the tensors that the call returned, then Keras's masks on some of
+    these, then the logits that Keras keeps on some, then the losses that were added in the call.
+
+    count: of tensors returned. masked, with_logits: places of those that have a mask, or logits.
+    """
+
+    trace: Trace
+    count: int
+    masked: tuple[int, ...]
+    with_logits: tuple[int, ...]
+
+
+class Traces:
+    """Traces of one model's parts, each made once for tensors of some shapes and dtypes."""
+
+    def __init__(self, model: keras.Model) -> None:
+        metrics = {id(v) for v in model.metrics_variables}
+        self._model = model
+        self._variables = [v for v in model.variables if id(v) not in metrics]
+        self._by_path = {v.path: v for v in self._variables}
+        self._calls: dict[Any, CallTrace] = {}
+        self._steps: dict[Any, Trace] = {}
+
+    def variable(self, path: str) -> Any:
+        """Return a variable of the model by its path."""
+        return self._by_path[path]
+
+    def call(self, target: Callable, given: Mapping[str, Any]) -> CallTrace:
+        """Return the trace of a call as in training.
+
+        given: its arguments by name, with tensors of this run. The inputs of the trace are theirs:
+        see `inputs_of`.
+
+        Raises:
+            UnsupportedModelError: it cannot be traced.
+        """
+        inputs = inputs_of(given)
+        key = id(target), repr(tree.map_structure(_described, dict(given))), tuple(map(_spec, inputs))
+        if key not in self._calls:
+            self._calls[key] = self._traced_call(target, given, inputs)
+        return self._calls[key]
+
+    def _traced_call(
+        self, target: Callable, given: Mapping[str, Any], inputs: Sequence[Tensor]
+    ) -> CallTrace:
+        found: dict[str, Any] = {}
+
+        def call(*symbols: Any) -> list[Any]:
+            arguments = _with_symbols(given, symbols)
+            ys = tree.flatten(target(**arguments))
+            masks = [get_keras_mask(y) for y in ys]
+            logits = [getattr(y, "_keras_logits", None) for y in ys]
+            found.update(
+                count=len(ys),
+                masked=tuple(i for i, mask in enumerate(masks) if mask is not None),
+                with_logits=tuple(i for i, z in enumerate(logits) if z is not None),
+            )
+            kept = [part for part in (*masks, *logits) if part is not None]
+            added = [loss for layer in self._layers() for loss in layer._losses]
+            added = [self._model._aggregate_additional_loss(loss) for loss in added]
+            return [*ys, *kept, *added]
+
+        name = getattr(target, "name", getattr(target, "__name__", target))
+        return CallTrace(self._trace(call, map(_spec, inputs), f"{name!r}"), **found)
+
+    def step(self, record: StepRecord) -> tuple[Trace, list[np.ndarray]]:
+        """Return the trace of a whole step up to its loss, and the arrays of the batch.
+
+        Raises:
+            UnsupportedModelError: it cannot be traced.
+        """
+        model, batch = self._model, (record.x, record.y, record.sample_weight)
+        arrays = [np.asarray(leaf) for leaf in tree.flatten(batch) if leaf is not None]
+
+        def loss(*symbols: Any) -> Any:  # as keras.Model.train_step has it
+            given = iter(symbols)
+            x, y, sample_weight = tree.map_structure(
+                lambda leaf: None if leaf is None else next(given), batch
+            )
+            y_pred = model(x, training=True) if model._call_has_training_arg else model(x)
+            return model._compute_loss(
+                x=x, y=y, y_pred=y_pred, sample_weight=sample_weight, training=True
+            )
+
+        specs = tuple(Spec(array.shape, array.dtype.name) for array in arrays)
+        if specs not in self._steps:
+            self._steps[specs] = self._trace(loss, specs, "the model")
+        return self._steps[specs], arrays
+
+    def _layers(self) -> list[Any]:
+        return self._model._flatten_layers()
+
+    def _trace(self, function: Callable, specs: Any, what: str) -> Trace:
+        try:
+            with self._in_training():
+                return trace(function, list(specs), self._variables)
+        except Exception as error:
+            raise UnsupportedModelError(
+                f"{what} could not be traced to a graph: {type(error).__name__}: {error}"
+            ) from error
+
+    @contextmanager
+    def _in_training(self) -> Iterator[None]:
+        """Let layers be called as within a call of the model in training.
+
+        What they note by add_loss is of the trace alone, and is put back.
+        """
+        held = [(layer, list(layer._losses)) for layer in self._layers()]
+        context = CallContext(entry_layer=self._model)
+        context.set_value("training", True)
+        before = global_state.get_global_attribute("current_call_ctx")
+        try:
+            for layer, _ in held:
+                layer._losses.clear()
+            global_state.set_global_attribute("current_call_ctx", context)
+            yield
+        finally:
+            global_state.set_global_attribute("current_call_ctx", before)
+            for layer, losses in held:
+                layer._losses[:] = losses
+
+
+def inputs_of(given: Any) -> list[Tensor]:
+    """Return the tensors in a call's arguments, the masks on some, and the logits on some."""
+    tensors = [leaf for leaf in tree.flatten(given) if isinstance(leaf, Tensor)]
+    masks = [Tensor(x.mask, "bool") for x in tensors if x.mask is not None]
+    return [*tensors, *masks, *(x.logits for x in tensors if x.logits is not None)]
+
+
+def _with_symbols(given: Mapping[str, Any], symbols: Sequence[Any]) -> dict[str, Any]:
+    """Return a call's arguments with the symbols of a trace for the tensors of `inputs_of`."""
+    tensors = [leaf for leaf in tree.flatten(given) if isinstance(leaf, Tensor)]
+    own, others = symbols[: len(tensors)], iter(symbols[len(tensors) :])
+    for symbol, x in zip(own, tensors, strict=True):
+        if x.mask is not None:
+            set_keras_mask(symbol, next(others))
+    for symbol, x in zip(own, tensors, strict=True):
+        if x.logits is not None:
+            symbol._keras_logits = next(others)
+    place = iter(own)
+    return tree.map_structure(
+        lambda leaf: next(place) if isinstance(leaf, Tensor) else leaf, dict(given)
+    )
+
+
+def _spec(x: Tensor) -> Spec:
+    return Spec(tuple(x.value.shape), x.dtype)
+
+
+def _described(leaf: Any) -> Any:
+    return (_spec(leaf), leaf.mask is None, leaf.logits is None) if isinstance(leaf, Tensor) else leaf
+
