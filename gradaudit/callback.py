@@ -27,7 +27,7 @@ from gradaudit.errors import (
     UnsupportedModelError,
     UsageError,
 )
-from gradaudit.judge import Judge, check_threshold
+from gradaudit.judge import Judge, check_oracle, check_threshold
 from gradaudit.records import Comparison
 from gradaudit.report import RunFolder, merge, uninterrupted
 from gradaudit.selection import Budget, Selection
@@ -55,6 +55,9 @@ class GradientAudit(keras.callbacks.Callback):
         budget: leave out selected steps where the audit would take more than this share of the
             time that the training takes without it.
         threshold: the largest |tape − reference| / (κ σ) that passes.
+        oracle: "derived" takes the derived rule of every part that has one, and traces the code of
+            the others; "traced" traces all of the model's code; "both" does both, and what they do
+            not agree on is unjudged.
         on_fail: "record" goes on after a failed step, "stop" ends the training after it, "raise"
             raises AuditFailure; then a fault of the audit itself is raised as well.
         overwrite: replace a run that lies in the folder.
@@ -91,6 +94,7 @@ class GradientAudit(keras.callbacks.Callback):
         layers: str | None = None,
         budget: float | None = None,
         threshold: float = 8.0,
+        oracle: Literal["derived", "traced", "both"] = "derived",
         on_fail: Literal["record", "stop", "raise"] = "record",
         overwrite: bool = False,
         rows_per_tensor: int = 10_000,
@@ -102,6 +106,7 @@ class GradientAudit(keras.callbacks.Callback):
                 f"rows_per_tensor is {rows_per_tensor}. Expected a whole number from 1 on."
             )
         check_threshold(threshold)
+        check_oracle(oracle)
         if on_fail not in _ON_FAIL:
             raise UsageError(f"on_fail is {on_fail!r}. Expected one of {', '.join(_ON_FAIL)}.")
         if verbose not in (0, 1, 2):
@@ -110,6 +115,7 @@ class GradientAudit(keras.callbacks.Callback):
         self._budget = Budget(budget)
         self._path = Path(folder)
         self._threshold = threshold
+        self._oracle = oracle
         self._on_fail = on_fail
         self._overwrite = overwrite
         self._rows_per_tensor = rows_per_tensor
@@ -194,6 +200,7 @@ class GradientAudit(keras.callbacks.Callback):
             self._threshold,
             self._rows_per_tensor,
             self._report_fault,
+            oracle=self._oracle,
         )
 
     def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:

@@ -15,6 +15,19 @@ from gradaudit.reference import Derivation
 _MOST_TRACEBACKS = 20
 
 
+ORACLES = ("derived", "traced", "both")
+
+
+def check_oracle(oracle: str) -> None:
+    """Refuse an oracle that there is not.
+
+    Raises:
+        UsageError: it is none of `ORACLES`.
+    """
+    if oracle not in ORACLES:
+        raise UsageError(f"oracle is {oracle!r}. Expected one of {', '.join(ORACLES)}.")
+
+
 def check_threshold(threshold: float) -> None:
     """Refuse a threshold by which nothing, or everything, would fail.
 
@@ -37,7 +50,7 @@ class Judge:
         rows_per_tensor: most single weights of a tensor that a comparison keeps.
         on_fault: called with a fault and what went wrong, in words; raises where nothing shall go
             on after it.
-        stages: which stages are judged.
+        stages: which stages are judged. oracle: one of `ORACLES`; see GradientAudit.
     """
 
     def __init__(
@@ -48,6 +61,7 @@ class Judge:
         rows_per_tensor: int,
         on_fault: Callable[[Exception, str], None],
         stages: Sequence[str] = STAGES,
+        oracle: str = "derived",
     ) -> None:
         self.tally = Tally()
         self.faults = 0
@@ -58,6 +72,7 @@ class Judge:
         self._rows_per_tensor = rows_per_tensor
         self._on_fault = on_fault
         self._stages = stages
+        self._oracle = oracle
         self._derivation: Derivation | None = None
 
     def forget(self) -> None:
@@ -69,7 +84,7 @@ class Judge:
         try:
             if self._derivation is None:
                 self._derivation = Derivation(
-                    self._model, Replay(record.jit), self._wanted, self._stages
+                    self._model, Replay(record.jit), self._wanted, self._stages, self._oracle
                 )
             return self._compare(record, self._derivation(record))
         except Exception as error:

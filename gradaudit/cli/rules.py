@@ -22,13 +22,20 @@ def rules(
     name: Annotated[
         str | None, typer.Argument(help="A class or function of Keras: how its rule is derived.")
     ] = None,
+    ops: Annotated[
+        bool, typer.Option("--ops", help="List the types of TensorFlow's ops that are derived.")
+    ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print a list of objects.")] = False,
 ) -> None:
     """List what of Keras is derived, and why the rest is not; or show one rule.
 
-    What is traced-only has a gradient, but no derived rule.
+    What is traced-only has a gradient, but no derived rule: its code is traced, and the graph run
+    op by op. --ops lists the ops that this is known for.
     """
     import_tensorflow()
+    if ops:
+        _print_ops(name, as_json)
+        return
     from gradaudit.rules.catalogue import catalogue, named
 
     entries = catalogue() if name is None else named(name)
@@ -39,6 +46,21 @@ def rules(
         print("\n\n".join(_explained(entry) for entry in entries))
     else:
         _print(entries)
+
+
+def _print_ops(name: str | None, as_json: bool) -> None:
+    from gradaudit.errors import UnknownNameError
+    from gradaudit.rules.ops.table import all_ops
+
+    known = all_ops()
+    if name is not None and name not in known:
+        raise UnknownNameError("op", name, known)
+    chosen = {kind: known[kind] for kind in ([name] if name else known)}
+    if as_json:
+        print(json.dumps([{"op": op, "kind": kind} for op, kind in chosen.items()], indent=2))
+        return
+    console().print(Text(f"{len(chosen)} types of ops", style="bold"))
+    print_table(("kind", "op"), sorted((kind, op) for op, kind in chosen.items()), {})
 
 
 def _object(entry: "Entry", with_rule: bool) -> dict[str, Any]:

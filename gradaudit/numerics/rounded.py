@@ -221,9 +221,35 @@ class Decision:
 
     __array_ufunc__ = None
 
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return self.value.shape
+
+    @property
+    def ndim(self) -> int:
+        return self.value.ndim
+
+    @property
+    def size(self) -> int:
+        return self.value.size
+
+    def __len__(self) -> int:
+        return len(self.value)
+
+    def __getitem__(self, key: Any) -> "Decision":
+        return self._moved(lambda part: part[key])
+
+    def reshape(self, *shape: Any) -> "Decision":
+        return self._moved(lambda part: part.reshape(*shape))
+
+    def _moved(self, move: Callable) -> "Decision":
+        return Decision(move(self.value), move(self.doubtful), self.precision)
+
     def __array_function__(self, function: Callable, types: Any, args: Any, kwargs: Any) -> Any:
         if function is np.where:
             return _where(*args, **kwargs)
+        if function in _MOVING and args and args[0] is self:
+            return self._moved(lambda part: function(part, *args[1:], **kwargs))
         raise _unsupported(f"numpy.{function.__name__} of a comparison")
 
 
@@ -679,6 +705,25 @@ _UFUNCS: dict[np.ufunc, Callable] = {
     },
 }
 
+_MOVING = (
+    np.reshape,
+    np.transpose,
+    np.swapaxes,
+    np.expand_dims,
+    np.squeeze,
+    np.broadcast_to,
+    np.take_along_axis,
+    np.flip,
+    np.moveaxis,
+    np.pad,
+    np.repeat,
+    np.roll,
+    np.take,
+    np.tile,
+    np.lib.stride_tricks.sliding_window_view,
+)
+"""Functions that only move elements, or repeat some."""
+
 _FUNCTIONS: dict[Callable, Callable] = {
     np.sum: _sum,
     np.mean: _mean,
@@ -700,22 +745,6 @@ _FUNCTIONS: dict[Callable, Callable] = {
         function: lambda a, *args, function=function, **kwargs: _structural(
             lambda part: function(part, *args, **kwargs), a
         )
-        for function in (
-            np.reshape,
-            np.transpose,
-            np.swapaxes,
-            np.expand_dims,
-            np.squeeze,
-            np.broadcast_to,
-            np.take_along_axis,
-            np.flip,
-            np.moveaxis,
-            np.pad,
-            np.repeat,
-            np.roll,
-            np.take,
-            np.tile,
-            np.lib.stride_tricks.sliding_window_view,
-        )
+        for function in _MOVING
     },
 }

@@ -66,6 +66,7 @@ class Derivation:
         model: a built, compiled Keras model.
         replay: repeats a random draw, as `gradaudit.capture.replay` does.
         wanted: whether a weight is asked for, by its path. stages: which stages are.
+        oracle: "derived", "traced" or "both"; see GradientAudit.
     """
 
     def __init__(
@@ -74,6 +75,7 @@ class Derivation:
         replay: Replay,
         wanted: Callable[[str], bool] = lambda path: True,
         stages: Sequence[str] = STAGES,
+        oracle: str = "derived",
     ) -> None:
         self._model = model
         self._wanted = wanted
@@ -83,7 +85,8 @@ class Derivation:
         self._model_gaps = model_gaps(model)
         self._traces = Traces(model)
         layers = traced_layers(model) if self._model_gaps else []
-        self._whole = layers is None
+        self._whole = layers is None or oracle == "traced"
+        self._both = oracle == "both" and not self._whole
         self._traced = frozenset(map(id, layers or ()))
         self._update_gaps = update_gaps(model)
         self._dtype_of = {v.path: v.dtype for v in model.variables}
@@ -103,6 +106,13 @@ class Derivation:
         if not gaps:
             try:
                 loss, gradients, moved, assigned = self._derived_gradients(record, variables)
+                if self._both:
+                    unjudged.update(self._disputed(record))
+                    gradients = {
+                        path: dataclasses.replace(estimate, oracle="both")
+                        for path, estimate in gradients.items()
+                        if ("gradient", path) not in unjudged
+                    }
             except UnsupportedModelError as error:  # what only the data of a step shows
                 gaps = [*self._model_gaps, str(error)]
         unjudged.update({("gradient", v.path): "; ".join(gaps) for v in variables if gaps})
@@ -209,7 +219,13 @@ class Derivation:
         The second dict has the new values of what layers assign to, the third what stood on the
         way back to a variable: see Walk.passed.
         """
-        walk = Walk(
+        walk = self._walk(record, arithmetic)
+        loss = backprop(self._model, record, walk, self._whole)
+        floats = {p: a for p, a in walk.assigned.items() if is_float(self._dtype_of[p])}
+        return {"": loss.value, **walk.cotangents}, floats, walk.passed
+
+    def _walk(self, record: StepRecord, arithmetic: Arithmetic) -> Walk:
+        return Walk(
             record.variables,
             arithmetic,
             self._replay,
@@ -217,9 +233,27 @@ class Derivation:
             traced=self._traced,
             jit=record.jit,
         )
-        loss = backprop(self._model, record, walk, self._whole)
-        floats = {p: a for p, a in walk.assigned.items() if is_float(self._dtype_of[p])}
-        return {"": loss.value, **walk.cotangents}, floats, walk.passed
+
+    def _disputed(self, record: StepRecord) -> dict[tuple[str, str], str]:
+        """Return the gradients on which the derived rules and a trace of the whole step differ.
+
+        By more than the rounding errors of the step's own precision: numbers that are constants in
+        a graph were rounded to it.
+        """
+        runs, arithmetic = [], self._arithmetics(record)[0]
+        with np.errstate(all="ignore"):
+            for traced in (False, True):
+                walk = self._walk(record, arithmetic)
+                loss = backprop(self._model, record, walk, traced)
+                runs.append({"": loss.value, **walk.cotangents})
+        derived, traced = runs
+        where = "forward" if _differ(derived[""], traced[""]) else "on the way back"
+        words = f"the derived rules and a trace of the model's code do not agree, {where}"
+        return {
+            ("gradient", path): words
+            for path in derived.keys() | traced.keys()
+            if path and _differ(derived.get(path), traced.get(path))
+        }
 
     def _moved_by_parts(self, record: StepRecord) -> set[str]:
         """Return the weights whose update is not that of their gradient, but of its parts."""
@@ -334,6 +368,16 @@ def _kappa(twin: np.ndarray | Simulated, reference: Rounded) -> float:
     error = error[usable]  # one by one: each is as large as the weights
     sigma = sigma[usable]
     return max(1.0, float(np.sqrt(np.mean((error / sigma) ** 2))))
+
+
+def _differ(a: Rounded | None, b: Rounded | None) -> bool:
+    """Return whether two runs differ by more than rounding errors may."""
+    if a is None or b is None:
+        other = a if b is None else b
+        return bool(np.any(np.abs(other.value) > other.doubt))
+    with np.errstate(all="ignore"):
+        apart = np.abs(a.value - b.value) > a.doubt + b.doubt
+    return bool(np.any(apart & ~(np.isnan(a.value) & np.isnan(b.value))))
 
 
 def _nothing(variable: Any) -> Estimate:

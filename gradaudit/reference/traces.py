@@ -66,7 +66,11 @@ class Traces:
             UnsupportedModelError: it cannot be traced.
         """
         inputs = inputs_of(given)
-        key = id(target), repr(tree.map_structure(_described, dict(given))), tuple(map(_spec, inputs))
+        key = (
+            id(target),
+            repr(tree.map_structure(_described, dict(given))),
+            tuple(map(_spec, inputs)),
+        )
         if key not in self._calls:
             self._calls[key] = self._traced_call(target, given, inputs)
         return self._calls[key]
@@ -101,7 +105,7 @@ class Traces:
             UnsupportedModelError: it cannot be traced.
         """
         model, batch = self._model, (record.x, record.y, record.sample_weight)
-        arrays = [np.asarray(leaf) for leaf in tree.flatten(batch) if leaf is not None]
+        arrays = [_dense(leaf) for leaf in tree.flatten(batch) if leaf is not None]
 
         def loss(*symbols: Any) -> Any:  # as keras.Model.train_step has it
             given = iter(symbols)
@@ -151,6 +155,15 @@ class Traces:
                 layer._losses[:] = losses
 
 
+def _dense(leaf: Any) -> np.ndarray:
+    array = np.asarray(leaf)
+    if array.dtype.kind == "O":
+        raise UnsupportedModelError(
+            f"the batch holds {type(leaf).__name__}. Expected dense arrays. Convert it before fit."
+        )
+    return array
+
+
 def inputs_of(given: Any) -> list[Tensor]:
     """Return the tensors in a call's arguments, the masks on some, and the logits on some."""
     tensors = [leaf for leaf in tree.flatten(given) if isinstance(leaf, Tensor)]
@@ -179,5 +192,6 @@ def _spec(x: Tensor) -> Spec:
 
 
 def _described(leaf: Any) -> Any:
-    return (_spec(leaf), leaf.mask is None, leaf.logits is None) if isinstance(leaf, Tensor) else leaf
-
+    return (
+        (_spec(leaf), leaf.mask is None, leaf.logits is None) if isinstance(leaf, Tensor) else leaf
+    )

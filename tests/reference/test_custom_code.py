@@ -3,11 +3,11 @@
 import inspect
 import re
 
-import custom_nets
 import pytest
-from custom_nets import NETS, right, wrong
 
+import custom_nets
 import gradaudit
+from custom_nets import NETS, right, wrong
 
 
 @pytest.mark.parametrize("jit", [False, True])

@@ -247,6 +247,82 @@ for _kind, _function in {
     _of_numbers(_kind, _function)
 
 
+def _where_zero(kind, log_of, dlog):
+    """Register y = x f(y), and 0 where x = 0; dlog: f′ from its argument."""
+
+    @op(kind)
+    def apply(node, x, y):
+        is_zero = node.numbers(x) == 0
+        safe = np.where(is_zero, 1.0, y)
+        f = log_of(safe)
+
+        def vjp(d):
+            dx, dy = np.where(is_zero, 0.0, d * f), np.where(is_zero, 0.0, d * x * dlog(safe))
+            return unbroadcast(dx, x.shape), unbroadcast(dy, y.shape)
+
+        return np.where(is_zero, 0.0, x * f), vjp
+
+
+_where_zero("Xlogy", np.log, lambda y: 1 / y)
+_where_zero("Xlog1py", np.log1p, lambda y: 1 / (1 + y))
+_where_zero("Xdivy", lambda y: 1 / y, lambda y: -1 / np.square(y))
+
+
+@op("MulNoNan")
+def mul_no_nan(node, a, b):
+    """Apply y = a b, and 0 where b = 0."""
+    is_zero = node.numbers(b) == 0
+
+    def vjp(dy):
+        da = np.where(is_zero, 0.0, dy * b)
+        return unbroadcast(da, a.shape), unbroadcast(dy * a, b.shape)
+
+    return np.where(is_zero, 0.0, a * b), vjp
+
+
+@op("ClipByValue")
+def clip_by_value(node, x, low, high):
+    """Apply y = min(max(x, low), high); a bound takes dy where it is passed."""
+    y = np.minimum(np.maximum(x, low), high)
+
+    def vjp(dy):
+        below, above = x < low, x > high
+        dlow, dhigh = np.where(below, dy, 0.0), np.where(above, dy, 0.0)
+        dx = np.where(below, 0.0, np.where(above, 0.0, dy))
+        return (
+            unbroadcast(dx, x.shape),
+            unbroadcast(dlow, low.shape),
+            unbroadcast(dhigh, high.shape),
+        )
+
+    return y, vjp
+
+
+@op("Atan2")
+def atan2(node, y, x):
+    """Apply the angle of (x, y), by atan of a quotient: dy = x d / (x² + y²), dx = −y d / that."""
+    squares = np.square(x) + np.square(y)
+    quotient = np.arctan(y / x)
+    turned = np.where(node.numbers(x) < 0, np.copysign(np.pi, node.numbers(y)), 0.0)
+
+    def vjp(d):
+        d = d / squares
+        return unbroadcast(d * x, y.shape), unbroadcast(-(d * y), x.shape)
+
+    return quotient + node.array(turned), vjp
+
+
+@op("FloorMod")
+def floor_mod(node, a, b):
+    """Apply a − ⌊a / b⌋ b; TensorFlow's derivative by b is −⌊a / b⌋."""
+    quotient = node.array(np.floor_divide(node.numbers(a), node.numbers(b)))
+
+    def vjp(dy):
+        return unbroadcast(dy, a.shape), unbroadcast(-(dy * quotient), b.shape)
+
+    return a - quotient * b, vjp
+
+
 @op("FloorDiv")
 def floor_div(node, a, b):
     return node.array(np.floor_divide(node.numbers(a), node.numbers(b))), None

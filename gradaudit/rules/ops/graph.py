@@ -3,8 +3,10 @@
 import functools
 from collections.abc import Collection
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
+import keras
 import tensorflow as tf
 
 from gradaudit.errors import UnsupportedModelError
@@ -63,8 +65,15 @@ class Op:
 
     @functools.cached_property
     def place(self) -> str:
-        """The line of the user's own code that made the op: the innermost outside libraries."""
-        frames = [frame for frame in self.operation.traceback if _is_own(frame.filename)]
+        """The line of the user's own code that made the op: the innermost outside libraries.
+
+        Empty for an op that a library makes by itself, in no call of the user's code.
+        """
+        frames = list(self.operation.traceback)
+        ours = [i for i, frame in enumerate(frames) if _is_in(frame.filename, _OURS)]
+        frames = [
+            f for f in frames[max(ours, default=-1) + 1 :] if not _is_in(f.filename, _LIBRARIES)
+        ]
         if not frames:
             return ""
         last = frames[-1]
@@ -91,9 +100,12 @@ class Op:
         return UnsupportedModelError(f"the op {self.operation.name!r} ({self.kind}){where} {what}")
 
 
-def _is_own(filename: str) -> bool:
-    parts = set(filename.replace("\\", "/").split("/"))
-    return not {"tensorflow", "keras", "gradaudit"} & parts and not filename.startswith("<")
+_OURS = (str(Path(__file__).parents[2]),)
+_LIBRARIES = (*tf.__path__, *keras.__path__, "<")  # what is generated has names in angle brackets
+
+
+def _is_in(filename: str, folders: tuple[str, ...]) -> bool:
+    return filename.startswith(folders)
 
 
 def planned(graph: Any, others: Collection[str] = ()) -> Plan:

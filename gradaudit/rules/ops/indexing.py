@@ -4,21 +4,16 @@ import numpy as np
 
 from gradaudit.numerics import scatter_add
 from gradaudit.rules.moved import moved
+from gradaudit.rules.ops.shape import moving
 from gradaudit.rules.ops.table import op
 
 
 @op("OneHot")
 def one_hot(node, indices, depth, on, off):
-    """Make constants of whole numbers."""
+    """Make constants of whole numbers: TensorFlow lets no gradient through to the two values."""
     axis, depth = node.attribute("axis"), int(depth)
     hot = np.expand_dims(indices, -1) == np.arange(depth)
-    hot = hot if axis == -1 else np.moveaxis(hot, -1, axis)
-    return np.where(hot, on, off), lambda dy: (
-        None,
-        None,
-        np.where(hot, dy, 0.0).sum(),
-        np.where(hot, 0.0, dy).sum(),
-    )
+    return np.where(hot if axis == -1 else np.moveaxis(hot, -1, axis), on, off), None
 
 
 @op("Range")
@@ -52,3 +47,68 @@ def resource_gather(node, variable, indices):
 
     y = np.take(held, indices.reshape(-1), 0).reshape(*indices.shape, *held.shape[1:])
     return y, lambda dy: (vjp(dy), None)
+
+
+@op("SegmentSum", "UnsortedSegmentSum")
+def segment_sum(node, x, ids, count=None):
+    """Apply yₖ = Σ xᵢ over the i whose id is k."""
+    count = (int(ids.max(initial=-1)) + 1) if count is None else int(count)
+    flat, rows = ids.reshape(-1), x.reshape(ids.size, *x.shape[ids.ndim :])
+    kept = (flat >= 0) & (flat < count)
+    y = scatter_add(rows[kept], flat[kept], count)
+
+    def vjp(dy):
+        taken = np.take(dy, np.where(kept, flat, 0), 0)
+        inside = kept.reshape(-1, *[1] * (taken.ndim - 1))
+        others = [None] * (len(node.op.inputs) - 1)
+        return np.where(inside, taken, 0.0).reshape(x.shape), *others
+
+    return y, vjp
+
+
+@op("ScatterNd")
+def scatter_nd(node, indices, updates, shape):
+    """Put rows at places of zeros, added where they meet."""
+    shape = tuple(shape.tolist())
+    depth = indices.shape[-1]
+    flat = np.ravel_multi_index(tuple(np.moveaxis(indices, -1, 0)), shape[:depth]).reshape(-1)
+    rows = updates.reshape(flat.size, *shape[depth:])
+    y = scatter_add(rows, flat, int(np.prod(shape[:depth]))).reshape(shape)
+
+    def vjp(dy):
+        return None, dy[tuple(np.moveaxis(indices, -1, 0))].reshape(updates.shape), None
+
+    return y, vjp
+
+
+@op("TensorScatterUpdate", "TensorScatterAdd", "TensorScatterSub")
+def tensor_scatter(node, x, indices, updates):
+    """Put rows at places of x, or add them there, or take them away."""
+    key = tuple(np.moveaxis(indices, -1, 0))
+    depth = indices.shape[-1]
+    flat = np.ravel_multi_index(key, x.shape[:depth]).reshape(-1)
+    rows = updates.reshape(flat.size, *x.shape[depth:])
+    count = int(np.prod(x.shape[:depth]))
+    replaces = node.op.kind == "TensorScatterUpdate"
+    if replaces and len(np.unique(flat)) < len(flat):
+        raise node.unsupported("puts several rows in one place, of which any may stay")
+    sign = -1.0 if node.op.kind == "TensorScatterSub" else 1.0
+    put = scatter_add(rows, flat, count).reshape(x.shape)
+    taken = np.isin(np.arange(count), flat).reshape(*x.shape[:depth], *[1] * (x.ndim - depth))
+
+    def vjp(dy):
+        drows = dy[key].reshape(updates.shape)
+        return np.where(taken, 0.0, dy) if replaces else dy, None, drows * sign
+
+    return np.where(taken, put, x) if replaces else x + put * sign, vjp
+
+
+@moving("ReverseSequence")
+def reverse_sequence(node, x, lengths):
+    """Turn the first steps of each row round, as many as its length says."""
+    along, batch = node.attribute("seq_dim"), node.attribute("batch_dim")
+    rows = np.moveaxis(x, (batch, along), (0, 1))
+    place = np.arange(rows.shape[1])
+    turned = lengths[:, None] - 1 - place
+    taken = rows[np.arange(len(rows))[:, None], np.where(turned >= 0, turned, place)]
+    return np.moveaxis(taken, (0, 1), (batch, along))

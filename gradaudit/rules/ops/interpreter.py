@@ -64,11 +64,7 @@ class Node:
         Raises:
             UnsupportedModelError: they come of a comparison that rounding may turn.
         """
-        if isinstance(x, Decision):
-            if x.doubtful.any():
-                raise self.op.unsupported("goes by a comparison that rounding may turn")
-            return x.value
-        return x
+        return _decided(self.op, x)
 
     def call(self, name: str, inputs: Sequence[Value]) -> tuple[list[Value], Callable]:
         """Run a function of the graph; see Interpretation.run."""
@@ -151,7 +147,8 @@ class Interpretation:
                 raise each.unsupported(f"is not derived for such values: {error}") from error
             made = made if isinstance(made, tuple) else (made,)
             return tuple(np.asarray(y) if isinstance(y, np.generic) else y for y in made), vjp
-        if not all(map(is_whole, given)) or each.operation.op_def.is_stateful:
+        given = [_decided(each, value) for value in given]
+        if each.operation.op_def.is_stateful or not all(map(is_whole, given)):
             raise each.unsupported("has no entry in the table of ops")
         # Of whole numbers and the like, to which no gradient goes: TensorFlow runs it itself.
         jit = self.jit and each.kind.startswith("StatelessRandom")
@@ -173,6 +170,15 @@ class Interpretation:
 def is_whole(value: Value) -> bool:
     """Return whether a value has no gradient: whole numbers, truth values, words."""
     return isinstance(value, np.ndarray) and value.dtype.kind != "f"
+
+
+def _decided(each: Op, value: Value) -> Value:
+    """Return the outcome of a comparison as bare truth values, if rounding cannot turn any."""
+    if not isinstance(value, Decision):
+        return value
+    if value.doubtful.any():
+        raise each.unsupported("goes by a comparison that rounding may turn")
+    return value.value
 
 
 def _add_to(held: dict[str, Value], name: str, cotangent: Value) -> None:

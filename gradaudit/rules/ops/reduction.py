@@ -91,6 +91,50 @@ def cumsum(node, x, axis):
     return summed(x, reverse), lambda dy: (summed(dy, not reverse), None)
 
 
+@op("Cumprod")
+def cumprod(node, x, axis):
+    """Apply yᵢ = Π xⱼ over j ≤ i; dxⱼ = Σ dyᵢ times the product of the others, over i ≥ j."""
+    axis, exclusive = int(axis) % x.ndim, node.attribute("exclusive")
+    rows = np.moveaxis(x, axis, 0)
+    rows = np.flip(rows, 0) if node.attribute("reverse") else rows
+    n = len(rows)
+
+    def products(skipped):
+        """Return the products up to each place, without the factor at one of them."""
+        found = [np.ones_like(rows[0])]
+        for i in range(n):
+            found.append(found[-1] if i == skipped else found[-1] * rows[i])
+        return found[:-1] if exclusive else found[1:]
+
+    def back(parts):
+        y = np.stack(parts)
+        return np.moveaxis(np.flip(y, 0) if node.attribute("reverse") else y, 0, axis)
+
+    def vjp(dy):
+        d = np.moveaxis(dy, axis, 0)
+        d = np.flip(d, 0) if node.attribute("reverse") else d
+        dx = []
+        for j in range(n):
+            others, first = products(j), j + 1 if exclusive else j
+            terms = [d[i] * others[i] for i in range(first, n)]
+            dx.append(np.stack(terms).sum(axis=0) if terms else np.zeros_like(rows[0]))
+        return back(dx), None
+
+    return back(products(None)), vjp
+
+
+@op("EuclideanNorm")
+def euclidean_norm(node, x, axes):
+    """Apply y = √Σ x² over axes; dx = x dy / y."""
+    axes = tuple(np.atleast_1d(axes).tolist())
+    y = np.sqrt(np.square(x).sum(axis=axes, keepdims=True))
+    shape = y.shape
+    if not node.attribute("keep_dims"):
+        dropped = {axis % x.ndim for axis in axes}
+        shape = tuple(size for axis, size in enumerate(y.shape) if axis not in dropped)
+    return y.reshape(shape), lambda dy: (x * (dy.reshape(y.shape) / y), None)
+
+
 @op("L2Loss")
 def l2_loss(node, x):
     return np.square(x).sum() / 2, lambda dy: dy * x

@@ -10,7 +10,7 @@ from gradaudit.rules.moved import moved
 from gradaudit.rules.ops.table import op
 
 
-def _moving(*kinds, last=True):
+def moving(*kinds):
     """Register an op that moves elements: the decorated (node, x, *others) says what it does."""
 
     def register(move):
@@ -54,22 +54,22 @@ def fill(node, shape, x):
     return y, lambda dy: (None, unbroadcast(dy, x.shape))
 
 
-@_moving("Tile")
+@moving("Tile")
 def tile(node, x, multiples):
     return np.tile(x, multiples)
 
 
-@_moving("ReverseV2")
+@moving("ReverseV2")
 def reverse(node, x, axes):
     return np.flip(x, tuple(axes.tolist()))
 
 
-@_moving("Roll")
+@moving("Roll")
 def roll(node, x, shift, axes):
     return np.roll(x, tuple(np.atleast_1d(shift)), tuple(np.atleast_1d(axes)))
 
 
-@_moving("StridedSlice")
+@moving("StridedSlice")
 def strided_slice(node, x, begin, end, strides):
     def has(mask, i):
         return node.attribute(mask) >> i & 1
@@ -89,14 +89,14 @@ def strided_slice(node, x, begin, end, strides):
     return x[tuple(key)]
 
 
-@_moving("Slice")
+@moving("Slice")
 def slice_of(node, x, begin, size):
     spans = zip(begin.tolist(), size.tolist(), strict=True)
     return x[tuple(slice(b, None if n < 0 else b + n) for b, n in spans)]
 
 
-@_moving("GatherV2", "Gather")
-def gather(node, x, indices, axis=0):
+@moving("GatherV2")
+def gather(node, x, indices, axis):
     batch, axis = node.op.attributes.get("batch_dims", 0), int(axis) % x.ndim
     if not batch:
         return np.take(x, indices, axis)
@@ -111,12 +111,12 @@ def gather(node, x, indices, axis=0):
     return taken.reshape(*x.shape[:batch], *taken.shape[1:])
 
 
-@_moving("GatherNd")
+@moving("GatherNd")
 def gather_nd(node, x, indices):
     return x[tuple(np.moveaxis(indices, -1, 0))]
 
 
-@_moving("MatrixDiagPart", "MatrixDiagPartV2", "MatrixDiagPartV3")
+@moving("MatrixDiagPart", "MatrixDiagPartV2", "MatrixDiagPartV3")
 def matrix_diag_part(node, x, *options):
     if options and np.any(options[0] != 0):
         raise node.unsupported("takes another diagonal than the main one")
@@ -124,7 +124,7 @@ def matrix_diag_part(node, x, *options):
     return x[..., place, place]
 
 
-@_moving("SpaceToDepth")
+@moving("SpaceToDepth")
 def space_to_depth(node, x):
     n, h, w, c = x.shape
     size = node.attribute("block_size")
@@ -132,7 +132,7 @@ def space_to_depth(node, x):
     return np.transpose(apart, (0, 1, 3, 2, 4, 5)).reshape(n, h // size, w // size, -1)
 
 
-@_moving("DepthToSpace")
+@moving("DepthToSpace")
 def depth_to_space(node, x):
     n, h, w, c = x.shape
     size = node.attribute("block_size")
@@ -140,7 +140,7 @@ def depth_to_space(node, x):
     return np.transpose(apart, (0, 1, 3, 2, 4, 5)).reshape(n, h * size, w * size, -1)
 
 
-@_moving("MirrorPad")
+@moving("MirrorPad")
 def mirror_pad(node, x, paddings):
     mode = {b"REFLECT": "reflect", b"SYMMETRIC": "symmetric"}[node.attribute("mode")]
     return np.pad(x, paddings.tolist(), mode=mode)
@@ -186,11 +186,11 @@ def _to_batch(x, block):
     return moved.reshape(-1, *sizes, *rest)
 
 
-@_moving("BatchToSpaceND")
+@moving("BatchToSpaceND")
 def batch_to_space(node, x, block, crops):
     """Undo SpaceToBatchND, and crop."""
     block, m = block.tolist(), len(block)
-    n, spatial, rest = x.shape[0], x.shape[1 : 1 + m], x.shape[1 + m :]
+    spatial, rest = x.shape[1 : 1 + m], x.shape[1 + m :]
     apart = x.reshape(*block, -1, *spatial, *rest)
     order = [m, *(i for k in range(m) for i in (m + 1 + k, k)), *range(2 * m + 1, apart.ndim)]
     whole = [size * b for size, b in zip(spatial, block, strict=True)]

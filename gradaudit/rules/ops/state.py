@@ -34,7 +34,7 @@ def assign_sub_variable(node, variable, value):
     return (), None
 
 
-@op("Identity", "EnsureShape", "CheckNumerics", "Snapshot")
+@op("Identity", "EnsureShape", "CheckNumerics")
 def identity(node, x):
     return x, lambda dy: dy
 

@@ -63,6 +63,5 @@ def find_op(kind: str) -> Entry | None:
 def all_ops() -> dict[str, str]:
     """Return the types of ops that have an entry, with the module that it stands in."""
     _discover()
-    return {
-        kind: entry.function.__module__.rpartition(".")[2] for kind, entry in sorted(_OPS.items())
-    }
+    named = sorted((kind, entry.function.__module__) for kind, entry in _OPS.items())
+    return {kind: module.rpartition(".")[2].replace("_", " ") for kind, module in named}
