@@ -4,8 +4,9 @@ import math
 import os
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Literal
 
 import keras
@@ -27,7 +28,7 @@ from gradaudit.errors import (
     UnsupportedModelError,
     UsageError,
 )
-from gradaudit.judge import Judge, check_oracle, check_threshold
+from gradaudit.judge import Judge, check_expect, check_oracle, check_threshold
 from gradaudit.records import Comparison
 from gradaudit.report import RunFolder, merge, uninterrupted
 from gradaudit.selection import Budget, Selection
@@ -58,6 +59,9 @@ class GradientAudit(keras.callbacks.Callback):
         oracle: "derived" takes the derived rule of every part that has one, and traces the code of
             the others; "traced" traces all of the model's code; "both" does both, and what they do
             not agree on is unjudged.
+        expect: custom gradients that are meant, {name: "custom"} by the name of the function that
+            tf.custom_gradient decorates, or of the layer that it stands in: they are taken as they
+            are, and no longer compared with the true derivative. Reports tell of them all the same.
         on_fail: "record" goes on after a failed step, "stop" ends the training after it, "raise"
             raises AuditFailure; then a fault of the audit itself is raised as well.
         overwrite: replace a run that lies in the folder.
@@ -95,6 +99,7 @@ class GradientAudit(keras.callbacks.Callback):
         budget: float | None = None,
         threshold: float = 8.0,
         oracle: Literal["derived", "traced", "both"] = "derived",
+        expect: Mapping[str, str] = MappingProxyType({}),
         on_fail: Literal["record", "stop", "raise"] = "record",
         overwrite: bool = False,
         rows_per_tensor: int = 10_000,
@@ -107,6 +112,7 @@ class GradientAudit(keras.callbacks.Callback):
             )
         check_threshold(threshold)
         check_oracle(oracle)
+        check_expect(expect)
         if on_fail not in _ON_FAIL:
             raise UsageError(f"on_fail is {on_fail!r}. Expected one of {', '.join(_ON_FAIL)}.")
         if verbose not in (0, 1, 2):
@@ -116,6 +122,7 @@ class GradientAudit(keras.callbacks.Callback):
         self._path = Path(folder)
         self._threshold = threshold
         self._oracle = oracle
+        self._expect = dict(expect)
         self._on_fail = on_fail
         self._overwrite = overwrite
         self._rows_per_tensor = rows_per_tensor
@@ -201,6 +208,7 @@ class GradientAudit(keras.callbacks.Callback):
             self._rows_per_tensor,
             self._report_fault,
             oracle=self._oracle,
+            expect=self._expect,
         )
 
     def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:

@@ -1,7 +1,8 @@
 """From the record of a step to its verdicts, whatever happens on the way."""
 
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 import keras
@@ -28,6 +29,17 @@ def check_oracle(oracle: str) -> None:
         raise UsageError(f"oracle is {oracle!r}. Expected one of {', '.join(ORACLES)}.")
 
 
+def check_expect(expect: Mapping[str, str]) -> None:
+    """Refuse expectations that are none.
+
+    Raises:
+        UsageError: something else than "custom" is expected.
+    """
+    for name, kind in expect.items():
+        if kind != "custom":
+            raise UsageError(f'expect has {name!r}: {kind!r}. Expected "custom".')
+
+
 def check_threshold(threshold: float) -> None:
     """Refuse a threshold by which nothing, or everything, would fail.
 
@@ -50,7 +62,8 @@ class Judge:
         rows_per_tensor: most single weights of a tensor that a comparison keeps.
         on_fault: called with a fault and what went wrong, in words; raises where nothing shall go
             on after it.
-        stages: which stages are judged. oracle: one of `ORACLES`; see GradientAudit.
+        stages: which stages are judged. oracle: one of `ORACLES`. expect:
+            the custom gradients that are meant; see GradientAudit.
     """
 
     def __init__(
@@ -62,6 +75,7 @@ class Judge:
         on_fault: Callable[[Exception, str], None],
         stages: Sequence[str] = STAGES,
         oracle: str = "derived",
+        expect: Mapping[str, str] = MappingProxyType({}),
     ) -> None:
         self.tally = Tally()
         self.faults = 0
@@ -72,7 +86,7 @@ class Judge:
         self._rows_per_tensor = rows_per_tensor
         self._on_fault = on_fault
         self._stages = stages
-        self._oracle = oracle
+        self._oracle, self._expect = oracle, expect
         self._derivation: Derivation | None = None
 
     def forget(self) -> None:
@@ -84,7 +98,12 @@ class Judge:
         try:
             if self._derivation is None:
                 self._derivation = Derivation(
-                    self._model, Replay(record.jit), self._wanted, self._stages, self._oracle
+                    self._model,
+                    Replay(record.jit),
+                    self._wanted,
+                    self._stages,
+                    self._oracle,
+                    tuple(self._expect),
                 )
             return self._compare(record, self._derivation(record))
         except Exception as error:

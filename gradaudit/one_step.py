@@ -1,7 +1,8 @@
 """One audited step outside of `fit`: `check` and `audit_gradients`."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from types import MappingProxyType
 from typing import Any, Literal
 
 import keras
@@ -11,7 +12,7 @@ from keras import tree
 
 from gradaudit.capture import Capture, environment, to_numpy, uncaptured
 from gradaudit.errors import UsageError
-from gradaudit.judge import Judge, check_oracle, check_threshold
+from gradaudit.judge import Judge, check_expect, check_oracle, check_threshold
 from gradaudit.records import Comparison, StepRecord
 from gradaudit.reference import draws, graph_of, layer_gaps
 from gradaudit.report import Run, collected
@@ -27,6 +28,7 @@ def check(
     layers: str | None = None,
     threshold: float = 8.0,
     oracle: Literal["derived", "traced", "both"] = "derived",
+    expect: Mapping[str, str] = MappingProxyType({}),
     rows_per_tensor: int = 10_000,
 ) -> Run:
     """Audit one step of a compiled model on one batch, without training it.
@@ -39,7 +41,8 @@ def check(
         layers: audit weights of layers in whose path this regular expression is found.
         threshold: the largest |tape − reference| / (κ σ) that passes.
         oracle: whose gradients are right: those of derived rules, with traces of code that has
-            none; of traces alone; or of both. See GradientAudit.
+            none; of traces alone; or of both. expect: custom gradients that are meant. See
+            GradientAudit.
         rows_per_tensor: most single weights of a tensor in `.weights`; the worst are kept.
 
     Returns:
@@ -61,6 +64,7 @@ def check(
     _check_compiled(model)
     check_threshold(threshold)
     check_oracle(oracle)
+    check_expect(expect)
     if model.distribute_strategy.num_replicas_in_sync > 1:
         raise UsageError(
             f"the model {model.name!r} is distributed over several replicas. Expected one replica. "
@@ -78,7 +82,7 @@ def check(
             f"no weight is asked for by layers={layers!r}. Expected an expression that is found in "
             f"the layer of one of the model's trainable weights: {paths}."
         )
-    judge = Judge(model, wanted, threshold, rows_per_tensor, _raise, oracle=oracle)
+    judge = Judge(model, wanted, threshold, rows_per_tensor, _raise, oracle=oracle, expect=expect)
     return _report(judge, judge.judge(recorded(model, x, y, sample_weight)), model)
 
 

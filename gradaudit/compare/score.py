@@ -182,7 +182,7 @@ def _tensor(
             part
             for part in (
                 _cause(verdict, tape, estimate, verdicts, batch_size),
-                *(f"a custom gradient stands in between: {place}" for place in estimate.custom),
+                *(f"{custom} stands in between" for custom in estimate.custom),
             )
             if part
         ),

@@ -7,7 +7,7 @@ import dataclasses
 import itertools
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from typing import Any
 
 import keras
@@ -66,7 +66,8 @@ class Derivation:
         model: a built, compiled Keras model.
         replay: repeats a random draw, as `gradaudit.capture.replay` does.
         wanted: whether a weight is asked for, by its path. stages: which stages are.
-        oracle: "derived", "traced" or "both"; see GradientAudit.
+        oracle: "derived", "traced" or "both"; expect: names of functions and layers whose custom
+            gradients are taken for right; see GradientAudit.
     """
 
     def __init__(
@@ -76,6 +77,7 @@ class Derivation:
         wanted: Callable[[str], bool] = lambda path: True,
         stages: Sequence[str] = STAGES,
         oracle: str = "derived",
+        expect: Collection[str] = (),
     ) -> None:
         self._model = model
         self._wanted = wanted
@@ -83,7 +85,7 @@ class Derivation:
         self._replay = replay
         self._step_gaps = step_gaps(model)
         self._model_gaps = model_gaps(model)
-        self._traces = Traces(model)
+        self._traces = Traces(model, expect)
         layers = traced_layers(model) if self._model_gaps else []
         self._whole = layers is None or oracle == "traced"
         self._both = oracle == "both" and not self._whole

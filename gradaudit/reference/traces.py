@@ -1,6 +1,6 @@
 """What a model's own code traces to: a layer that has no derived rule, a loss, or a whole step."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -42,9 +42,13 @@ class CallTrace:
 
 
 class Traces:
-    """Traces of one model's parts, each made once for tensors of some shapes and dtypes."""
+    """Traces of one model's parts, each made once for tensors of some shapes and dtypes.
 
-    def __init__(self, model: keras.Model) -> None:
+    expected: names of functions and layers whose custom gradients are taken for right.
+    """
+
+    def __init__(self, model: keras.Model, expected: Collection[str] = ()) -> None:
+        self._expected = expected
         metrics = {id(v) for v in model.metrics_variables}
         self._model = model
         self._variables = [v for v in model.variables if id(v) not in metrics]
@@ -128,7 +132,7 @@ class Traces:
     def _trace(self, function: Callable, specs: Any, what: str) -> Trace:
         try:
             with self._in_training():
-                return trace(function, list(specs), self._variables)
+                return trace(function, list(specs), self._variables, self._expected)
         except Exception as error:
             raise UnsupportedModelError(
                 f"{what} could not be traced to a graph: {type(error).__name__}: {error}"

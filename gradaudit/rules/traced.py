@@ -1,6 +1,6 @@
 """Rules that are made on the fly: a callable is traced to a graph, which is run op by op."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -67,11 +67,17 @@ class Trace:
         return held if is_variable else run.value(held.numpy(), held.dtype)
 
 
-def trace(function: Callable, arguments: Sequence[Any], variables: Sequence[Any]) -> Trace:
+def trace(
+    function: Callable,
+    arguments: Sequence[Any],
+    variables: Sequence[Any],
+    expected: Collection[str] = (),
+) -> Trace:
     """Trace a callable as Keras's own step would be: what it does in Python is done once.
 
     arguments: NumPy arrays, or pairs of a shape and a dtype. variables: the Keras variables that
-    count; assignments to others, such as those of metrics, are left out.
+    count; assignments to others, such as those of metrics, are left out. expected: names of
+    functions and layers whose custom gradients are taken for right.
     """
     specs = [tf.TensorSpec(each.shape, each.dtype) for each in arguments]
     graph = tf.function(function, autograph=False).get_concrete_function(*specs).graph
@@ -84,4 +90,4 @@ def trace(function: Callable, arguments: Sequence[Any], variables: Sequence[Any]
         if not isinstance(held, keras.Variable) and held.dtype == tf.resource
     }
     dtypes = tuple(tensor.dtype.name for tensor in graph.outputs)
-    return Trace(dtypes, graph.structured_outputs, captured, planned(graph, others))
+    return Trace(dtypes, graph.structured_outputs, captured, planned(graph, others, expected))

@@ -3,7 +3,11 @@
 import inspect
 import re
 
+import keras
+import numpy as np
 import pytest
+import tensorflow as tf
+from keras import layers
 
 import custom_nets
 import gradaudit
@@ -34,3 +38,58 @@ def test_one_wrong_line_is_found_and_named(name):
         place = re.search(r"custom gradient .*custom_nets\.py:(\d+)", cause)
         assert "line(" in lines[int(place[1]) - 1]
         assert layer in cause
+
+
+@tf.custom_gradient
+def gradient_reversal(x):
+    return tf.identity(x), lambda dx: -0.5 * dx
+
+
+@tf.custom_gradient
+def clipped_gradient(x, w):
+    y = x * w
+    return y, lambda dy: (tf.clip_by_value(dy * w, -1e-3, 1e-3), tf.reduce_sum(dy * x, 0))
+
+
+class Reversing(layers.Layer):
+    def build(self, shape):
+        self.w = self.add_weight(shape=shape[-1:], name="w")
+
+    def call(self, x):
+        return clipped_gradient(gradient_reversal(x), self.w.value)
+
+
+@pytest.mark.parametrize("jit", [False, True])
+@pytest.mark.parametrize(
+    ("expect", "verdict"),
+    [
+        ({}, "fail"),
+        ({"gradient_reversal": "custom"}, "fail"),
+        ({"gradient_reversal": "custom", "clipped_gradient": "custom"}, "pass"),
+        ({"reversing": "custom"}, "pass"),
+    ],
+)
+def test_a_custom_gradient_that_is_meant_is_taken_and_told(expect, verdict, jit):
+    keras.utils.set_random_seed(0)
+    middle = [layers.Dense(5, name="before"), Reversing(name="reversing"), layers.Dense(2)]
+    model = keras.Sequential([keras.Input((4,)), *middle])
+    model.compile("sgd", "mse", jit_compile=jit)
+    x = np.random.default_rng(0).standard_normal((8, 4))
+    run = gradaudit.check(model, x, x[:, :2], expect=expect)
+    assert run.verdict == verdict
+    (cause,) = run.tensors.query("stage == 'gradient' and path.str.endswith('before/bias')")[
+        "cause"
+    ]
+    for name in ("gradient_reversal", "clipped_gradient"):
+        meant = ", as expected," if {name, "reversing"} & expect.keys() else ""
+        words = (
+            rf"the custom gradient of '{name}'{meant} in reversing at .*:\d+.* stands"
+        )
+        assert re.search(words, cause)
+
+
+def test_expectations_that_are_none_are_refused():
+    with pytest.raises(gradaudit.errors.UsageError, match='Expected "custom"'):
+        gradaudit.check(NETS["map_fn"][0](right)[0], None, expect={"f": "straight through"})
+    with pytest.raises(gradaudit.errors.UsageError, match="Expected one of derived"):
+        gradaudit.check(NETS["map_fn"][0](right)[0], None, oracle="numeric")

@@ -1,13 +1,16 @@
 """What a graph of TensorFlow says of its ops, and which of them are needed in which order."""
 
 import functools
-from collections.abc import Collection
+import inspect
+import re
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import keras
 import tensorflow as tf
+from tensorflow.python.framework.ops import get_gradient_function  # not exported
 
 from gradaudit.errors import UnsupportedModelError
 from gradaudit.rules.ops.table import find_op
@@ -25,11 +28,29 @@ class Plan:
     ops: "tuple[Op, ...]"
 
 
+class Gradient(NamedTuple):
+    """A gradient of the user's own, traced.
+
+    differentiable: which outputs of the op have cotangents; present: which inputs get one.
+    captured: names of the tensors that it takes after the cotangents.
+    """
+
+    plan: Plan
+    differentiable: tuple[bool, ...]
+    present: tuple[bool, ...]
+    captured: tuple[str, ...]
+
+
 @dataclass(frozen=True, eq=False)
 class Op:
-    """What stands in a graph for one op. functions: plans of those that it calls, by name."""
+    """What stands in a graph for one op.
+
+    expected: names of functions and layers whose custom gradients are taken for right.
+    functions: plans of those that it calls, by name.
+    """
 
     operation: tf.Operation
+    expected: Collection[str] = ()
     functions: dict[str, Plan] = field(default_factory=dict)
 
     @functools.cached_property
@@ -81,17 +102,69 @@ class Op:
 
     @functools.cached_property
     def custom_gradient(self) -> str:
-        """Where a gradient of the user's own takes the place of the op's; empty for none."""
-        kind = self.attributes.get("_gradient_op_type", b"")
-        if not kind.startswith(b"CustomGradient") or not self.place:
+        """Which gradient of the user's own takes the place of the op's, and where; empty for none.
+
+        TensorFlow's own, such as that of silu, are right or wrong like its other gradients.
+        """
+        if self._own_gradient is None or not self.place:
             return ""
+        known = ", as expected," if self.is_expected else ""
+        return f"the custom gradient of {self._own_name!r}{known} in {self._scope} at {self.place}"
+
+    @functools.cached_property
+    def is_expected(self) -> bool:
+        """Whether the op has a gradient of the user's own that is taken for right."""
+        if self._own_gradient is None:
+            return False
+        names = {self._own_name, *self._scope.split("/")}
+        return any(name in names for name in self.expected)
+
+    @functools.cached_property
+    def _own_gradient(self) -> Callable | None:
+        """The function that tf.custom_gradient registered for the op."""
+        kind = self.attributes.get("_gradient_op_type", b"").decode()
+        known = kind.startswith("CustomGradient") and self.kind == "IdentityN"
+        return get_gradient_function(self.operation) if known else None
+
+    @functools.cached_property
+    def _own_name(self) -> str:
+        """The name of the function whose gradient is the user's own: its grad is defined in it."""
+        inner = inspect.getclosurevars(self._own_gradient).nonlocals["tape_grad_fn"]
+        grad = inspect.getclosurevars(inner).nonlocals["grad_fn"]
+        parts = getattr(grad, "__qualname__", "").split(".<locals>.")
+        return parts[-2] if len(parts) > 1 else "a function"
+
+    @functools.cached_property
+    def _scope(self) -> str:
+        """The name scope of the op: the layers that it stands in; a second call has a number."""
         scope = self.operation.name.rpartition("/")[0]
-        return f"{scope} at {self.place}" if scope else self.place
+        return re.sub(r"_\d+(?=/|$)", "", scope) or "the model"
+
+    @functools.cached_property
+    def expected_gradient(self) -> "Gradient":
+        """The user's own gradient, traced."""
+        differentiable = [t.dtype.is_floating for t in self.operation.outputs]
+        present: list[bool] = []
+
+        def gradient(*dys: tf.Tensor) -> list[tf.Tensor]:
+            given = iter(dys)
+            back = self._own_gradient(None, *(next(given) if d else None for d in differentiable))
+            present[:] = [dx is not None for dx in back]
+            return [dx for dx in back if dx is not None]
+
+        specs = [
+            tf.TensorSpec(t.shape, t.dtype) for t in self.operation.outputs if t.dtype.is_floating
+        ]
+        with self.operation.graph.as_default():
+            graph = tf.function(gradient, autograph=False).get_concrete_function(*specs).graph
+        captured = tuple(outer.name for outer, _ in graph.captures)
+        return Gradient(planned(graph), tuple(differentiable), tuple(present), captured)
 
     def function(self, name: str) -> Plan:
         """Return the plan of a function that the op calls."""
         if name not in self.functions:
-            self.functions[name] = planned(self.operation.graph._functions[name].graph)
+            graph = self.operation.graph._functions[name].graph
+            self.functions[name] = planned(graph, expected=self.expected)
         return self.functions[name]
 
     def unsupported(self, what: str) -> UnsupportedModelError:
@@ -108,10 +181,11 @@ def _is_in(filename: str, folders: tuple[str, ...]) -> bool:
     return filename.startswith(folders)
 
 
-def planned(graph: Any, others: Collection[str] = ()) -> Plan:
+def planned(graph: Any, others: Collection[str] = (), expected: Collection[str] = ()) -> Plan:
     """Return the plan of a FuncGraph.
 
     others: names of inputs that hold variables which do not count; nothing is assigned to them.
+    expected: names of functions and layers whose custom gradients are taken for right.
     """
     operations = graph.get_operations()
     needed = {tensor.op.name for tensor in graph.outputs}
@@ -123,8 +197,10 @@ def planned(graph: Any, others: Collection[str] = ()) -> Plan:
     kept = []
     for operation in reversed(operations):
         if operation.name in needed:
-            kept.append(Op(operation))
+            kept.append(Op(operation, expected))
             needed |= {tensor.op.name for tensor in operation.inputs}
+            if kept[-1].is_expected:
+                needed |= {n.partition(":")[0] for n in kept[-1].expected_gradient.captured}
     names = ([tensor.name for tensor in part] for part in (graph.inputs, graph.outputs))
     ops = tuple(each for each in reversed(kept) if each.kind not in ("Placeholder", "NoOp"))
     return Plan(*map(tuple, names), ops)

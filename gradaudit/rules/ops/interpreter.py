@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+import keras
 import numpy as np
 import tensorflow as tf
 
@@ -110,6 +111,8 @@ class Interpretation:
                 continue
             made, vjp = self._apply(each, [values[name] for name in each.inputs])
             values.update(zip(each.outputs, made, strict=True))
+            if each.is_expected:
+                vjp = self._expected(each, values)
             if vjp is not None and not active.isdisjoint(each.inputs):
                 tape.append((each, vjp))
                 active.update(each.outputs)
@@ -154,6 +157,24 @@ class Interpretation:
         jit = self.jit and each.kind.startswith("StatelessRandom")
         made = evaluated(each.operation, given, jit)
         return tuple(self.value(y, t) for y, t in zip(made, each.dtypes, strict=True)), None
+
+    def _expected(self, each: Op, values: dict[str, Value]) -> Callable:
+        """Return the VJP of an op whose gradient is the user's own, and taken for right."""
+        gradient = each.expected_gradient
+        captured = [values[name] for name in gradient.captured]
+        inputs = [values[name] for name in each.inputs]
+
+        def vjp(*dys: Value) -> tuple[Value, ...]:
+            kept = [dy for dy, d in zip(dys, gradient.differentiable, strict=True) if d]
+            found = iter(self.run(gradient.plan, [*kept, *captured])[0])
+            back = [next(found) if present else None for present in gradient.present]
+            for place, (x, dx) in enumerate(zip(inputs, back, strict=True)):
+                if isinstance(x, keras.Variable) and dx is not None:
+                    self.collect(x.path, dx)
+                    back[place] = None
+            return tuple(back)
+
+        return vjp
 
     def value(self, array: np.ndarray, dtype: tf.DType) -> Value:
         """Return constants of a dtype as a value of this run."""
