@@ -288,10 +288,15 @@ def test_a_step_whose_float16_gradients_overflow_is_skipped_in_both(tmp_path):
     assert scale["tape_norm"].iloc[-1] == 0
 
 
+def outside(x):
+    """Leave the graph for Python code, where no trace follows."""
+    return tf.ensure_shape(tf.py_function(lambda t: 2.0 * t, [x], x.dtype), x.shape)
+
+
 def test_what_has_no_rule_is_told_all_at_once_and_training_goes_on(tmp_path, capsys):
     class Mine(keras.layers.Layer):
         def call(self, x):
-            return x
+            return outside(x)
 
     layers = [
         keras.layers.Dense(2, activation=lambda z: z, kernel_regularizer=keras.ops.sum, name="a"),
@@ -316,6 +321,8 @@ def test_what_has_no_rule_is_told_all_at_once_and_training_goes_on(tmp_path, cap
         "layer 'c' (Lambda) has no",
         "layer 'd' (Dense) does not cast",
         "the loss 'lambda' (LossFunctionWrapper) has no derived rule",
+        "(EagerPyFunc) at",
+        "runs Python code, which is not in the graph",
     ):
         assert words in gradient
     assert "'sequential/d/bias' has the constraint" in update
@@ -337,7 +344,7 @@ def test_dicts_of_inputs_and_targets(tmp_path):
 
 
 def test_the_update_is_judged_where_the_gradient_is_not(tmp_path):
-    layers = [keras.layers.Dense(3), keras.layers.Lambda(lambda x: 2 * x)]
+    layers = [keras.layers.Dense(3), keras.layers.Lambda(outside)]
     model = keras.Sequential([keras.Input((3,)), *layers])
     model.compile("sgd", "mse")
     audit = GradientAudit(tmp_path)

@@ -88,6 +88,24 @@ def vjp_equals_tape(rule: Rule, case: Case, subjects: Subjects) -> None:
         )
 
 
+def rule_equals_trace(rule: Rule, case: Case, subjects: Subjects) -> None:
+    """Output and VJP are those of a trace of Keras's own code, run op by op, in float64."""
+    if rule.kind in KINDS:
+        return
+    with floats("float64"):
+        found = subjects.of(rule, case)
+        ours, theirs = found.run(rule, _DOUBLE, found.primals), found.traced
+        _require_close(ours.y, theirs.y, "the rule's output", "the trace's")
+        dy = _cotangents(ours.y)
+        cotangents, others = _with_zeros(ours.vjp(dy), found.primals), theirs.vjp(dy)
+        for name in ours.assigned:  # what is assigned to takes its cotangent after that
+            cotangents.pop(name, None)
+            others.pop(name, None)
+        _require_close(
+            cotangents, others, "the rule's VJP", "the trace's", vanishing=case.vanishing
+        )
+
+
 def vjp_equals_differences(rule: Rule, case: Case, subjects: Subjects) -> None:
     """⟨dy, y(p + h v) − y(p − h v)⟩ / 2h is ⟨vjp(dy), v⟩ in random directions v.
 
@@ -266,6 +284,7 @@ CHECKS: dict[str, Callable[[Rule, Case, Subjects], None]] = {
     for check in (
         forward_equals_keras,
         vjp_equals_tape,
+        rule_equals_trace,
         vjp_equals_differences,
         vjp_is_linear,
         rule_is_pure,

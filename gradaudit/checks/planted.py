@@ -178,7 +178,7 @@ _HYPERPARAMETERS = [
         ("ScheduleFreeAdamW", {"beta_2": 0.9991}),
     )
 ]
-_NUMERIC = ("vjp_equals_tape", "vjp_equals_differences", "audit_passes")
+_NUMERIC = ("vjp_equals_tape", "rule_equals_trace", "vjp_equals_differences", "audit_passes")
 
 PLANTED: tuple[Planted, ...] = (
     Planted(
@@ -186,7 +186,7 @@ PLANTED: tuple[Planted, ...] = (
         _dense(lambda call, x, y, vjp: (y * 1.0001, vjp)),
         ("forward_equals_keras", "audit_passes"),
     ),
-    Planted("sign of dx", _dense(_on_cotangents(lambda dx, c: (-dx, c))), _NUMERIC[:2]),
+    Planted("sign of dx", _dense(_on_cotangents(lambda dx, c: (-dx, c))), _NUMERIC[:3]),
     Planted(
         "kernel gradient off by 1e-4",
         _dense(_on_cotangents(lambda dx, c: (dx, {**c, "kernel": c["kernel"] * 1.0001}))),

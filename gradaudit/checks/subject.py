@@ -12,7 +12,7 @@ import numpy as np
 import tensorflow as tf
 
 from gradaudit.capture import Replay
-from gradaudit.numerics import Arithmetic
+from gradaudit.numerics import Arithmetic, Plain
 from gradaudit.numerics.arithmetic import Array
 from gradaudit.rules import (
     ActivationCall,
@@ -24,6 +24,7 @@ from gradaudit.rules import (
     own_variables,
 )
 from gradaudit.rules.losses.reduction import reduce_losses, same_rank
+from gradaudit.rules.traced import trace
 
 Primals = dict[str, np.ndarray]
 Arrays = dict[str, Array]
@@ -50,6 +51,7 @@ class Subject:
     run: (rule, arithmetic, primals, fixed) to what the rule makes of them; fixed: what variables
         are after an assignment, whatever the rule assigns, by name.
     framework: primals as tensors to Keras's outputs, and what it assigns, by name.
+    states: of the seeds that Keras draws from.
     """
 
     primals: Primals
@@ -58,6 +60,34 @@ class Subject:
     framework: Callable[
         [Mapping[str, tf.Tensor]], tuple[Mapping[str, tf.Tensor], Mapping[str, tf.Tensor]]
     ]
+    states: tuple[keras.Variable, ...] = ()
+
+    @functools.cached_property
+    def traced(self) -> Run:
+        """What a trace of Keras's own code makes of the primals, in float64.
+
+        To an assigned variable goes the cotangent of its value before, through the assignment.
+        """
+        names = tuple(self.primals)
+
+        def outputs(*tensors: tf.Tensor) -> dict[str, tf.Tensor]:
+            return dict(self.framework(dict(zip(names, tensors, strict=True)))[0])
+
+        found = trace(outputs, list(self.primals.values()), self.states)
+        step = _Step({v.path: np.asarray(v.value) for v in self.states}, {}, "float64", {})
+        with np.errstate(all="ignore"):  # branches that are not taken may be infinite
+            ys, vjp = found.run(list(self.primals.values()), step, Plain(np.float64), jit=False)
+        order = sorted(found.structure)  # as TensorFlow flattens a dict
+
+        def vjp_by_name(dys: Primals) -> Primals:
+            with np.errstate(all="ignore"):
+                back = vjp([dys[name] for name in order]).of_inputs
+            return {
+                name: np.zeros(self.primals[name].shape) if dx is None else dx
+                for name, dx in zip(names, back, strict=True)
+            }
+
+        return Run(dict(zip(order, ys, strict=True)), vjp_by_name, {})
 
     def tape(self, primals: Primals) -> Run:
         """Return Keras's outputs and the tape's VJP.
@@ -248,7 +278,7 @@ def _drawn(
 
     fixed = {names[path] for path, v in variables.items() if not v.trainable}
     differentiable = tuple(name for name in primals if name not in fixed)
-    return Subject(primals, differentiable, run, framework)
+    return Subject(primals, differentiable, run, framework, tuple(seed.state for seed in seeds))
 
 
 def _call(case: Case, target: Any, tensors: Sequence[Any], arguments: Mapping[str, Any]) -> Any:

@@ -161,7 +161,7 @@ def _judge(
         if verdict == NOT_CHECKED:
             words = f"it depends on what is not printed: {net.unknown()}"
             if np.isfinite(value):
-                words = "how far rounding may move it is not known: a value on the way is infinite"
+                words = "how far rounding may move it is not known: a value on the way may overflow"
             yield CheckedClaim(claim, None, verdict, words)
             continue
         words = reason if verdict == DISAGREES else ""

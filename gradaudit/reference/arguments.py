@@ -10,6 +10,7 @@ import numpy as np
 from keras import tree
 from keras.src.layers.merging.base_merge import Merge  # not exported; Add and others are it
 
+from gradaudit.errors import UnsupportedModelError
 from gradaudit.numerics.arithmetic import Array
 from gradaudit.reference.graph import bound, is_mask
 
@@ -137,3 +138,17 @@ def bare(leaf: Any) -> Any:
 def numbers(value: Array) -> np.ndarray:
     """Return the bare numbers of an array of any arithmetic."""
     return np.asarray(getattr(value, "value", value))
+
+
+def dense(part: Any, what: str) -> np.ndarray:
+    """Return an array of numbers that a step was given.
+
+    Raises:
+        UnsupportedModelError: it is none.
+    """
+    array = np.asarray(part)
+    if array.dtype.kind not in "fiub":
+        raise UnsupportedModelError(
+            f"{what} is an array of {array.dtype}. Expected dense numbers. Convert it before fit."
+        )
+    return array

@@ -11,7 +11,7 @@ from gradaudit.errors import UnsupportedModelError
 from gradaudit.numerics import Arithmetic, Plain
 from gradaudit.numerics.arithmetic import Array
 from gradaudit.records import StepRecord
-from gradaudit.reference.arguments import Tensor
+from gradaudit.reference.arguments import Tensor, dense
 from gradaudit.reference.graph import in_order, packed
 from gradaudit.reference.losses import (
     Given,
@@ -60,7 +60,7 @@ def _forward(model: keras.Model, record: StepRecord, walk: Walk) -> Tensor:
 def _loss(walk: Walk, term: LossTerm, given: Given, replicas: int, total_dtype: str) -> Tensor:
     """Return one loss with its weight, in the dtype of the sum of all."""
     y_true, y = (
-        _numbers(given.y_true, f"what the loss {term.name!r} compares with"),
+        dense(given.y_true, f"what the loss {term.name!r} compares with"),
         given.y_pred,
     )
     options, logits = term.options, y.logits
@@ -138,18 +138,9 @@ def _inputs(model: keras.Model, x: Any, arithmetic: Arithmetic) -> list[Tensor]:
     """Return a batch's inputs in the order of the model's own."""
     inputs = []
     for part in in_order(model, x):
-        part = _numbers(part, "an input of the model")
+        part = dense(part, "an input of the model")
         dtype = str(part.dtype)
         inputs.append(
             Tensor(arithmetic.array(part, dtype) if part.dtype.kind == "f" else part, dtype)
         )
     return inputs
-
-
-def _numbers(part: Any, what: str) -> np.ndarray:
-    array = np.asarray(part)
-    if array.dtype.kind not in "fiub":
-        raise UnsupportedModelError(
-            f"{what} is an array of {array.dtype}. Expected dense numbers. Convert it before fit."
-        )
-    return array

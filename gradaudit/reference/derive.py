@@ -107,7 +107,7 @@ class Derivation:
             gaps = [*gaps, *self._model_gaps, "code is traced for one replica, and not for several"]
         if not gaps:
             try:
-                loss, gradients, moved, assigned = self._derived_gradients(record, variables)
+                loss, gradients, moved, assigned = self._known_gradients(record, variables)
                 if self._both:
                     unjudged.update(self._disputed(record))
                     gradients = {
@@ -136,6 +136,20 @@ class Derivation:
             updates = itertools.chain(self._updates(record, unknown, assigned or []), updates)
         return Reference(loss, gradients, updates, unjudged, _milliseconds(start))
 
+    def _known_gradients(self, record: StepRecord, variables: list[Any]) -> tuple[Any, ...]:
+        """Return what `_derived_gradients` does, by a trace where the data show a gap of the rules.
+
+        Raises:
+            UnsupportedModelError: neither rules nor a trace can tell.
+        """
+        try:
+            return self._derived_gradients(record, variables)
+        except UnsupportedModelError:
+            if self._whole or record.replicas > 1:
+                raise
+        self._whole, self._both = True, False
+        return self._derived_gradients(record, variables)
+
     def _derived_gradients(
         self, record: StepRecord, variables: list[Any]
     ) -> tuple[Estimate, dict[str, Estimate], dict[str, Estimate], list[dict[str, Array]]]:
@@ -154,7 +168,12 @@ class Derivation:
                 found[path] = dataclasses.replace(found[path], oracle=oracle, custom=custom)
             moved = self._combined(record, [w[1] for w in walks], before=record.variables)
         loss = found.pop("")
-        return loss, {v.path: found.get(v.path) or _nothing(v) for v in variables}, moved, assigned
+        return (
+            loss,
+            {v.path: found.get(v.path) or self._nothing(v) for v in variables},
+            moved,
+            assigned,
+        )
 
     def _assigned_unseen(
         self, record: StepRecord, assigned: Any, unjudged: dict[tuple[str, str], str]
@@ -189,7 +208,7 @@ class Derivation:
             elif path in moved:
                 changes.append((path, moved[path]))
             elif not np.array_equal(before, after):
-                changes.append((path, _nothing(variable)))
+                changes.append((path, self._nothing(variable)))
         return changes
 
     def _further_errors(self, record: StepRecord) -> list[Arrays]:
@@ -334,6 +353,11 @@ class Derivation:
             estimates[path] = Estimate(value, sigma, reference.kink, kappa, self._oracle)
         return estimates
 
+    def _nothing(self, variable: Any) -> Estimate:
+        """Return the estimate for a weight that the loss does not depend on."""
+        zero = np.zeros(tuple(variable.shape))
+        return Estimate(zero, zero, None, 1.0, self._oracle)
+
     @property
     def _oracle(self) -> str:
         return "traced" if self._whole else "derived"
@@ -380,9 +404,3 @@ def _differ(a: Rounded | None, b: Rounded | None) -> bool:
     with np.errstate(all="ignore"):
         apart = np.abs(a.value - b.value) > a.doubt + b.doubt
     return bool(np.any(apart & ~(np.isnan(a.value) & np.isnan(b.value))))
-
-
-def _nothing(variable: Any) -> Estimate:
-    """Return the estimate for a weight that the loss does not depend on."""
-    zero = np.zeros(tuple(variable.shape))
-    return Estimate(zero, zero, None, 1.0, "derived")

@@ -14,7 +14,7 @@ from keras.src.layers.layer import CallContext
 
 from gradaudit.errors import UnsupportedModelError
 from gradaudit.records import StepRecord
-from gradaudit.reference.arguments import Tensor
+from gradaudit.reference.arguments import Tensor, dense
 from gradaudit.rules.traced import Trace, trace
 
 
@@ -109,7 +109,9 @@ class Traces:
             UnsupportedModelError: it cannot be traced.
         """
         model, batch = self._model, (record.x, record.y, record.sample_weight)
-        arrays = [_dense(leaf) for leaf in tree.flatten(batch) if leaf is not None]
+        arrays = [
+            dense(leaf, "a part of the batch") for leaf in tree.flatten(batch) if leaf is not None
+        ]
 
         def loss(*symbols: Any) -> Any:  # as keras.Model.train_step has it
             given = iter(symbols)
@@ -157,15 +159,6 @@ class Traces:
             global_state.set_global_attribute("current_call_ctx", before)
             for layer, losses in held:
                 layer._losses[:] = losses
-
-
-def _dense(leaf: Any) -> np.ndarray:
-    array = np.asarray(leaf)
-    if array.dtype.kind == "O":
-        raise UnsupportedModelError(
-            f"the batch holds {type(leaf).__name__}. Expected dense arrays. Convert it before fit."
-        )
-    return array
 
 
 def inputs_of(given: Any) -> list[Tensor]:

@@ -1,5 +1,6 @@
 import dataclasses
 import functools
+import inspect
 import re
 from pathlib import Path
 
@@ -10,6 +11,7 @@ from gradaudit.checks import CHECKS, PLANTED, check_rule
 from gradaudit.checks.subject import Subjects
 from gradaudit.errors import CheckFailure, UnknownNameError
 from gradaudit.rules import all_rules, find_rule
+from gradaudit.rules.ops import elementwise
 from gradaudit.rules.registry import _RULES
 
 RULES = {f"{known.kind} {known.name}": known for known in all_rules()}
@@ -61,7 +63,10 @@ def test_the_examples_in_contributing_are_rules():
     scope = {}
     try:
         for code in re.findall(r"```python\n(.*?)```", text, re.S):
-            exec(code, scope)
+            if code.startswith("@op("):
+                assert code in inspect.getsource(elementwise)
+            else:
+                exec(code, scope)
         for name in ("Scale", "GatedResidual"):
             check_rule(find_rule(scope[name]))
     finally:

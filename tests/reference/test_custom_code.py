@@ -82,9 +82,7 @@ def test_a_custom_gradient_that_is_meant_is_taken_and_told(expect, verdict, jit)
     ]
     for name in ("gradient_reversal", "clipped_gradient"):
         meant = ", as expected," if {name, "reversing"} & expect.keys() else ""
-        words = (
-            rf"the custom gradient of '{name}'{meant} in reversing at .*:\d+.* stands"
-        )
+        words = rf"the custom gradient of '{name}'{meant} in reversing at .*:\d+.* stands"
         assert re.search(words, cause)
 
 

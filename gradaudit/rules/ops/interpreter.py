@@ -21,6 +21,20 @@ Value = Any
 variable for its handle."""
 
 
+_PYTHON = "runs Python code, which is not in the graph: write it with TensorFlow's ops"
+_STATEFUL = (
+    "draws from a state of TensorFlow's own, which is not known: draw with keras.random and a "
+    "keras.random.SeedGenerator"
+)
+_REASONS = {
+    **dict.fromkeys(("EagerPyFunc", "PyFunc", "PyFuncStateless"), _PYTHON),
+    **dict.fromkeys(
+        ("RandomStandardNormal", "RandomUniform", "RandomUniformInt", "TruncatedNormal"), _STATEFUL
+    ),
+}
+"""Why an op is not derived, where there is more to say than that it has no entry."""
+
+
 @dataclass(frozen=True)
 class Node:
     """What the entry of an op is given besides the values of its inputs."""
@@ -152,7 +166,7 @@ class Interpretation:
             return tuple(np.asarray(y) if isinstance(y, np.generic) else y for y in made), vjp
         given = [_decided(each, value) for value in given]
         if each.operation.op_def.is_stateful or not all(map(is_whole, given)):
-            raise each.unsupported("has no entry in the table of ops")
+            raise each.unsupported(_REASONS.get(each.kind, "has no entry in the table of ops"))
         # Of whole numbers and the like, to which no gradient goes: TensorFlow runs it itself.
         jit = self.jit and each.kind.startswith("StatelessRandom")
         made = evaluated(each.operation, given, jit)
