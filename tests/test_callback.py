@@ -782,7 +782,7 @@ def test_a_fault_at_the_beginning_leaves_the_training_alone(tmp_path, monkeypatc
 def test_what_cannot_be_judged_is_told_when_it_first_comes_up(tmp_path, capsys):
     model, audit = iris(), GradientAudit(tmp_path)
     fitted(audit, model)
-    model.compile("sgd", lambda y, p: (y - p) ** 2)
+    model.compile("sgd", lambda y, p: outside(y - p) ** 2)
     fitted(audit, model)
     printed = capsys.readouterr().err
     assert printed.count("cannot judge the gradient of iris/output/kernel") == 1
