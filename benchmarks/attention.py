@@ -17,7 +17,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from gradaudit.checks.subject import subject
+from gradaudit.checks.subject import Subjects
 from gradaudit.models.precision import floats
 from gradaudit.numerics import Plain
 from gradaudit.rules import Case, find_rule
@@ -34,16 +34,16 @@ def seconds(function: Callable[[], object]) -> tuple[float, float]:
 
 def main(pairs: int) -> None:
     """Print each pair and the median ratio."""
-    rng = np.random.default_rng(0)
+    rule = find_rule(keras.layers.MultiHeadAttention)
     with floats("float64"):
         layer = keras.layers.MultiHeadAttention(8, 32)
         case = Case("", lambda: layer, (_SHAPE, _SHAPE), apply=lambda layer, q, v: layer(q, v))
-        found = subject(find_rule(keras.layers.MultiHeadAttention), case, "float64", rng)
-        dy = rng.standard_normal(_SHAPE)
+        found = Subjects().of(rule, case)
+        dy = np.random.default_rng(0).standard_normal(_SHAPE)
         query, value = (tf.constant(found.primals[name]) for name in ("x0", "x1"))
 
         def reference() -> dict[str, np.ndarray]:
-            return found.rule(Plain(np.float64), found.primals).vjp({"y": dy})
+            return found.run(rule, Plain(np.float64), found.primals).vjp({"y": dy})
 
         @tf.function
         def step() -> list[tf.Tensor]:
