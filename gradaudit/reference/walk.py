@@ -11,7 +11,7 @@ import keras
 import numpy as np
 from keras import tree
 
-from gradaudit.numerics import Arithmetic
+from gradaudit.numerics import Arithmetic, Decision
 from gradaudit.numerics.arithmetic import Array
 from gradaudit.reference.arguments import (
     Tensor,
@@ -166,7 +166,7 @@ class Walk:
             if all(y.cotangent is None for y in ys):
                 continue
             self._passing = frozenset().union(*(y.passed for y in ys))
-            carry(*(np.zeros_like(y.value) if y.cotangent is None else y.cotangent for y in ys))
+            carry(*map(_cotangent, ys))
             for x in xs:
                 x.passed |= self._passing
 
@@ -315,7 +315,7 @@ class Walk:
         ys = self._record(inputs, made, found.trace.dtypes, carry)
         outputs, extra = list(ys[: found.count]), list(ys[found.count :])
         for place in found.masked:
-            outputs[place].mask = extra.pop(0).value
+            outputs[place].mask = numbers(extra.pop(0).value)
         for place in found.with_logits:
             outputs[place].logits = extra.pop(0)
         self.penalties += extra
@@ -433,6 +433,13 @@ class Walk:
     def _penalty(self, regularizer: Any, w: Tensor) -> tuple[Array, Vjp]:
         call = RegularizerCall(regularizer, w.dtype, self.arithmetic, keras.config.epsilon())
         return find_rule(regularizer).function(call, w.value)
+
+
+def _cotangent(y: Tensor) -> Array | None:
+    """Return a tensor's cotangent: zeros where none has come, and none of a comparison."""
+    if y.cotangent is not None or isinstance(y.value, Decision):
+        return y.cotangent
+    return np.zeros_like(y.value)
 
 
 def _dtype(value: Array, dtype: str) -> str:

@@ -40,6 +40,52 @@ def test_one_wrong_line_is_found_and_named(name):
         assert layer in cause
 
 
+class Loud(layers.Layer):
+    """Doubles x, adds a penalty, and masks the steps in which all is quiet."""
+
+    def call(self, x, mask=None):
+        self.add_loss(1e-2 * tf.reduce_mean(x**2))
+        return 2.0 * x
+
+    def compute_mask(self, x, mask=None):
+        return keras.ops.any(keras.ops.abs(x) > 0.1, axis=-1)
+
+
+class Noisy(layers.Layer):
+    def __init__(self):
+        super().__init__()
+        self.seed = keras.random.SeedGenerator(5)
+
+    def call(self, x):
+        return x * keras.random.uniform(keras.ops.shape(x), seed=self.seed)
+
+
+def test_a_variable_that_is_none_of_the_model_s_is_told():
+    seed = keras.random.SeedGenerator(5)
+    noisy = layers.Lambda(lambda x: x + keras.random.normal((3,), seed=seed))
+    model = keras.Sequential([keras.Input((3,)), layers.Dense(3), noisy])
+    model.compile("sgd", "mse")
+    run = gradaudit.check(model, np.ones((2, 3)), np.ones((2, 3)))
+    assert run.verdict == "unjudged"
+    assert "reads a variable that is none of the model's" in run.run["unjudged"][0]
+
+
+@pytest.mark.parametrize("jit", [False, True])
+def test_masks_logits_penalties_and_draws_pass_between_traced_and_derived_layers(jit):
+    keras.utils.set_random_seed(0)
+    x = keras.Input((5, 3))
+    h = Loud(name="loud")(layers.Dropout(0.2, seed=3)(x))
+    h = Noisy()(layers.GRU(4)(h))
+    y = layers.Lambda(tf.function(keras.ops.softmax))(layers.Dense(3, name="before")(h))
+    model = keras.Model(x, y)
+    model.compile("sgd", "categorical_crossentropy", jit_compile=jit)
+    rows = np.random.default_rng(0).standard_normal((12, 5, 3)).astype(np.float32)
+    rows[::3, 2:] = 0.0
+    run = gradaudit.check(model, rows, np.eye(3)[np.arange(12) % 3])
+    assert run.verdict == "pass", run.run["failures"] or run.run["unjudged"]
+    assert run.run["max_z"] < 4
+
+
 @tf.custom_gradient
 def gradient_reversal(x):
     return tf.identity(x), lambda dx: -0.5 * dx

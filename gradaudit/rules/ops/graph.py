@@ -163,8 +163,10 @@ class Op:
     def function(self, name: str) -> Plan:
         """Return the plan of a function that the op calls."""
         if name not in self.functions:
-            graph = self.operation.graph._functions[name].graph
-            self.functions[name] = planned(graph, expected=self.expected)
+            called = self.operation.graph._functions[name]
+            # Differentiated, a function's graph has further outputs behind its own.
+            count = len(called.cached_definition.signature.output_arg)
+            self.functions[name] = planned(called.graph, (), self.expected, count)
         return self.functions[name]
 
     def unsupported(self, what: str) -> UnsupportedModelError:
@@ -181,14 +183,21 @@ def _is_in(filename: str, folders: tuple[str, ...]) -> bool:
     return filename.startswith(folders)
 
 
-def planned(graph: Any, others: Collection[str] = (), expected: Collection[str] = ()) -> Plan:
+def planned(
+    graph: Any,
+    others: Collection[str] = (),
+    expected: Collection[str] = (),
+    count: int | None = None,
+) -> Plan:
     """Return the plan of a FuncGraph.
 
     others: names of inputs that hold variables which do not count; nothing is assigned to them.
     expected: names of functions and layers whose custom gradients are taken for right.
+    count: how many of its outputs are wanted; all of them where it is left out.
     """
+    outputs = graph.outputs[:count]
     operations = graph.get_operations()
-    needed = {tensor.op.name for tensor in graph.outputs}
+    needed = {tensor.op.name for tensor in outputs}
     needed |= {
         each.name
         for each in operations
@@ -201,6 +210,6 @@ def planned(graph: Any, others: Collection[str] = (), expected: Collection[str] 
             needed |= {tensor.op.name for tensor in operation.inputs}
             if kept[-1].is_expected:
                 needed |= {n.partition(":")[0] for n in kept[-1].expected_gradient.captured}
-    names = ([tensor.name for tensor in part] for part in (graph.inputs, graph.outputs))
+    names = ([tensor.name for tensor in part] for part in (graph.inputs, outputs))
     ops = tuple(each for each in reversed(kept) if each.kind not in ("Placeholder", "NoOp"))
     return Plan(*map(tuple, names), ops)

@@ -5,6 +5,7 @@ import numpy as np
 from gradaudit.numerics import scatter_add
 from gradaudit.rules.moved import moved
 from gradaudit.rules.ops.shape import moving
+from gradaudit.rules.ops.state import read_variable
 from gradaudit.rules.ops.table import op
 
 
@@ -39,14 +40,13 @@ def argument(node, x, axis):
 @op("ResourceGather", always=True)
 def resource_gather(node, variable, indices):
     """Look rows of a variable up."""
-    held = node.run.step.read(variable, variable.dtype)
+    held, read_vjp = read_variable(node, variable)
 
     def vjp(dy):
         rows = dy.reshape(-1, *held.shape[1:])
-        node.run.collect(variable.path, scatter_add(rows, indices.reshape(-1), len(held)))
+        return read_vjp(scatter_add(rows, indices.reshape(-1), len(held))), None
 
-    y = np.take(held, indices.reshape(-1), 0).reshape(*indices.shape, *held.shape[1:])
-    return y, lambda dy: (vjp(dy), None)
+    return np.take(held, indices.reshape(-1), 0).reshape(*indices.shape, *held.shape[1:]), vjp
 
 
 @op("SegmentSum", "UnsortedSegmentSum")

@@ -1,6 +1,7 @@
 """Variables, functions in functions, and where a gradient ends."""
 
 import numpy as np
+from keras import Variable
 
 from gradaudit.rules.ops.table import op
 
@@ -8,6 +9,11 @@ from gradaudit.rules.ops.table import op
 @op("ReadVariableOp", always=True)
 def read_variable(node, variable):
     """Read a Keras variable; its cotangent is collected by its path."""
+    if not isinstance(variable, Variable):
+        raise node.unsupported(
+            "reads a variable that is none of the model's, whose value in the step is not known: "
+            "let the layer own it, as add_weight and a SeedGenerator in its __init__ do"
+        )
     value = node.run.step.read(variable, variable.dtype)
 
     def vjp(dy):
@@ -16,21 +22,15 @@ def read_variable(node, variable):
     return value, vjp
 
 
-@op("AssignVariableOp", always=True)
-def assign_variable(node, variable, value):
-    node.run.step.assign(variable, value)
-    return (), None
-
-
-@op("AssignAddVariableOp", always=True)
-def assign_add_variable(node, variable, value):
-    node.run.step.assign(variable, node.run.step.read(variable, variable.dtype) + value)
-    return (), None
-
-
-@op("AssignSubVariableOp", always=True)
-def assign_sub_variable(node, variable, value):
-    node.run.step.assign(variable, node.run.step.read(variable, variable.dtype) - value)
+@op("AssignVariableOp", "AssignAddVariableOp", "AssignSubVariableOp", always=True)
+def assign(node, variable, value):
+    """Assign to a Keras variable; of others, such as those of metrics, nothing is kept."""
+    if isinstance(variable, Variable):
+        step, kind = node.run.step, node.op.kind
+        if kind != "AssignVariableOp":
+            before = step.read(variable, variable.dtype)
+            value = before + value if kind == "AssignAddVariableOp" else before - value
+        step.assign(variable, value)
     return (), None
 
 
