@@ -62,8 +62,8 @@ class Judge:
         rows_per_tensor: most single weights of a tensor that a comparison keeps.
         on_fault: called with a fault and what went wrong, in words; raises where nothing shall go
             on after it.
-        stages: which stages are judged. oracle: one of `ORACLES`. expect:
-            the custom gradients that are meant; see GradientAudit.
+        stages: which stages are judged.
+        oracle: one of `ORACLES`. expect: the custom gradients that are meant; see GradientAudit.
     """
 
     def __init__(

@@ -10,6 +10,7 @@ import pytest
 import tensorflow as tf
 from keras import ops
 
+from custom_nets import outside
 from gradaudit import GradientAudit, load
 from gradaudit.errors import AuditFailure, FolderError, UsageError
 from gradaudit.models import NETS, Settings
@@ -286,11 +287,6 @@ def test_a_step_whose_float16_gradients_overflow_is_skipped_in_both(tmp_path):
     assert scale["tape_norm"].iloc[0] == 2.0**14
     assert "may overflow" in run.tensors["cause"].iloc[0]
     assert scale["tape_norm"].iloc[-1] == 0
-
-
-def outside(x):
-    """Leave the graph for Python code, where no trace follows."""
-    return tf.ensure_shape(tf.py_function(lambda t: 2.0 * t, [x], x.dtype), x.shape)
 
 
 def test_what_has_no_rule_is_told_all_at_once_and_training_goes_on(tmp_path, capsys):

@@ -7,8 +7,8 @@ import numpy as np
 from numpy.lib.mixins import NDArrayOperatorsMixin
 
 
-class Carrier(NDArrayOperatorsMixin):
-    """An array-like with a float64 `value`, whose NumPy functions its subclasses define."""
+class Shaped:
+    """What has the shape of its `value`, and is moved by NumPy's functions."""
 
     __slots__ = ("value",)
 
@@ -26,15 +26,21 @@ class Carrier(NDArrayOperatorsMixin):
     def size(self) -> int:
         return self.value.size
 
-    @property
-    def T(self) -> Self:
-        return np.transpose(self)
-
     def __len__(self) -> int:
         return len(self.value)
 
     def reshape(self, *shape: int | Sequence[int]) -> Self:
         return np.reshape(self, shape[0] if len(shape) == 1 else shape)
+
+
+class Carrier(Shaped, NDArrayOperatorsMixin):
+    """An array-like with a float64 `value`, whose NumPy functions its subclasses define."""
+
+    __slots__ = ()
+
+    @property
+    def T(self) -> Self:
+        return np.transpose(self)
 
     def sum(self, axis: Any = None, keepdims: bool = False) -> Self:
         return np.sum(self, axis=axis, keepdims=keepdims)

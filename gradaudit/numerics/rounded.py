@@ -45,7 +45,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from gradaudit.errors import UnsupportedFunctionError
-from gradaudit.numerics.carrier import Carrier
+from gradaudit.numerics.carrier import Carrier, Shaped
 from gradaudit.numerics.elementary import (
     ELEMENTARY,
     POWER_ULPS,
@@ -190,13 +190,13 @@ def exact(array: Any) -> Any:
     )
 
 
-class Decision:
+class Decision(Shaped):
     """The outcome of a comparison of Rounded arrays, and where rounding could turn it.
 
     value: bool array. doubtful: bool array of the same shape. precision: that of the operands.
     """
 
-    __slots__ = ("doubtful", "precision", "value")
+    __slots__ = ("doubtful", "precision")
 
     def __init__(self, value: np.ndarray, doubtful: np.ndarray, precision: Precision) -> None:
         self.value, self.doubtful, self.precision = value, doubtful, precision
@@ -221,26 +221,8 @@ class Decision:
 
     __array_ufunc__ = None
 
-    @property
-    def shape(self) -> tuple[int, ...]:
-        return self.value.shape
-
-    @property
-    def ndim(self) -> int:
-        return self.value.ndim
-
-    @property
-    def size(self) -> int:
-        return self.value.size
-
-    def __len__(self) -> int:
-        return len(self.value)
-
     def __getitem__(self, key: Any) -> "Decision":
         return self._moved(lambda part: part[key])
-
-    def reshape(self, *shape: Any) -> "Decision":
-        return self._moved(lambda part: part.reshape(*shape))
 
     def _moved(self, move: Callable) -> "Decision":
         return Decision(move(self.value), move(self.doubtful), self.precision)

@@ -213,12 +213,12 @@ class Walk:
             given = held_by(node, held, self._tensor)
             layer = node.operation
             given.pop("training", None)  # fit's own takes its place: Functional's operation_fn
-            if isinstance(layer, keras.Model) and id(layer) not in self.traced:
+            if id(layer) in self.traced:
+                ys = self.call(layer, given)
+            elif isinstance(layer, keras.Model):
                 xs = in_order(layer, next(iter(given.values())))
                 mask_outputs(xs, [bare(mask) for mask in tree.flatten(given.get("mask"))])
                 ys = self.model(layer, xs)
-            elif id(layer) in self.traced:
-                ys = self.call(layer, given)
             elif isinstance(layer, keras.Layer):
                 ys = self._layer(layer, given)
             else:
@@ -324,8 +324,7 @@ class Walk:
     def traced_step(self, record: Any) -> Tensor:
         """Run a whole step by a trace of the model's code; return its loss."""
         traced, arrays = self.traces.step(record)
-        array = self.arithmetic.array
-        xs = [array(a, a.dtype.name) if a.dtype.kind == "f" else a for a in arrays]
+        xs = [self._tensor(array).value for array in arrays]
         (value,), vjp = traced.run(xs, self, self.arithmetic, self.jit)
         (dtype,) = traced.dtypes
 

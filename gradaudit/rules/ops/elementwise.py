@@ -247,25 +247,25 @@ for _kind, _function in {
     _of_numbers(_kind, _function)
 
 
-def _where_zero(kind, log_of, dlog):
-    """Register y = x f(y), and 0 where x = 0; dlog: f′ from its argument."""
+def _times(kind, f, df):
+    """Register y = x f(y), and 0 where x = 0; df: f′ from its argument."""
 
     @op(kind)
     def apply(node, x, y):
         is_zero = node.numbers(x) == 0
         safe = np.where(is_zero, 1.0, y)
-        f = log_of(safe)
+        factor = f(safe)
 
         def vjp(d):
-            dx, dy = np.where(is_zero, 0.0, d * f), np.where(is_zero, 0.0, d * x * dlog(safe))
+            dx, dy = np.where(is_zero, 0.0, d * factor), np.where(is_zero, 0.0, d * x * df(safe))
             return unbroadcast(dx, x.shape), unbroadcast(dy, y.shape)
 
-        return np.where(is_zero, 0.0, x * f), vjp
+        return np.where(is_zero, 0.0, x * factor), vjp
 
 
-_where_zero("Xlogy", np.log, lambda y: 1 / y)
-_where_zero("Xlog1py", np.log1p, lambda y: 1 / (1 + y))
-_where_zero("Xdivy", lambda y: 1 / y, lambda y: -1 / np.square(y))
+_times("Xlogy", np.log, lambda y: 1 / y)
+_times("Xlog1py", np.log1p, lambda y: 1 / (1 + y))
+_times("Xdivy", lambda y: 1 / y, lambda y: -1 / np.square(y))
 
 
 @op("MulNoNan")

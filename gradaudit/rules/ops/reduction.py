@@ -40,10 +40,7 @@ def quantifier(node, x, axes):
         keepdims=node.attribute("keep_dims"),
     )
     value = reduce(x.value)
-    if node.op.kind == "Any":
-        surely, possibly = reduce(x.value & ~x.doubtful), reduce(x.value | x.doubtful)
-    else:
-        surely, possibly = reduce(x.value & ~x.doubtful), reduce(x.value | x.doubtful)
+    surely, possibly = reduce(x.value & ~x.doubtful), reduce(x.value | x.doubtful)
     return Decision(value, surely != possibly, x.precision), None
 
 

@@ -6,10 +6,6 @@ from gradaudit.rules.ops.table import op
 from gradaudit.rules.ops.tensor_list import TensorList
 
 
-def _is_whole(item):
-    return isinstance(item, np.ndarray) and item.dtype.kind != "f"
-
-
 @op("TensorListReserve", always=True)
 def reserve(node, shape, count):
     return TensorList([None] * int(count)), None
@@ -54,9 +50,7 @@ def set_item(node, items, place, item):
     place = int(place)
 
     def vjp(dys):
-        dy = dys[place]
-        ditem = np.zeros_like(item) if dy is None and not _is_whole(item) else dy
-        return dys.with_item(place, None), None, ditem
+        return dys.with_item(place, None), None, dys[place]
 
     longer = TensorList([*items, *[None] * (place + 1 - len(items))])
     return longer.with_item(place, item), vjp
