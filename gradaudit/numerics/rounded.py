@@ -190,6 +190,13 @@ def exact(array: Any) -> Any:
     )
 
 
+def estimated(array: Any, error: np.ndarray) -> Any:
+    """Return an array of any arithmetic whose numbers are known to within an error, if it tells."""
+    if not isinstance(array, Rounded):
+        return array
+    return Rounded(array.value, _plus(error**2, array.variance), array.kink, array.precision)
+
+
 class Decision(Shaped):
     """The outcome of a comparison of Rounded arrays, and where rounding could turn it.
 
@@ -730,3 +737,13 @@ _FUNCTIONS: dict[Callable, Callable] = {
         for function in _MOVING
     },
 }
+
+
+def handles(function: Callable) -> Callable[[Callable], Callable]:
+    """Register the decorated function as what a NumPy function does with Rounded arrays."""
+
+    def register(rule: Callable) -> Callable:
+        _FUNCTIONS[function] = rule
+        return rule
+
+    return register
