@@ -58,7 +58,8 @@ class GradientAudit(keras.callbacks.Callback):
         threshold: the largest |tape − reference| / (κ σ) that passes.
         oracle: "derived" takes the derived rule of every part that has one, and traces the code of
             the others; "traced" traces all of the model's code; "both" does both, and what they do
-            not agree on is unjudged.
+            not agree on is unjudged. Where code leaves the graph, or has an op that is not derived,
+            differences in float64 stand in: reports call that "numeric".
         expect: custom gradients that are meant, {name: "custom"} by the name of the function that
             tf.custom_gradient decorates, or of the layer that it stands in: they are taken as they
             are, and no longer compared with the true derivative. Reports tell of them all the same.

@@ -93,8 +93,11 @@ class Judge:
         """Look at the model anew: it may have been compiled again."""
         self._derivation = None
 
-    def judge(self, record: StepRecord) -> Comparison:
-        """Return the verdicts on a step."""
+    def judge(self, record: StepRecord, has_drawn: bool = False) -> Comparison:
+        """Return the verdicts on a step.
+
+        has_drawn: whether the record has the seeds as the step's draws have left them.
+        """
         try:
             if self._derivation is None:
                 self._derivation = Derivation(
@@ -105,6 +108,7 @@ class Judge:
                     self._oracle,
                     tuple(self._expect),
                 )
+            record = self._derivation.rewound(record) if has_drawn else record
             return self._compare(record, self._derivation(record))
         except Exception as error:
             reason = self.fault(error, f"judging step {record.step}")

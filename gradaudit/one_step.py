@@ -14,7 +14,7 @@ from gradaudit.capture import Capture, environment, to_numpy, uncaptured
 from gradaudit.errors import UsageError
 from gradaudit.judge import Judge, check_expect, check_oracle, check_threshold
 from gradaudit.records import Comparison, StepRecord
-from gradaudit.reference import draws, graph_of, layer_gaps
+from gradaudit.reference import graph_of, is_graph
 from gradaudit.report import Run, collected
 from gradaudit.selection import Selection
 
@@ -84,6 +84,12 @@ def check(
         )
     judge = Judge(model, wanted, threshold, rows_per_tensor, _raise, oracle=oracle, expect=expect)
     return _report(judge, judge.judge(recorded(model, x, y, sample_weight)), model)
+
+
+def judged(model: keras.Model, record: StepRecord, oracle: str) -> Run:
+    """Return the report on a step that was recorded before, as `check` does by default."""
+    judge = Judge(model, Selection().weight, 8.0, 10_000, _raise, oracle=oracle)
+    return _report(judge, judge.judge(record), model)
 
 
 def recorded(model: keras.Model, x: Any, y: Any, sample_weight: Any = None) -> StepRecord:
@@ -195,24 +201,32 @@ def audit_gradients(
     given = {v.path: g for v, g in zip(variables, gradients, strict=True)}
     seen = to_numpy({"x": x, "y": y, "sample_weight": sample_weight, "gradients": given})
     record = replace(uncaptured(model, step=0, epoch=0), **seen, loss_scale=float(loss_scale))
-    gaps = layer_gaps(model)
-    subject = model if gaps else _compiled_with(loss_fn, model, (x, y, sample_weight))
+    subject = _compiled_with(loss_fn, model, (x, y, sample_weight))
     judge = Judge(
         subject, given.__contains__, threshold, rows_per_tensor, _raise, stages=("gradient",)
     )
-    if gaps:
-        return _report(judge, judge.unjudged(record, "; ".join(gaps)), model)
-    before = dict(record.variables)
-    for path, count in draws(model, record).items():
-        before[path] = before[path] - np.array([0, count], before[path].dtype)
-    return _report(judge, judge.judge(replace(record, variables=before)), model)
+    return _report(judge, judge.judge(record, has_drawn=True), model)
+
+
+class _Called(keras.Model):
+    """Calls a model that has code of its own, to be compiled in its place."""
+
+    def __init__(self, model: keras.Model) -> None:
+        super().__init__(name=model.name, dtype=model.dtype_policy)
+        self.model = model
+
+    def call(self, x: Any) -> Any:
+        return self.model(x)
 
 
 def _compiled_with(loss_fn: Any, model: keras.Model, batch: tuple[Any, ...]) -> keras.Model:
     """Return the same layers as a model that is compiled with a loss, and has no optimizer."""
-    graph = graph_of(model)
-    subject = keras.Model(graph._inputs_struct, graph._outputs_struct, name=model.name)
-    subject.dtype_policy = model.dtype_policy
+    if is_graph(model):
+        graph = graph_of(model)
+        subject = keras.Model(graph._inputs_struct, graph._outputs_struct, name=model.name)
+        subject.dtype_policy = model.dtype_policy
+    else:
+        subject = _Called(model)
     subject.compile(optimizer=None, loss=loss_fn)
     subject._symbolic_build(data_batch=batch)
     return subject

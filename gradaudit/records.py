@@ -35,6 +35,8 @@ class StepRecord:
     learning_rates: of this step, one for each of `rules.single_optimizers`.
     jit: compiled by XLA. tensorfloat32: float32 products use TF32.
     capture_ms: time of the step with its capture.
+    generators: states of Python's and of NumPy's own random generators as the code of the step
+        began to be traced, or run; None where that is not known.
     replica, replicas: its number, and how many are in sync: Keras divides the loss of each by it.
     """
 
@@ -57,6 +59,7 @@ class StepRecord:
     jit: bool
     tensorfloat32: bool
     capture_ms: float
+    generators: Any = None
     replica: int = 0
     replicas: int = 1
 
@@ -68,8 +71,9 @@ class Estimate:
     value: float64. sigma: standard deviation of the rounding error, κ included.
     kink: what other branches at kinks could change, in size; None for nothing.
     kappa: the factor that the twin run measured. oracle: how the value was derived.
-    custom: where gradients that the user wrote (tf.custom_gradient) stand between it and the loss:
-        the value is that of the true derivative.
+    custom: what stands between it and the loss, in words, and where: gradients that the user wrote
+        (tf.custom_gradient), TensorFlow's that are not the derivative, derivatives by differences.
+        The value is that of the true derivative.
     """
 
     value: np.ndarray

@@ -318,7 +318,7 @@ def test_what_has_no_rule_is_told_all_at_once_and_training_goes_on(tmp_path, cap
         "layer 'd' (Dense) does not cast",
         "the loss 'lambda' (LossFunctionWrapper) has no derived rule",
         "(EagerPyFunc) at",
-        "runs Python code, which is not in the graph",
+        "its outputs are not float64 where its inputs are",
     ):
         assert words in gradient
     assert "'sequential/d/bias' has the constraint" in update

@@ -116,7 +116,7 @@ def test_a_step_that_raises_leaves_the_model_as_it_was():
 
 
 def test_what_cannot_be_judged_raises_unless_it_is_allowed():
-    run = gradaudit.check(net(layers.Lambda(outside)), *batch())
+    run = gradaudit.check(net(layers.Dense(4), layers.Lambda(outside)), *batch())
     assert run.verdict == "unjudged"
     run.raise_for_failure(allow_unjudged=True)
     with pytest.raises(AuditFailure, match=r"unjudged: gradient of .* has no derived rule"):
@@ -217,32 +217,39 @@ def test_gradients_of_some_variables_and_a_scaled_loss():
     assert set(run.tensors["path"]) == {v.path for v in some}
 
 
-def test_a_loss_without_a_rule_is_traced_and_a_model_without_a_graph_is_unjudged():
-    class Mine(keras.Model):
-        def __init__(self):
-            super().__init__()
-            self.out = layers.Dense(3)
+class Mine(keras.Model):
+    """Has code of its own, draws in two layers, and adds to the loss."""
 
-        def call(self, x):
-            return self.out(x)
+    def __init__(self):
+        super().__init__()
+        self.first = layers.Dense(8, "tanh", kernel_regularizer="l2")
+        self.drop = layers.Dropout(0.3, seed=1)
+        self.out = layers.Dense(3)
 
+    def call(self, x, training=False):
+        for _ in range(2):
+            x = self.first(self.drop(x, training=training)) if x.shape[-1] == 4 else self.drop(x)
+        self.add_loss(1e-2 * tf.reduce_mean(x**2))
+        return self.out(x)
+
+
+def test_a_loss_and_a_model_with_code_of_their_own_are_traced():
     def squared(y_true, y_pred):
         return keras.ops.mean((keras.ops.cast(y_true, "float32")[:, None] - y_pred) ** 2)
 
     x, y = batch()
     mine = Mine()
     mine(x)
-    for model, verdict in ((net(), "pass"), (mine, "unjudged")):
+    seeds = [v for v in mine.variables if "seed" in v.path]
+    for model, factor, verdict in ((net(), 1, "pass"), (mine, 1, "pass"), (mine, 1.001, "fail")):
+        gradients = [factor * g for g in tape_gradients(model, squared, x, y)]
+        before = [v.numpy() for v in seeds]
         run = gradaudit.audit_gradients(
-            squared,
-            model.trainable_variables,
-            tape_gradients(model, squared, x, y),
-            model=model,
-            x=x,
-            y=y,
+            squared, model.trainable_variables, gradients, model=model, x=x, y=y
         )
-        assert run.verdict == verdict
-        assert set(run.weights["verdict"]) == {verdict}
+        assert run.verdict == verdict, run.run["unjudged"]
+        assert set(run.tensors["oracle"]) == {"traced"}
+        np.testing.assert_array_equal(before, [v.numpy() for v in seeds])
 
 
 def test_gradients_that_do_not_belong_to_the_model_are_told():

@@ -2,6 +2,7 @@
 
 import functools
 import itertools
+import random
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -51,6 +52,7 @@ class Capture:
         self._built = all(layer.built for layer in model._flatten_layers()) and getattr(
             model.optimizer, "built", True
         )
+        self._generators: list[Any] = []  # of each trace, as it began
         self._replica = threading.local()  # a strategy traces each replica in a thread of its own
         self._compile()
 
@@ -150,6 +152,7 @@ class Capture:
                 jit=self._jit,
                 tensorfloat32=_tensorfloat32(),
                 capture_ms=milliseconds,
+                generators=self._generators[int(replica["generators"])],
                 replica=int(replica["replica"]),
                 replicas=self._strategy.num_replicas_in_sync,
             )
@@ -219,6 +222,7 @@ class Capture:
             "learning_rates": [tf.identity(o.learning_rate) for o in single_optimizers(optimizer)],
             "loss_scale": tf.identity(_loss_scale(optimizer)),
             "replica": tf.convert_to_tensor(context.replica_id_in_sync_group),
+            "generators": self._noted_generators(),
             "gradients": {},
             "indices": {},
             "applications": 0,
@@ -232,6 +236,14 @@ class Capture:
                 for path, gradient in seen["gradients"].items()
             }
         return {**seen, "logs": logs}
+
+    def _noted_generators(self) -> tf.Tensor:
+        """Note the states of random generators; return the place where they stand."""
+        if tf.executing_eagerly():
+            self._generators.clear()
+        states = random.getstate(), np.random.get_state()  # noqa: NPY002 - users draw from it
+        self._generators.append(states)
+        return tf.constant(len(self._generators) - 1)
 
     @contextmanager
     def _watched(self) -> Iterator[None]:

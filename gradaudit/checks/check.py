@@ -255,17 +255,31 @@ def rounding_is_calibrated(rule: Rule, case: Case, subjects: Subjects) -> None:
 
 
 def audit_passes(rule: Rule, case: Case, subjects: Subjects) -> None:
-    """A net around the rule's own object passes an audit in float32: trained, and under XLA."""
-    with floats("float32"), registered(rule), tempfile.TemporaryDirectory() as folder:
-        model, x, y, rows = _net(rule, case)
+    """A net around the rule's own object passes an audit in float32, in graph mode and under XLA.
+
+    By the rule, and by a trace of Keras's code alone; an optimizer also in the steps of a training.
+    """
+    with floats("float32"), registered(rule):
+        if rule.kind in KINDS:
+            _require_pass(_trained(rule, case), "that was trained")
+        for jit, mode in ((False, "in graph mode"), (True, "under XLA")):
+            model, x, y, _ = _net(rule, case, jit)
+            record = one_step.recorded(model, x, y)
+            _require_pass(one_step.judged(model, record, "derived"), mode)
+            if rule.kind not in KINDS:  # there is no trace of an update
+                traced = one_step.judged(model, record, "traced")
+                _require_pass(traced, f"{mode}, by a trace of Keras's code,")
+
+
+def _trained(rule: Rule, case: Case) -> Run:
+    with tempfile.TemporaryDirectory() as folder:
+        model, x, y, rows = _net(rule, case, jit=False)
         audit = GradientAudit(folder, verbose=0)
         model.fit(x, y, batch_size=2 * rows, verbose=0, callbacks=[audit])
-        _require_pass(load(folder), "in graph mode")
-        model, x, y, _ = _net(rule, case, jit=True)
-        _require_pass(one_step.check(model, x, y), "under XLA")
+        return load(folder)
 
 
-def _net(rule: Rule, case: Case, jit: bool = False) -> tuple[keras.Model, Any, Any, int]:
+def _net(rule: Rule, case: Case, jit: bool) -> tuple[keras.Model, Any, Any, int]:
     keras.utils.set_random_seed(5)
     return net(rule, case, np.random.default_rng(5), jit)
 

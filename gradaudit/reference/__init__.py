@@ -4,9 +4,8 @@ One job: StepRecord to Reference. Rejected: a second Keras model in float64 as t
 would repeat the framework's mistakes in more digits.
 """
 
-from gradaudit.reference.backprop import draws
 from gradaudit.reference.derive import Derivation
-from gradaudit.reference.gaps import layer_gaps
+from gradaudit.reference.gaps import is_graph
 from gradaudit.reference.graph import graph_of
 from gradaudit.reference.losses import loss_terms
 from gradaudit.reference.path import Path, find_weight
@@ -18,9 +17,8 @@ __all__ = [
     "Quantities",
     "Quantity",
     "activation_of",
-    "draws",
     "find_weight",
     "graph_of",
-    "layer_gaps",
+    "is_graph",
     "loss_terms",
 ]

@@ -1,7 +1,6 @@
 """One run of a step: forward through the model, its losses and penalties, and back."""
 
 import functools
-from collections import Counter
 from typing import Any
 
 import keras
@@ -127,11 +126,6 @@ def forward(model: keras.Model, record: StepRecord, watch: Watch | None = None) 
     )
     walk.model(model, _inputs(model, record.x, walk.arithmetic))
     return walk
-
-
-def draws(model: keras.Model, record: StepRecord) -> Counter[str]:
-    """Return how often the model draws from each of its seeds in one step, by the seed's path."""
-    return forward(model, record).draws
 
 
 def _inputs(model: keras.Model, x: Any, arithmetic: Arithmetic) -> list[Tensor]:

@@ -34,6 +34,7 @@ from gradaudit.reference.traces import Traces
 from gradaudit.reference.update import takes_parts, updated
 from gradaudit.reference.walk import TRACED, Replay, Walk
 from gradaudit.rules import moved_by
+from gradaudit.rules.ops.differences import NUMERIC
 
 _IN_PARTS = (
     "the gradient came as tf.IndexedSlices with an index more than once, and Keras takes the parts "
@@ -103,8 +104,6 @@ class Derivation:
         unjudged: dict[tuple[str, str], str] = {}
         loss, gradients, moved, assigned = None, {}, {}, None
         gaps = self._step_gaps
-        if record.replicas > 1 and self._model_gaps:
-            gaps = [*gaps, *self._model_gaps, "code is traced for one replica, and not for several"]
         if not gaps:
             try:
                 loss, gradients, moved, assigned = self._known_gradients(record, variables)
@@ -136,6 +135,21 @@ class Derivation:
             updates = itertools.chain(self._updates(record, unknown, assigned or []), updates)
         return Reference(loss, gradients, updates, unjudged, _milliseconds(start))
 
+    def rewound(self, record: StepRecord) -> StepRecord:
+        """Return the record of a step whose forward has drawn already, with its seeds put back."""
+        with np.errstate(all="ignore"):
+            walk = self._walk(record, Plain(np.float64))
+            try:
+                backprop(self._model, record, walk, self._whole)
+            except UnsupportedModelError:
+                return record  # why nothing can be judged is told of the step itself
+        seeds = {
+            path: 2 * record.variables[path] - value
+            for path, value in walk.assigned.items()
+            if not is_float(self._dtype_of[path])
+        }
+        return dataclasses.replace(record, variables={**record.variables, **seeds})
+
     def _known_gradients(self, record: StepRecord, variables: list[Any]) -> tuple[Any, ...]:
         """Return what `_derived_gradients` does, by a trace where the data show a gap of the rules.
 
@@ -145,7 +159,7 @@ class Derivation:
         try:
             return self._derived_gradients(record, variables)
         except UnsupportedModelError:
-            if self._whole or record.replicas > 1:
+            if self._whole:
                 raise
         self._whole, self._both = True, False
         return self._derived_gradients(record, variables)
@@ -163,8 +177,8 @@ class Derivation:
             passed = walks[0][2]
             found = self._combined(record, [w[0] for w in walks], self._further_errors(record))
             for path in passed.keys() & found.keys():
-                oracle = "traced" if TRACED in passed[path] else "derived"
-                custom = tuple(sorted(passed[path] - {TRACED}))
+                oracle = next((o for o in (NUMERIC, TRACED) if o in passed[path]), "derived")
+                custom = tuple(sorted(passed[path] - {NUMERIC, TRACED}))
                 found[path] = dataclasses.replace(found[path], oracle=oracle, custom=custom)
             moved = self._combined(record, [w[1] for w in walks], before=record.variables)
         loss = found.pop("")

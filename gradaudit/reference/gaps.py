@@ -81,7 +81,7 @@ def layer_gaps(layer: Any) -> list[str]:
         gaps = _own_gaps(layer)
         for node in _deriving_nodes(layer):
             gaps += layer_gaps(node.operation) + _call_gaps(node)
-        if _is_graph(layer) and graph_of(layer) is None:
+        if is_graph(layer) and graph_of(layer) is None:
             gaps += [gap for part in layer.layers for gap in layer_gaps(part)]
         return gaps
     where, gaps = _where(layer), _loss_of_layer_gaps(layer)
@@ -141,7 +141,8 @@ def _loss_of_layer_gaps(layer: Any) -> list[str]:
     return [f"{where} adds losses of its own (add_loss)"] if layer._losses else []
 
 
-def _is_graph(model: keras.Model) -> bool:
+def is_graph(model: keras.Model) -> bool:
+    """Return whether a model calls its layers as its graph has it, with no code of its own."""
     if isinstance(model, keras.Sequential):
         return type(model).call is keras.Sequential.call
     return isinstance(model, Functional) and type(model).call is Functional.call
@@ -150,7 +151,7 @@ def _is_graph(model: keras.Model) -> bool:
 def _own_gaps(model: keras.Model) -> list[str]:
     """Return the gaps of a model but for those of the layers that it calls."""
     where, gaps = _where(model), _loss_of_layer_gaps(model)
-    if not _is_graph(model):
+    if not is_graph(model):
         return [*gaps, f"{where} is neither Sequential nor functional"]
     graph = graph_of(model)
     if graph is None:
@@ -165,7 +166,7 @@ def _own_gaps(model: keras.Model) -> list[str]:
 
 def _deriving_nodes(model: keras.Model) -> list[Any]:
     """Return the calls of a model that a gradient may go through."""
-    graph = graph_of(model) if _is_graph(model) else None
+    graph = graph_of(model) if is_graph(model) else None
     return [] if graph is None else [node for node in nodes(graph) if not has_no_gradient(node)]
 
 

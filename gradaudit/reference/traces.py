@@ -1,5 +1,6 @@
 """What a model's own code traces to: a layer that has no derived rule, a loss, or a whole step."""
 
+import random
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -39,6 +40,12 @@ class CallTrace:
     count: int
     masked: tuple[int, ...]
     with_logits: tuple[int, ...]
+
+
+_DRAWS = (
+    "draws random numbers from Python or NumPy while it is traced, and what it drew for the step "
+    "is not known: draw with keras.random and a keras.random.SeedGenerator"
+)
 
 
 class Traces:
@@ -125,20 +132,33 @@ class Traces:
 
         specs = tuple(Spec(array.shape, array.dtype.name) for array in arrays)
         if specs not in self._steps:
-            self._steps[specs] = self._trace(loss, specs, "the model")
+            self._steps[specs] = self._trace(loss, specs, "the model", record.generators)
         return self._steps[specs], arrays
 
     def _layers(self) -> list[Any]:
         return self._model._flatten_layers()
 
-    def _trace(self, function: Callable, specs: Any, what: str) -> Trace:
+    def _trace(self, function: Callable, specs: Any, what: str, generators: Any = None) -> Trace:
+        """Trace a function; Python's and NumPy's own random generators stay as they are.
+
+        generators: in which states the step's own trace met them.
+        """
+        present = random.getstate(), np.random.get_state()  # noqa: NPY002 - users draw from it
+        _set_generators(*(generators or present))
         try:
-            with self._in_training():
-                return trace(function, list(specs), self._variables, self._expected)
+            with self._model.distribute_strategy.scope(), self._in_training():
+                made = trace(function, list(specs), self._variables, self._expected)
+            if generators is None and not _are_generators(*present):
+                raise UnsupportedModelError(_DRAWS)
+            return made
+        except UnsupportedModelError as error:
+            raise UnsupportedModelError(f"{what} {error}") from error
         except Exception as error:
             raise UnsupportedModelError(
                 f"{what} could not be traced to a graph: {type(error).__name__}: {error}"
             ) from error
+        finally:
+            _set_generators(*present)
 
     @contextmanager
     def _in_training(self) -> Iterator[None]:
@@ -192,3 +212,13 @@ def _described(leaf: Any) -> Any:
     return (
         (_spec(leaf), leaf.mask is None, leaf.logits is None) if isinstance(leaf, Tensor) else leaf
     )
+
+
+def _set_generators(python: Any, numpy: Any) -> None:
+    random.setstate(python)
+    np.random.set_state(numpy)  # noqa: NPY002
+
+
+def _are_generators(python: Any, numpy: Any) -> bool:
+    now = np.random.get_state()  # noqa: NPY002
+    return random.getstate() == python and all(map(np.array_equal, now, numpy))

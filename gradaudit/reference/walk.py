@@ -2,7 +2,6 @@
 
 import functools
 import operator
-from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -76,7 +75,6 @@ class Walk:
     variables: values before the step, by path. replay: repeats a random draw from a seed's state.
     cotangents: of the variables, by path; complete after `backward`.
     penalties: what the regularizers add to the loss, in the order in which the run met them.
-    draws: how often each seed was drawn from, by its path.
     assigned: what layers made of variables that no gradient moves, by path.
     passed: what stood on the way back to a variable, by its path: TRACED for what was traced, and
         the places of custom gradients.
@@ -94,7 +92,6 @@ class Walk:
     jit: bool = False
     cotangents: dict[str, Array] = field(default_factory=dict)
     penalties: list[Tensor] = field(default_factory=list)
-    draws: Counter[str] = field(default_factory=Counter)
     assigned: dict[str, Array] = field(default_factory=dict)
     passed: dict[str, frozenset[str]] = field(default_factory=dict)
     _read: dict[tuple[str, str], Array] = field(default_factory=dict)
@@ -178,7 +175,6 @@ class Walk:
         seed = layer.seed_generator.state
         state = self.read(seed, seed.dtype)
         self.assign(seed, state + np.array([0, 1], state.dtype))
-        self.draws[seed.path] += 1
         return self.replay(name, state, shape, **{"dtype": layer.compute_dtype, **options})
 
     def read(self, variable: Any, dtype: str) -> Array:
@@ -325,7 +321,7 @@ class Walk:
         """Run a whole step by a trace of the model's code; return its loss."""
         traced, arrays = self.traces.step(record)
         xs = [self._tensor(array).value for array in arrays]
-        (value,), vjp = traced.run(xs, self, self.arithmetic, self.jit)
+        (value,), vjp = traced.run(xs, self, self.arithmetic, self.jit, back=False)
         (dtype,) = traced.dtypes
 
         def carry(dy: Array) -> None:

@@ -41,18 +41,20 @@ class Trace:
     _plan: Plan
 
     def run(
-        self, xs: Sequence[Any], step: Any, arithmetic: Arithmetic, jit: bool
+        self, xs: Sequence[Any], step: Any, arithmetic: Arithmetic, jit: bool, back: bool = True
     ) -> tuple[list[Any], Callable[[Sequence[Any]], Cotangents]]:
         """Return the outputs, and the VJP.
 
-        xs: Arrays of floats, and NumPy arrays of whole numbers.
+        xs: Arrays of floats, and NumPy arrays of whole numbers. back: whether cotangents of these
+        are wanted.
 
         Raises:
             UnsupportedModelError: an op is not derived.
         """
         run = Interpretation(step, arithmetic, jit)
         captured = [self._held(run, held) for held in self.captured]
-        ys, backward = run.run(self._plan, [*xs, *captured])
+        wanted = [back] * len(xs) + [isinstance(held, keras.Variable) for held in captured]
+        ys, backward = run.run(self._plan, [*xs, *captured], wanted)
 
         def vjp(dys: Sequence[Any]) -> Cotangents:
             run.cotangents, run.custom = {}, {}
@@ -81,7 +83,12 @@ def trace(
     """
     specs = [tf.TensorSpec(each.shape, each.dtype) for each in arguments]
     graph = tf.function(function, autograph=False).get_concrete_function(*specs).graph
-    known = {id(v.value.handle): v for v in variables}
+    strategy = tf.distribute.get_strategy()
+    known = {
+        id(local.handle): v
+        for v in variables
+        for local in strategy.experimental_local_results(v.value)
+    }
     captured = tuple(known.get(id(outer), outer) for outer, _ in graph.captures)
     inner = [tensor.name for tensor in graph.inputs[len(specs) :]]
     others = {

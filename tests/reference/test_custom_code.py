@@ -1,17 +1,21 @@
 """Layers and losses as users write them: right ones pass, and one wrong line fails and is named."""
 
 import inspect
+import random
 import re
 
 import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from keras import layers
+from keras import layers, ops
 
 import custom_nets
 import gradaudit
 from custom_nets import NETS, right, wrong
+from gradaudit.capture import replay
+from gradaudit.one_step import recorded
+from gradaudit.reference import Derivation
 
 
 @pytest.mark.parametrize("jit", [False, True])
@@ -137,3 +141,193 @@ def test_expectations_that_are_none_are_refused():
         gradaudit.check(NETS["map_fn"][0](right)[0], None, expect={"f": "straight through"})
     with pytest.raises(gradaudit.errors.UsageError, match="Expected one of derived"):
         gradaudit.check(NETS["map_fn"][0](right)[0], None, oracle="numeric")
+
+
+class Shuffled(layers.Layer):
+    """Draws from Python and NumPy as it is traced, once for all steps."""
+
+    def __init__(self, **options):
+        super().__init__(**options)
+        self.dense = layers.Dense(4)
+
+    def call(self, x):
+        factor = random.choice([2.0, 3.0, 5.0, 7.0]) + np.random.random()  # noqa: NPY002
+        return self.dense(x) * factor
+
+
+@pytest.mark.parametrize("jit", [False, True])
+def test_what_is_drawn_while_a_step_is_traced_is_drawn_again(jit):
+    keras.utils.set_random_seed(0)
+    middle = [layers.Dense(4, name=f"dense{i}") for i in range(3)]
+    model = keras.Sequential([keras.Input((4,)), *middle, Shuffled(), Shuffled()])
+    model.compile("sgd", "mse", jit_compile=jit)
+    x = np.random.default_rng(0).standard_normal((8, 4))
+    run = gradaudit.check(model, x, x)
+    assert run.verdict == "pass", run.run["failures"] or run.run["unjudged"]
+
+
+def test_tracing_leaves_python_s_random_generators_alone():
+    model = keras.Sequential([keras.Input((4,)), Shuffled()])
+    model.compile("sgd", "mse", jit_compile=False)
+    x = np.random.default_rng(0).standard_normal((8, 4))
+    record = recorded(model, x, x)
+    before = random.getstate(), np.random.get_state()[1]  # noqa: NPY002
+    Derivation(model, replay)(record)
+    assert random.getstate() == before[0]
+    np.testing.assert_array_equal(np.random.get_state()[1], before[1])  # noqa: NPY002
+
+
+class Penalized(keras.Model):
+    """Its loss holds the slope of the output by the input near 1, as a WGAN's critic does."""
+
+    def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
+        loss = super().compute_loss(x, y, y_pred, sample_weight, training)
+        with tf.GradientTape() as tape:
+            tape.watch(x)
+            total = tf.reduce_sum(self(x, training=True))
+        slope = tape.gradient(total, x)
+        size = tf.sqrt(tf.reduce_sum(slope**2, list(range(1, slope.shape.rank))) + 1e-3)
+        return loss + tf.reduce_mean((size - 1) ** 2)
+
+
+CRITICS = {
+    "dense": ((5,), [layers.Dense(6, "tanh"), layers.Dense(4, "elu")]),
+    "convolutions": (
+        (8, 8, 3),
+        [
+            layers.Conv2DTranspose(3, 3, activation="tanh"),
+            layers.SeparableConv2D(4, 3, activation="softplus"),
+            layers.MaxPooling2D(),
+            layers.Conv2D(4, 3),
+            layers.LeakyReLU(),
+            layers.BatchNormalization(),
+            layers.AveragePooling2D(2),
+            layers.Flatten(),
+        ],
+    ),
+    "a recurrence": ((6, 5), [layers.LSTM(4)]),
+    "norms": ((6, 5), [layers.LayerNormalization(), layers.GlobalAveragePooling1D()]),
+}
+
+
+@pytest.mark.parametrize("jit", [False, True])
+@pytest.mark.parametrize("name", CRITICS)
+def test_a_loss_with_a_gradient_within_is_judged(name, jit):
+    keras.utils.set_random_seed(1)
+    shape, parts = CRITICS[name]
+    x = h = keras.Input(shape)
+    for part in [part.__class__.from_config(part.get_config()) for part in parts]:
+        h = part(h)
+    model = Penalized(x, layers.Dense(2)(h))
+    model.compile("sgd", "mse", jit_compile=jit)
+    rng = np.random.default_rng(0)
+    rows = rng.standard_normal((6, *shape)).astype(np.float32)
+    run = gradaudit.check(model, rows, rng.standard_normal((6, 2)))
+    assert run.verdict == "pass", run.run["failures"] or run.run["unjudged"]
+    assert run.run["max_z"] < 4
+
+
+@tf.custom_gradient
+def bent(x):
+    return tf.tanh(x), lambda dy: dy * (1.01 - tf.tanh(x) ** 2)
+
+
+def test_a_wrong_gradient_within_a_loss_is_found():
+    keras.utils.set_random_seed(1)
+    x = keras.Input((5,))
+    h = layers.Lambda(bent, name="bent")(layers.Dense(6, name="first")(x))
+    model = Penalized(x, layers.Dense(2, name="last")(h))
+    model.compile("sgd", "mse", jit_compile=False)
+    rows = np.random.default_rng(0).standard_normal((6, 5)).astype(np.float32)
+    run = gradaudit.check(model, rows, rows[:, :2])
+    failed = run.tensors.query("stage == 'gradient' and verdict == 'fail'")
+    assert failed["cause"].str.contains("the custom gradient of 'bent'").any()
+
+
+@tf.recompute_grad
+def remembered(x):
+    return tf.sin(x) * tf.tanh(x)
+
+
+def passing_through(x):
+    return tf.grad_pass_through(tf.round)(x * 4) / 4
+
+
+@pytest.mark.parametrize("jit", [False, True])
+def test_recomputed_gradients_are_followed(jit):
+    keras.utils.set_random_seed(0)
+    middle = [layers.Dense(5), layers.Lambda(remembered), layers.Dense(2)]
+    model = keras.Sequential([keras.Input((4,)), *middle])
+    model.compile("sgd", "mse", jit_compile=jit)
+    x = np.random.default_rng(0).standard_normal((8, 4))
+    run = gradaudit.check(model, x, x[:, :2])
+    assert run.verdict == "pass", run.run["failures"] or run.run["unjudged"]
+
+
+@pytest.mark.parametrize("expect", [{}, {"grad_pass_through": "custom"}])
+def test_a_gradient_that_is_passed_through_is_told(expect):
+    keras.utils.set_random_seed(0)
+    middle = [layers.Dense(5, name="before"), layers.Lambda(passing_through, name="step")]
+    model = keras.Sequential([keras.Input((4,)), *middle, layers.Dense(2)])
+    model.compile("sgd", "mse", jit_compile=False)
+    x = np.random.default_rng(0).standard_normal((8, 4))
+    run = gradaudit.check(model, x, x[:, :2], expect=expect)
+    assert run.verdict == ("pass" if expect else "fail")
+    meant = ", as expected," if expect else ""
+    words = f"the custom gradient of 'grad_pass_through'{meant} in .*step at .*test_custom_code"
+    before = run.tensors.query("stage == 'gradient' and path.str.contains('before')")
+    assert before["cause"].str.contains(words).all()
+
+
+def test_gradients_that_tensorflow_wrote_itself_are_none_of_the_user_s():
+    middle = [layers.Dense(5), layers.Lambda(lambda x: tf.nn.silu(x)), layers.Dense(2)]
+    model = keras.Sequential([keras.Input((4,)), *middle])
+    model.compile("sgd", "mse", jit_compile=False)
+    x = np.random.default_rng(0).standard_normal((8, 4))
+    run = gradaudit.check(model, x, x[:, :2])
+    assert run.verdict == "pass"
+    assert not run.tensors["cause"].any()
+
+
+class Scaled(layers.Layer):
+    def build(self, shape):
+        self.factor = self.add_weight(shape=shape[-1:], initializer="uniform", name="factor")
+
+    def call(self, x):
+        return ops.sin(x) * self.factor
+
+
+class Nested(keras.Model):
+    def __init__(self):
+        super().__init__()
+        self.first = layers.Dense(5, kernel_regularizer="l2")
+        self.scaled, self.noisy = Scaled(name="scaled"), Noisy()
+        self.last = layers.Dense(2)
+
+    def call(self, x):
+        return self.last(self.noisy(self.scaled(self.first(x))))
+
+
+REPLICATED = {
+    "a layer": lambda: keras.Sequential(
+        [keras.Input((4,)), layers.Dense(5), Scaled(name="scaled"), layers.Dense(2)]
+    ),
+    "a model": Nested,
+}
+
+
+@pytest.mark.parametrize("name", REPLICATED)
+@pytest.mark.parametrize("function", [right, wrong])
+def test_code_on_several_replicas_is_judged(name, function, tmp_path, monkeypatch):
+    keras.utils.set_random_seed(0)
+    monkeypatch.setattr(ops, "sin", lambda x: function(tf.sin(x)))
+    with tf.distribute.MirroredStrategy(["cpu:0", "cpu:1"]).scope():
+        model = REPLICATED[name]()
+        model.compile("sgd", "mse", jit_compile=False)
+    rng = np.random.default_rng(0)
+    x, y = rng.standard_normal((16, 4)), rng.standard_normal((16, 2))
+    audit = gradaudit.GradientAudit(tmp_path, verbose=0)
+    model.fit(x, y, batch_size=8, verbose=0, callbacks=[audit])
+    run = gradaudit.report.load(tmp_path)
+    assert run.verdict == ("pass" if function is right else "fail"), run.run["unjudged"]
+    assert set(run.tensors["replica"]) == {0, 1}

@@ -7,7 +7,12 @@ from gradaudit.rules.layers.patches import Windows
 
 
 def max_pool(call, x, windows):
-    """Return y (N, *count, C), the largest of the cells that each window sees, and its VJP.
+    """Return y (N, *count, C), the largest of the cells that each window sees, and its VJP."""
+    return largest(call, x, windows)[:2]
+
+
+def largest(call, x, windows):
+    """Return what `max_pool` does, and what takes from an array like x the cells of the largest.
 
     A running largest value: at each tap better says where the tap's cell takes its place. Back from
     the last tap, a better cell takes what cotangent is left. Of equal cells the first one keeps it.
@@ -32,7 +37,14 @@ def max_pool(call, x, windows):
             left = np.where(better[tap], 0.0, left)
         return np.stack([*parts, windows.placed(left)(first)]).sum(axis=0)
 
-    return y, vjp
+    def taken(d):
+        at = windows.at(d)
+        kept = at(first)
+        for tap in others:
+            kept = np.where(better[tap], at(tap), kept)
+        return kept
+
+    return y, vjp, taken
 
 
 def average_pool(call, x, windows):

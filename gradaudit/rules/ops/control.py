@@ -7,14 +7,14 @@ from gradaudit.rules.ops.tensor_list import TensorList
 
 @op("PartitionedCall", "StatefulPartitionedCall", always=True)
 def call(node, *xs):
-    ys, vjp = node.call(node.attribute("f").name, xs)
+    ys, vjp = node.call(node.op.called, xs, node.wanted)
     return tuple(ys), lambda *dys: tuple(vjp(dys))
 
 
 @op("If", "StatelessIf", always=True)
 def branch(node, predicate, *xs):
     chosen = "then_branch" if node.whole(predicate).item() else "else_branch"
-    ys, vjp = node.call(node.attribute(chosen).name, xs)
+    ys, vjp = node.call(node.attribute(chosen).name, xs, node.wanted[1:])
     return tuple(ys), lambda *dys: (None, *vjp(dys))
 
 
@@ -22,7 +22,7 @@ def branch(node, predicate, *xs):
 def case(node, index, *xs):
     branches = node.attribute("branches")
     chosen = branches[index if 0 <= index < len(branches) else -1]
-    ys, vjp = node.call(chosen.name, xs)
+    ys, vjp = node.call(chosen.name, xs, node.wanted[1:])
     return tuple(ys), lambda *dys: (None, *vjp(dys))
 
 

@@ -9,7 +9,7 @@ from gradaudit.rules.layers.convolution import (
     kernel_cotangent,
 )
 from gradaudit.rules.layers.patches import Windows
-from gradaudit.rules.layers.pooling import average_pool, max_pool
+from gradaudit.rules.layers.pooling import average_pool, largest, max_pool
 from gradaudit.rules.ops.table import op
 
 
@@ -60,9 +60,8 @@ def conv(node, x, kernel):
 @op("DepthwiseConv2dNative")
 def depthwise_conv(node, x, kernel):
     x = _last(node, x)
-    *size, channels, multiplier = kernel.shape
-    grouped = kernel.reshape(*size, 1, channels * multiplier)
-    y, vjp = convolution(x, grouped, _windows(node, x.shape[1:-1], size), channels)
+    windows = _windows(node, x.shape[1:-1], kernel.shape[:-2])
+    y, vjp = convolution(x, _grouped(node, kernel), windows, x.shape[-1])
 
     def back(dy):
         dx, dkernel = vjp(_last(node, dy))
@@ -84,6 +83,47 @@ def conv_transpose(node, shape, kernel, dy):
     return _back(node, convolve_transposed(rows, kernel, windows)), vjp
 
 
+@op("Conv2DBackpropFilter", "Conv3DBackpropFilterV2", "DepthwiseConv2dNativeBackpropFilter")
+def kernel_gradient(node, x, shape, dy):
+    """Apply what the gradient of a convolution by its kernel is: linear in x and in dy."""
+    shape, x, rows = tuple(shape.tolist()), _last(node, x), _last(node, dy)
+    windows, groups = _windows(node, x.shape[1:-1], shape[:-2]), _groups(node, shape, x)
+    y = kernel_cotangent(x, rows, windows, groups).reshape(shape)
+
+    def vjp(dkernel):
+        grouped = _grouped(node, dkernel)
+        dx = convolve_transposed(rows, grouped, windows, groups)
+        return _back(node, dx), None, _back(node, convolve(x, grouped, windows, groups))
+
+    return y, vjp
+
+
+@op("DepthwiseConv2dNativeBackpropInput")
+def depthwise_input_gradient(node, shape, kernel, dy):
+    cells = shape[2:] if _is_first(node) else shape[1:-1]
+    windows, rows = _windows(node, tuple(cells.tolist()), kernel.shape[:-2]), _last(node, dy)
+    grouped, channels = _grouped(node, kernel), kernel.shape[-2]
+
+    def vjp(dx):
+        dx = _last(node, dx)
+        dkernel = kernel_cotangent(dx, rows, windows, channels).reshape(kernel.shape)
+        return None, dkernel, _back(node, convolve(dx, grouped, windows, channels))
+
+    return _back(node, convolve_transposed(rows, grouped, windows, channels)), vjp
+
+
+def _grouped(node, kernel):
+    """Return the kernel of a depthwise convolution as that of one in groups of one channel."""
+    if not node.op.kind.startswith("Depthwise"):
+        return kernel
+    *size, channels, multiplier = kernel.shape
+    return kernel.reshape(*size, 1, channels * multiplier)
+
+
+def _groups(node, shape, x):
+    return x.shape[-1] // (1 if node.op.kind.startswith("Depthwise") else shape[-2])
+
+
 def _pooling(kind, pool):
     @op(kind)
     def apply(node, x):
@@ -100,3 +140,27 @@ for _kind, _pool in {
     "AvgPool3D": average_pool,
 }.items():
     _pooling(_kind, _pool)
+
+
+@op("MaxPoolGrad", "MaxPool3DGrad")
+def max_pool_gradient(node, x, _, g):
+    """Put g on the largest cell of each window; dg is what dy has there."""
+    x = _last(node, x)
+    windows = _windows(node, x.shape[1:-1], _spatial(node, "ksize"))
+    _, put, taken = largest(node, x, windows)
+    y = _back(node, put(_last(node, g)))
+    return y, lambda dy: (None, None, _back(node, taken(_last(node, dy))))
+
+
+@op("AvgPoolGrad", "AvgPool3DGrad")
+def average_pool_gradient(node, shape, g):
+    """Share g among the cells of each window; dg is the mean of dy over these."""
+    cells = shape[2:] if _is_first(node) else shape[1:-1]
+    windows = _windows(node, tuple(cells.tolist()), _spatial(node, "ksize"))
+    zeros = node.array(np.zeros((g.shape[0], *windows.cells, _last(node, g).shape[-1])))
+    _, put = average_pool(node, zeros, windows)
+
+    def vjp(dy):
+        return None, _back(node, average_pool(node, _last(node, dy), windows)[0])
+
+    return _back(node, put(_last(node, g))), vjp

@@ -5,6 +5,7 @@ Those that Keras has, too, are derived by the rules of its activations and opera
 
 import functools
 import math
+import operator
 
 import numpy as np
 from keras import activations
@@ -16,7 +17,9 @@ from gradaudit.numerics import Decision
 from gradaudit.rules.broadcasting import unbroadcast
 from gradaudit.rules.calls import apply_activation
 from gradaudit.rules.operations import arithmetic, elementwise  # noqa: F401 - declare their rules
+from gradaudit.rules.ops.complex_numbers import Complex, multiplied
 from gradaudit.rules.ops.table import op
+from gradaudit.rules.ops.tensor_list import TensorList
 from gradaudit.rules.registry import declared
 
 _UNARY = {
@@ -73,6 +76,8 @@ def _by_activation(kind, activation):
 def _of_two(kind, operation):
     @op(kind)
     def apply(node, a, b):
+        if kind == "Mul" and isinstance(a, Complex):
+            return multiplied(a, b)
         rule, numbers = declared(operation).function, [node.number(0, a), node.number(1, b)]
         if numbers[1] is not None:
             y, vjp = rule(node.of_rule(x2=numbers[1]), a)
@@ -100,7 +105,7 @@ def leaky_relu(node, z):
 
 @op("AddN")
 def add_n(node, *xs):
-    return functools.reduce(np.add, xs), lambda dy: (dy,) * len(xs)
+    return functools.reduce(operator.add, xs), lambda dy: (dy,) * len(xs)
 
 
 @op("BiasAdd", "BiasAddV1")
@@ -113,6 +118,16 @@ def bias_add(node, x, bias):
         return dy, rows.reshape(-1, rows.shape[-1]).sum(axis=0)
 
     return x + apart, vjp
+
+
+@op("BiasAddGrad")
+def bias_add_grad(node, g):
+    """Apply y = Σ g over all axes but that of the channels."""
+    axis = 1 if node.op.attributes.get("data_format") == b"NCHW" else g.ndim - 1
+    apart = [-1 if i == axis else 1 for i in range(g.ndim)]
+    rows = np.moveaxis(g, axis, -1)
+    y = rows.reshape(-1, rows.shape[-1]).sum(axis=0)
+    return y, lambda dy: np.broadcast_to(dy.reshape(apart), g.shape)
 
 
 @op("SquaredDifference")
@@ -185,6 +200,9 @@ def select(node, condition, a, b):
 @op("Cast")
 def cast(node, x):
     source, target = node.attribute("SrcT"), node.attribute("DstT")
+    if source.is_floating and target.is_complex:
+        held, vjp = node.run.arithmetic.cast(x, target.real_dtype.name), node.run.arithmetic.cast
+        return Complex(held, np.zeros_like(held)), lambda dy: vjp(dy.re, source.name)
     if source.is_floating and target.is_floating:
         cast = node.run.arithmetic.cast
         return cast(x, target.name), lambda dy: cast(dy, source.name)
@@ -340,4 +358,5 @@ def ones_like(node, x):
 
 @op("ZerosLike")
 def zeros_like(node, x):
-    return np.zeros_like(x), None
+    """Return zeros; of a list, one whose items were not set, which are read as zeros."""
+    return (x.unset() if isinstance(x, TensorList) else np.zeros_like(x)), None

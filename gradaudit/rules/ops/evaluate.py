@@ -20,16 +20,17 @@ def evaluated(
     """
     if operation.type == "Const":
         return [tf.make_ndarray(operation.get_attr("value"))]
-    run = _compiled(operation) if jit else functools.partial(_run, operation)
-    return [np.asarray(y) for y in tf.nest.flatten(run(*given))]
+    function = _compiled(operation) if jit else functools.partial(run, operation)
+    return [np.asarray(y) for y in tf.nest.flatten(function(*given))]
 
 
 @functools.lru_cache(maxsize=256)
 def _compiled(operation: tf.Operation) -> Any:
-    return tf.function(functools.partial(_run, operation), jit_compile=True, autograph=False)
+    return tf.function(functools.partial(run, operation), jit_compile=True, autograph=False)
 
 
-def _run(operation: tf.Operation, *given: Any) -> Any:
+def run(operation: tf.Operation, *given: Any) -> Any:
+    """Run an op by itself, eagerly, or in the graph that is being traced."""
     function = getattr(tf.raw_ops, operation.type)
     # The arguments of tf.raw_ops are the inputs in their order, some by another name, and then the
     # attributes but for those that the inputs decide.

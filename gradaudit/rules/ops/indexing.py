@@ -49,23 +49,6 @@ def resource_gather(node, variable, indices):
     return np.take(held, indices.reshape(-1), 0).reshape(*indices.shape, *held.shape[1:]), vjp
 
 
-@op("SegmentSum", "UnsortedSegmentSum")
-def segment_sum(node, x, ids, count=None):
-    """Apply yₖ = Σ xᵢ over the i whose id is k."""
-    count = (int(ids.max(initial=-1)) + 1) if count is None else int(count)
-    flat, rows = ids.reshape(-1), x.reshape(ids.size, *x.shape[ids.ndim :])
-    kept = (flat >= 0) & (flat < count)
-    y = scatter_add(rows[kept], flat[kept], count)
-
-    def vjp(dy):
-        taken = np.take(dy, np.where(kept, flat, 0), 0)
-        inside = kept.reshape(-1, *[1] * (taken.ndim - 1))
-        others = [None] * (len(node.op.inputs) - 1)
-        return np.where(inside, taken, 0.0).reshape(x.shape), *others
-
-    return y, vjp
-
-
 @op("ScatterNd")
 def scatter_nd(node, indices, updates, shape):
     """Put rows at places of zeros, added where they meet."""

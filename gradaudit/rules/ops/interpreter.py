@@ -9,38 +9,40 @@ import numpy as np
 import tensorflow as tf
 
 from gradaudit.errors import UnsupportedFunctionError, UnsupportedModelError
-from gradaudit.numerics import Arithmetic, Decision, SumOfSteps
+from gradaudit.numerics import Arithmetic, Decision, SumOfSteps, exact
 from gradaudit.numerics.arithmetic import Array
+from gradaudit.rules.ops.complex_numbers import Complex
+from gradaudit.rules.ops.differences import NUMERIC, PYTHON, by_differences
 from gradaudit.rules.ops.evaluate import evaluated
 from gradaudit.rules.ops.graph import Op, Plan
-from gradaudit.rules.ops.table import find_op
 from gradaudit.rules.ops.tensor_list import TensorList
 
 Value = Any
-"""Of a tensor: an Array of floats, a NumPy array of others, a Decision, a TensorList, or a Keras
-variable for its handle."""
+"""Of a tensor: an Array of floats, a Complex, a NumPy array of others, a Decision, a TensorList, or
+a Keras variable for its handle."""
 
 
-_PYTHON = "runs Python code, which is not in the graph: write it with TensorFlow's ops"
 _STATEFUL = (
     "draws from a state of TensorFlow's own, which is not known: draw with keras.random and a "
     "keras.random.SeedGenerator"
 )
-_REASONS = {
-    **dict.fromkeys(("EagerPyFunc", "PyFunc", "PyFuncStateless"), _PYTHON),
-    **dict.fromkeys(
-        ("RandomStandardNormal", "RandomUniform", "RandomUniformInt", "TruncatedNormal"), _STATEFUL
-    ),
-}
+_REASONS = dict.fromkeys(
+    ("RandomStandardNormal", "RandomUniform", "RandomUniformInt", "TruncatedNormal"), _STATEFUL
+)
 """Why an op is not derived, where there is more to say than that it has no entry."""
 
 
 @dataclass(frozen=True)
 class Node:
-    """What the entry of an op is given besides the values of its inputs."""
+    """What the entry of an op is given besides the values of its inputs.
+
+    wanted: which of the inputs a gradient may go to. read: which of the outputs are read.
+    """
 
     op: Op
     run: "Interpretation"
+    wanted: Sequence[bool] = ()
+    read: Sequence[bool] = ()
     layer: Any = None
     arguments: Mapping[str, Any] = field(default_factory=dict)
 
@@ -81,9 +83,11 @@ class Node:
         """
         return _decided(self.op, x)
 
-    def call(self, name: str, inputs: Sequence[Value]) -> tuple[list[Value], Callable]:
+    def call(
+        self, name: str, inputs: Sequence[Value], wanted: Sequence[bool] | None = None
+    ) -> tuple[list[Value], Callable]:
         """Run a function of the graph; see Interpretation.run."""
-        return self.run.run(self.op.function(name), inputs)
+        return self.run.run(self.op.function(name), inputs, wanted)
 
     def unsupported(self, what: str) -> UnsupportedModelError:
         return self.op.unsupported(what)
@@ -106,24 +110,33 @@ class Interpretation:
     custom: dict[str, frozenset[str]] = field(default_factory=dict)
     custom_of_inputs: frozenset[str] = frozenset()
     _passed: frozenset[str] = frozenset()
+    _numeric: set[Op] = field(default_factory=set)
 
-    def run(self, planned: Plan, inputs: Sequence[Value]) -> tuple[list[Value], Callable]:
+    def run(
+        self, planned: Plan, inputs: Sequence[Value], wanted: Sequence[bool] | None = None
+    ) -> tuple[list[Value], Callable]:
         """Return a graph's outputs, and the VJP from cotangents of these to those of its inputs.
 
         The cotangent of what no gradient goes to is None.
+
+        wanted: which of its inputs a gradient may go to; all floats where it is left out.
         """
         values: dict[str, Value] = dict(zip(planned.inputs, inputs, strict=True))
-        active = {name for name, value in values.items() if not is_whole(value)}
+        wanted = wanted or [True] * len(inputs)
+        given = zip(values.items(), wanted, strict=True)
+        active = {name for (name, value), may in given if may and not is_whole(value)}
         constants: dict[str, np.ndarray] = {}
         tape = []
         for each in planned.ops:
             if each.is_constant and constants.keys() >= set(each.inputs):
-                made = evaluated(each.operation, [constants[name] for name in each.inputs])
+                made = _alone(each, [constants[name] for name in each.inputs])
                 constants.update(zip(each.outputs, made, strict=True))
                 made = map(self.value, made, each.dtypes)
                 values.update(zip(each.outputs, made, strict=True))
                 continue
-            made, vjp = self._apply(each, [values[name] for name in each.inputs])
+            wanted = [name in active for name in each.inputs]
+            node = Node(each, self, wanted, [name in planned.read for name in each.outputs])
+            made, vjp = self._apply(node, [values[name] for name in each.inputs])
             values.update(zip(each.outputs, made, strict=True))
             if each.is_expected:
                 vjp = self._expected(each, values)
@@ -140,8 +153,9 @@ class Interpretation:
                 dys = [held.pop(name, None) for name in each.outputs]
                 if all(dy is None for dy in dys):
                     continue
-                here = {each.custom_gradient} - {""}
-                self._passed = before.union(here, *(passed.get(n, ()) for n in each.outputs))
+                self._passed = before.union(
+                    self._stands(each), *(passed.get(n, ()) for n in each.outputs)
+                )
                 self.custom_of_inputs = self._passed  # a function within has more
                 found = vjp(*map(_or_zeros, dys, [values[name] for name in each.outputs]))
                 found = found if isinstance(found, tuple) else (found,)
@@ -155,22 +169,42 @@ class Interpretation:
 
         return [values[name] for name in planned.outputs], backward
 
-    def _apply(self, each: Op, given: list[Value]) -> tuple[tuple[Value, ...], Callable | None]:
-        entry = find_op(each.kind)
+    def _stands(self, each: Op) -> set[str]:
+        """Return what of an op stands on the way back, and is told of."""
+        found = {each.custom_gradient} - {""}
+        if each in self._numeric:
+            found |= {NUMERIC, f"the derivative by differences of {each.described}"}
+        if each.entry is not None and each.entry.misled:
+            found.add(f"TensorFlow's gradient of {each.described}, which is not its derivative,")
+        return found
+
+    def _apply(self, node: Node, given: list[Value]) -> tuple[tuple[Value, ...], Callable | None]:
+        """Return the outputs of an op and its VJP."""
+        each = node.op
+        entry = each.entry
         if entry is not None and (entry.always or not all(map(is_whole, given))):
             try:
-                made, vjp = entry.function(Node(each, self), *given)
-            except UnsupportedFunctionError as error:
+                made, vjp = entry.function(node, *given)
+            except (UnsupportedFunctionError, np.linalg.LinAlgError) as error:
                 raise each.unsupported(f"is not derived for such values: {error}") from error
             made = made if isinstance(made, tuple) else (made,)
+            made = map(exact, made) if each.is_shift else made
             return tuple(np.asarray(y) if isinstance(y, np.generic) else y for y in made), vjp
         given = [_decided(each, value) for value in given]
-        if each.operation.op_def.is_stateful or not all(map(is_whole, given)):
+        if each.operation.op_def.is_stateful and each.kind not in PYTHON:
             raise each.unsupported(_REASONS.get(each.kind, "has no entry in the table of ops"))
-        # Of whole numbers and the like, to which no gradient goes: TensorFlow runs it itself.
+        if not any(dtype.is_floating for dtype in each.dtypes) or not any(node.wanted):
+            return self._evaluated(each, given), None
+        self._numeric.add(each)
+        return by_differences(node, given)
+
+    def _evaluated(self, each: Op, given: list[Value]) -> tuple[Value, ...]:
+        """Return what TensorFlow itself makes of inputs that no gradient goes to."""
         jit = self.jit and each.kind.startswith("StatelessRandom")
-        made = evaluated(each.operation, given, jit)
-        return tuple(self.value(y, t) for y, t in zip(made, each.dtypes, strict=True)), None
+        dtypes = [tensor.dtype.as_numpy_dtype for tensor in each.operation.inputs]
+        given = [np.asarray(getattr(x, "value", x), d) for x, d in zip(given, dtypes, strict=True)]
+        made = _alone(each, given, jit)
+        return tuple(self.value(y, t) for y, t in zip(made, each.dtypes, strict=True))
 
     def _expected(self, each: Op, values: dict[str, Value]) -> Callable:
         """Return the VJP of an op whose gradient is the user's own, and taken for right."""
@@ -194,12 +228,23 @@ class Interpretation:
         """Return constants of a dtype as a value of this run."""
         if dtype.is_floating:
             return self.arithmetic.array(np.asarray(array, np.float64), dtype.name)
+        if dtype.is_complex:
+            parts = (np.real(array), np.imag(array))
+            return Complex(*(self.value(part, dtype.real_dtype) for part in parts))
         return np.asarray(array)
 
     def collect(self, path: str, cotangent: Array) -> None:
         """Add a part of a variable's cotangent."""
         self.cotangents.setdefault(path, SumOfSteps()).add(cotangent)
         self.custom[path] = self._passed.union(self.custom.get(path, ()))
+
+
+def _alone(each: Op, given: Sequence[np.ndarray], jit: bool = False) -> list[np.ndarray]:
+    try:
+        return evaluated(each.operation, given, jit)
+    except tf.errors.OpError as error:
+        words = str(error).partition("\n")[0]
+        raise each.unsupported(f"does not run by itself: {words}") from error
 
 
 def is_whole(value: Value) -> bool:
@@ -224,7 +269,7 @@ def _add_to(held: dict[str, Value], name: str, cotangent: Value) -> None:
 def _or_zeros(cotangent: Value, value: Value) -> Value:
     """Return zeros for a cotangent that none arrived of, if gradients go there at all."""
     if cotangent is None and isinstance(value, TensorList):
-        return TensorList([None] * len(value))
-    if cotangent is None and isinstance(value, Array) and not is_whole(value):
+        return value.unset()
+    if cotangent is None and isinstance(value, Array | Complex) and not is_whole(value):
         return np.zeros_like(value)
     return cotangent

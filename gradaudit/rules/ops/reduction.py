@@ -6,6 +6,7 @@ import numpy as np
 from keras.src.ops import numpy as operations  # not exported; keras.ops.sum(x) makes one of Sum
 
 from gradaudit.numerics import Decision
+from gradaudit.rules.log_softmax import log_sum_exp
 from gradaudit.rules.operations import reduction  # noqa: F401 - declares its rules
 from gradaudit.rules.ops.table import op
 from gradaudit.rules.registry import declared
@@ -46,28 +47,34 @@ def quantifier(node, x, axes):
 
 @op("Prod")
 def product(node, x, axes):
-    """Apply y = Π x over axes; dx = dy times the product of the others."""
+    """Apply y = Π x over axes."""
     axes = sorted({axis % x.ndim for axis in np.atleast_1d(axes).tolist()})
     rest = [axis for axis in range(x.ndim) if axis not in axes]
     lead = [x.shape[axis] for axis in rest]
-    rows = np.transpose(x, (*rest, *axes)).reshape(*lead, -1)
-    n = rows.shape[-1]
-    before, after = [np.ones_like(rows[..., 0])], [np.ones_like(rows[..., 0])]
-    for i in range(n):
-        before.append(before[-1] * rows[..., i])
-        after.append(after[-1] * rows[..., n - 1 - i])
-    y = before[-1]
+    y, rows_vjp = multiplied(np.transpose(x, (*rest, *axes)).reshape(*lead, -1))
     shape = y.shape
     if node.attribute("keep_dims"):
         shape = tuple(1 if axis in axes else size for axis, size in enumerate(x.shape))
 
     def vjp(dy):
-        d = dy.reshape(lead)
-        parts = np.stack([d * before[i] * after[n - 1 - i] for i in range(n)], -1)
-        apart = parts.reshape(*lead, *[x.shape[axis] for axis in axes])
+        apart = rows_vjp(dy.reshape(lead)).reshape(*lead, *[x.shape[axis] for axis in axes])
         return np.transpose(apart, np.argsort((*rest, *axes))), None
 
     return y.reshape(shape), vjp
+
+
+def multiplied(rows):
+    """Return y = Π x along the last axis, and its VJP: dx = dy times the product of the others."""
+    n, one = rows.shape[-1], np.ones_like(rows[..., 0])
+    before, after = [one], [one]
+    for i in range(n):
+        before.append(before[-1] * rows[..., i])
+        after.append(after[-1] * rows[..., n - 1 - i])
+
+    def vjp(dy):
+        return np.stack([dy * before[i] * after[n - 1 - i] for i in range(n)], -1)
+
+    return before[-1], vjp
 
 
 @op("Cumsum")
@@ -135,3 +142,26 @@ def euclidean_norm(node, x, axes):
 @op("L2Loss")
 def l2_loss(node, x):
     return np.square(x).sum() / 2, lambda dy: dy * x
+
+
+@op("CumulativeLogsumexp")
+def cumulative_log_sum_exp(node, x, axis):
+    """Apply yᵢ = log Σ exp xⱼ over j ≤ i, or < i (exclusive), or from the end (reverse).
+
+    VJP: dxⱼ = Σᵢ pᵢⱼ dyᵢ, pᵢ the softmax of the terms of yᵢ.
+    """
+    axis, exclusive = int(axis) % x.ndim, node.attribute("exclusive")
+    rows = np.moveaxis(x, axis, -1)
+    n = rows.shape[-1]
+    counts = np.tri(n, k=-1 if exclusive else 0, dtype=bool)
+    counts = counts[::-1, ::-1] if node.attribute("reverse") else counts
+    some = counts.any(axis=-1)
+    terms = np.where(counts | ~some[:, None], np.expand_dims(rows, -2), -np.inf)
+    total, p = log_sum_exp(terms, -1)
+    y = np.where(some, total[..., 0], float(node.op.dtypes[0].min))
+
+    def vjp(dy):
+        d = np.expand_dims(np.where(some, np.moveaxis(dy, axis, -1), 0.0), -1)
+        return np.moveaxis((p * d).sum(axis=-2), -1, axis), None
+
+    return np.moveaxis(y, -1, axis), vjp

@@ -54,6 +54,13 @@ def fill(node, shape, x):
     return y, lambda dy: (None, unbroadcast(dy, x.shape))
 
 
+@op("Empty", always=True)
+def empty(node, shape):
+    if not node.attribute("init"):
+        raise node.unsupported("leaves its elements unset: what is in them is not known")
+    return node.run.value(np.zeros(shape), node.op.dtypes[0]), None
+
+
 @moving("Tile")
 def tile(node, x, multiples):
     return np.tile(x, multiples)
@@ -71,6 +78,18 @@ def roll(node, x, shift, axes):
 
 @moving("StridedSlice")
 def strided_slice(node, x, begin, end, strides):
+    return x[_key(node, begin, end, strides)]
+
+
+@op("StridedSliceGrad")
+def strided_slice_grad(node, shape, begin, end, strides, g):
+    """Put g where a slice of zeros would be taken; dg is that slice of dy."""
+    key = _key(node, begin, end, strides)
+    put = moved(node.array(np.zeros(shape)), lambda array: array[key])[1]
+    return put(g), lambda dy: (None, None, None, None, dy[key])
+
+
+def _key(node, begin, end, strides):
     def has(mask, i):
         return node.attribute(mask) >> i & 1
 
@@ -86,7 +105,7 @@ def strided_slice(node, x, begin, end, strides):
             first = None if has("begin_mask", i) else int(begin[i])
             last = None if has("end_mask", i) else int(end[i])
             key.append(slice(first, last, int(strides[i])))
-    return x[tuple(key)]
+    return tuple(key)
 
 
 @moving("Slice")

@@ -9,17 +9,21 @@ from gradaudit.rules.ops.table import op
 @op("ReadVariableOp", always=True)
 def read_variable(node, variable):
     """Read a Keras variable; its cotangent is collected by its path."""
-    if not isinstance(variable, Variable):
-        raise node.unsupported(
-            "reads a variable that is none of the model's, whose value in the step is not known: "
-            "let the layer own it, as add_weight and a SeedGenerator in its __init__ do"
-        )
-    value = node.run.step.read(variable, variable.dtype)
+    value = node.run.step.read(_owned(node, variable), variable.dtype)
 
     def vjp(dy):
         node.run.collect(variable.path, dy)
 
     return value, vjp
+
+
+def _owned(node, variable):
+    if not isinstance(variable, Variable):
+        raise node.unsupported(
+            "reads a variable that is none of the model's, whose value in the step is not known: "
+            "let the layer own it, as add_weight and a SeedGenerator in its __init__ do"
+        )
+    return variable
 
 
 @op("AssignVariableOp", "AssignAddVariableOp", "AssignSubVariableOp", always=True)
@@ -53,6 +57,11 @@ def stop_gradient(node, x):
 @op("Shape")
 def shape(node, x):
     return np.array(x.shape, node.op.dtypes[0].as_numpy_dtype), None
+
+
+@op("VariableShape", always=True)
+def variable_shape(node, variable):
+    return np.array(_owned(node, variable).shape, node.op.dtypes[0].as_numpy_dtype), None
 
 
 @op("ShapeN")

@@ -18,16 +18,19 @@ class Entry(NamedTuple):
         That takes a cotangent for each output and returns one for each input, a tuple where there
         are several, None where no gradient goes. It is None itself where none goes to any.
     always: it is asked for ops of whole numbers, too, which TensorFlow itself runs otherwise.
+    misled: TensorFlow's gradient of the op is not its derivative, or there is none though there is
+        a derivative: reports tell where it stood.
     """
 
     function: Function
     always: bool
+    misled: bool
 
 
 _OPS: dict[str, Entry] = {}
 
 
-def op(*types: str, always: bool = False) -> Callable[[Function], Function]:
+def op(*types: str, always: bool = False, misled: bool = False) -> Callable[[Function], Function]:
     """Register the decorated function as that of some types of ops; see Entry.
 
     Raises:
@@ -41,7 +44,7 @@ def op(*types: str, always: bool = False) -> Callable[[Function], Function]:
                     f"{_OPS[kind].function.__module__} has an entry for the op {kind} already. "
                     "Remove one of the two."
                 )
-            _OPS[kind] = Entry(function, always)
+            _OPS[kind] = Entry(function, always, misled)
         return function
 
     return register

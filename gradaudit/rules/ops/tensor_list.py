@@ -10,6 +10,10 @@ class TensorList(list):
         """Return the sums of the cotangents in two lists."""
         return TensorList(map(_sum, self, other))
 
+    def unset(self) -> "TensorList":
+        """Return a list of this length in which nothing is set."""
+        return TensorList([None] * len(self))
+
     def with_item(self, place: int, item: Any) -> "TensorList":
         """Return the list with another item at a place."""
         return TensorList([*self[:place], item, *self[place + 1 :]])

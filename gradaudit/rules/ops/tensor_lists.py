@@ -42,7 +42,7 @@ def get_item(node, items, place, shape):
     item = items[place]
     if item is None:
         return node.zeros(tuple(shape.tolist())), None
-    return item, lambda dy: (TensorList([None] * len(items)).with_item(place, dy), None, None)
+    return item, lambda dy: (items.unset().with_item(place, dy), None, None)
 
 
 @op("TensorListSetItem", always=True)

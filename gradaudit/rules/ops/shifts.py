@@ -1,0 +1,55 @@
+"""Finds the largest elements that log Σ exp(x) is shifted by, in a graph of TensorFlow.
+
+m + log Σ exp(x − m) does not depend on m = max x: whatever error m has is taken away and put back.
+So m counts as exact there, as it does in `numerics.below_largest`. Otherwise the error of a
+recursion over log Σ exp, such as CTC or a hidden Markov model, would grow by √3 in each step.
+"""
+
+from collections.abc import Iterator
+from typing import Any
+
+_HANDED_ON = ("Identity", "Reshape", "Squeeze", "ExpandDims", "StopGradient")
+_NO_MATTER = ("IsFinite", "Shape")  # one decides whether m is taken away at all
+
+
+def shifts(graph: Any) -> frozenset[str]:
+    """Return the names of the ops Max that m is made by, as tf.reduce_logsumexp writes it."""
+    outputs = set(map(id, graph.outputs))
+    return frozenset(
+        each.name
+        for each in graph.get_operations()
+        if each.type == "Max" and _is_shift(each.outputs[0], each.inputs[0], outputs)
+    )
+
+
+def _is_shift(m: Any, x: Any, outputs: set[int]) -> bool:
+    used = list(_users(m))
+    taken = [op for op in used if op.type == "Sub" and op.inputs[0] is x]
+    put_back = [op for op in used if op.type in ("Add", "AddV2")]
+    logs = [log for op in taken for log in _logarithms(op.outputs[0])]
+    if None in logs or len(taken) + len(put_back) < len(used):
+        return False
+    added = [op for log in logs for op in _users(log)]
+    is_returned = any(id(tensor) in outputs for tensor in (m, *logs))
+    return bool(added) and not is_returned and set(map(id, added)) == set(map(id, put_back))
+
+
+def _users(tensor: Any) -> Iterator[Any]:
+    """Yield the ops that take a tensor, or the same under another shape."""
+    for op in tensor.consumers():
+        if op.type in _HANDED_ON or (op.type == "SelectV2" and op.inputs[1] is tensor):
+            yield from _users(op.outputs[0])
+        elif op.type not in _NO_MATTER:
+            yield op
+
+
+def _logarithms(difference: Any) -> Iterator[Any]:
+    """Yield log Σ exp of a tensor, and None for any other use of it."""
+    tensors = [difference]
+    for kind in ("Exp", "Sum", "Log"):
+        users = [op for tensor in tensors for op in _users(tensor)]
+        if any(op.type != kind for op in users):
+            yield None
+            return
+        tensors = [op.outputs[0] for op in users]
+    yield from tensors
