@@ -24,7 +24,7 @@ from gradaudit.rules import (
     own_variables,
 )
 from gradaudit.rules.losses.reduction import reduce_losses, same_rank
-from gradaudit.rules.traced import trace
+from gradaudit.rules.tracing import trace
 
 Primals = dict[str, np.ndarray]
 Arrays = dict[str, Array]

@@ -34,7 +34,7 @@ from gradaudit.reference.traces import Traces
 from gradaudit.reference.update import takes_parts, updated
 from gradaudit.reference.walk import TRACED, Replay, Walk
 from gradaudit.rules import moved_by
-from gradaudit.rules.ops.differences import NUMERIC
+from gradaudit.rules.tracing import NUMERIC
 
 _IN_PARTS = (
     "the gradient came as tf.IndexedSlices with an index more than once, and Keras takes the parts "

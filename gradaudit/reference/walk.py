@@ -35,7 +35,7 @@ from gradaudit.rules import (
     own_variables,
     read_as,
 )
-from gradaudit.rules.traced import Cotangents
+from gradaudit.rules.tracing import Cotangents
 
 TRACED = "traced"
 Replay = Callable[..., np.ndarray]

@@ -11,7 +11,7 @@ from keras import layers
 import gradaudit
 from gradaudit.errors import UnsupportedModelError
 from gradaudit.numerics import Plain, Rounding
-from gradaudit.rules.traced import trace
+from gradaudit.rules.tracing import trace
 
 
 def _positive(x):

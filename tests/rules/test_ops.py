@@ -7,7 +7,7 @@ import tensorflow as tf
 from gradaudit.errors import UnsupportedModelError
 from gradaudit.numerics import Plain, Rounding
 from gradaudit.rules.ops.table import all_ops
-from gradaudit.rules.traced import trace
+from gradaudit.rules.tracing import trace
 from op_cases import CASES, NOT_ALONE, POSITIVE, REAL, SINGLE, UNDERIVED, UNIT
 
 EVERY = {**CASES, **SINGLE, **UNDERIVED}

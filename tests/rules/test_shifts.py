@@ -5,8 +5,8 @@ import pytest
 import tensorflow as tf
 
 from gradaudit.numerics import Rounding
-from gradaudit.rules.ops.shifts import shifts
-from gradaudit.rules.traced import trace
+from gradaudit.rules.tracing import trace
+from gradaudit.rules.tracing.shifts import shifts
 
 
 def _by_hand(x):

@@ -1,6 +1,5 @@
-"""One entry for each type of TensorFlow op, and the interpreter that runs graphs of them.
+"""One entry for each type of TensorFlow op: what it computes, and its VJP.
 
-One job: derive the gradient of code for which no rule is registered, from the graph that it traces
-to. Rejected: differentiating TensorFlow's own graph of gradients, which has the framework's
-mistakes in it, and every custom gradient.
+One job: the derivation of each op, in one place. Where Keras has the same operation, its rule is
+used. `gradaudit.rules.tracing` runs graphs of them.
 """

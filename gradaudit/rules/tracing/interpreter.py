@@ -12,10 +12,10 @@ from gradaudit.errors import UnsupportedFunctionError, UnsupportedModelError
 from gradaudit.numerics import Arithmetic, Decision, SumOfSteps, exact
 from gradaudit.numerics.arithmetic import Array
 from gradaudit.rules.ops.complex_numbers import Complex
-from gradaudit.rules.ops.differences import NUMERIC, PYTHON, by_differences
-from gradaudit.rules.ops.evaluate import evaluated
-from gradaudit.rules.ops.graph import Op, Plan
 from gradaudit.rules.ops.tensor_list import TensorList
+from gradaudit.rules.tracing.differences import NUMERIC, PYTHON, by_differences
+from gradaudit.rules.tracing.evaluate import evaluated
+from gradaudit.rules.tracing.graph import Op, Plan
 
 Value = Any
 """Of a tensor: an Array of floats, a Complex, a NumPy array of others, a Decision, a TensorList, or

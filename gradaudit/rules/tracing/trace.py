@@ -9,8 +9,8 @@ import tensorflow as tf
 
 from gradaudit.numerics import Arithmetic
 from gradaudit.numerics.arithmetic import Array
-from gradaudit.rules.ops.graph import Plan, planned
-from gradaudit.rules.ops.interpreter import Interpretation
+from gradaudit.rules.tracing.graph import Plan, planned
+from gradaudit.rules.tracing.interpreter import Interpretation
 
 
 class Cotangents(NamedTuple):

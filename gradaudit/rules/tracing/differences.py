@@ -16,7 +16,7 @@ from tensorflow.python.ops.script_ops import _py_funcs  # not exported: the Pyth
 from gradaudit.numerics import estimated, exact
 from gradaudit.numerics.arithmetic import Array
 from gradaudit.numerics.precision import binade
-from gradaudit.rules.ops.evaluate import run
+from gradaudit.rules.tracing.evaluate import run
 
 NUMERIC = "numeric"
 """What stood on the way back to a variable if a derivative by differences did."""

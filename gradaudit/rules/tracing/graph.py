@@ -14,8 +14,8 @@ from tensorflow.python.framework.function_def_to_graph import function_def_to_gr
 from tensorflow.python.framework.ops import get_gradient_function  # not exported
 
 from gradaudit.errors import UnsupportedModelError
-from gradaudit.rules.ops.shifts import shifts
 from gradaudit.rules.ops.table import Entry, find_op
+from gradaudit.rules.tracing.shifts import shifts
 
 _ASSIGNING = ("AssignVariableOp", "AssignAddVariableOp", "AssignSubVariableOp")
 _CALLING = ("StatefulPartitionedCall", "While", "If", "Case")
