@@ -465,6 +465,13 @@ CASES = {
         REAL,
     ),
     "a gradient within, of a loop": (lambda x: _slope(_loop, x) * x, (MATRIX,), REAL),
+    "ExtractImagePatches": (
+        lambda x: tf.image.extract_patches(
+            x, [1, 2, 3, 1], [1, 2, 1, 1], [1, 1, 2, 1], padding="SAME"
+        ),
+        ((2, 4, 6, 2),),
+        REAL,
+    ),
     "RGBToHSV": _by_name("RGBToHSV", (2, 3, 4, 3), of=POSITIVE),
     "transforms": (
         lambda x, y: (
@@ -493,6 +500,11 @@ CASES = {
 IMAGE = (2, 5, 7, 2)
 TURN_BY = np.array([[1.1, 0.1, -0.4, 0.05, 0.9, 0.3, 0.001, 0.002]], np.float32)
 SINGLE = {
+    "LRN": (
+        lambda x: tf.nn.local_response_normalization(x, 2, bias=0.7, alpha=0.3, beta=0.6),
+        ((2, 3, 4, 7),),
+        REAL,
+    ),
     **{
         f"{kind}, {options}": (
             lambda x, function=function, options=options, size=size: function(

@@ -164,3 +164,40 @@ def average_pool_gradient(node, shape, g):
         return None, _back(node, average_pool(node, _last(node, dy), windows)[0])
 
     return _back(node, put(_last(node, g))), vjp
+
+
+@op("ExtractImagePatches")
+def extract_patches(node, x):
+    """Lay the cells that each window sees side by side, as channels."""
+    strides, rates = (tuple(node.attribute(name)[1:-1]) for name in ("strides", "rates"))
+    padding, size = node.attribute("padding").decode().lower(), node.attribute("ksizes")[1:-1]
+    windows = Windows.over(x.shape[1:-1], size, strides, padding, rates)
+    at, channels = windows.at(x), x.shape[-1]
+
+    def vjp(dy):
+        parts = [
+            windows.placed(dy[..., i * channels : (i + 1) * channels])(tap)
+            for i, tap in enumerate(windows.taps)
+        ]
+        return np.stack(parts).sum(axis=0)
+
+    return np.concatenate([at(tap) for tap in windows.taps], -1), vjp
+
+
+@op("LRN")
+def local_response_normalization(node, x):
+    """Apply y = x / s^β, s = bias + α Σ x² over the channels at most a radius away.
+
+    VJP: dx = dy / s^β − 2 α β x Σ dy x / s^(β + 1), over the same channels.
+    """
+    radius, beta = node.attribute("depth_radius"), node.attribute("beta")
+    alpha = node.attribute("alpha")
+    near = np.abs(np.subtract.outer(np.arange(x.shape[-1]), np.arange(x.shape[-1]))) <= radius
+    near = node.array(near.astype(float))
+    s = node.attribute("bias") + alpha * (np.square(x) @ near)
+    power = s**-beta
+
+    def vjp(dy):
+        return dy * power - (2 * alpha * beta) * x * ((dy * x * power / s) @ near)
+
+    return x * power, vjp

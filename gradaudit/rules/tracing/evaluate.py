@@ -31,7 +31,9 @@ def _compiled(operation: tf.Operation) -> Any:
 
 def run(operation: tf.Operation, *given: Any) -> Any:
     """Run an op by itself, eagerly, or in the graph that is being traced."""
-    function = getattr(tf.raw_ops, operation.type)
+    function = getattr(tf.raw_ops, operation.type, None)
+    if function is None:
+        raise tf.errors.UnimplementedError(None, None, "tf.raw_ops does not have it")
     # The arguments of tf.raw_ops are the inputs in their order, some by another name, and then the
     # attributes but for those that the inputs decide.
     names = [name for name in inspect.signature(function).parameters if name != "name"]
