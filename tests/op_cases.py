@@ -2,6 +2,7 @@
 
 import numpy as np
 import tensorflow as tf
+from keras import ops
 
 RAW = tf.raw_ops
 REAL, POSITIVE, UNIT = "real", "positive", "unit"
@@ -573,6 +574,11 @@ UNDERIVED = {
     ),
     "targets that do not sum to 1": (
         lambda x: tf.nn.softmax_cross_entropy_with_logits(tf.ones_like(x), x),
+        (MATRIX,),
+        REAL,
+    ),
+    "XlaDynamicUpdateSlice": (
+        lambda x: ops.slice_update(x, [1, 3], x[:2, :2] ** 2),
         (MATRIX,),
         REAL,
     ),

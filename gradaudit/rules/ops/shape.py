@@ -114,6 +114,21 @@ def slice_of(node, x, begin, size):
     return x[tuple(slice(b, None if n < 0 else b + n) for b, n in spans)]
 
 
+@op("XlaDynamicUpdateSlice", misled=True)
+def dynamic_update_slice(node, x, update, start):
+    """Put a block in the place of one of x, moved to the inside where it would reach beyond.
+
+    dx has none of dy there, and the block all of it; TensorFlow has no gradient of the op.
+    """
+    spans = zip(start.tolist(), x.shape, update.shape, strict=True)
+    first = [min(max(begin, 0), n - size) for begin, n, size in spans]
+    block = tuple(slice(b, b + size) for b, size in zip(first, update.shape, strict=True))
+    inside = np.zeros(x.shape, bool)
+    inside[block] = True
+    put = moved(x, lambda array: array[block])[1]
+    return np.where(inside, put(update), x), lambda dy: (np.where(inside, 0.0, dy), dy[block], None)
+
+
 @moving("GatherV2")
 def gather(node, x, indices, axis):
     batch, axis = node.op.attributes.get("batch_dims", 0), int(axis) % x.ndim
