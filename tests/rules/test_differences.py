@@ -75,7 +75,15 @@ def _wide(x):
 
 
 WEIGHT = tf.Variable(2.0, dtype=tf.float64)
+
+
+def _narrow(a):
+    assert a.dtype == tf.float32, "of float32 alone"
+    return a
+
+
 REFUSED = {
+    "AssertionError: of float32 alone": _narrow,
     "returns other values": lambda a: a * np.random.default_rng().random(),
     "its outputs are not float64": lambda a: tf.cast(a, tf.float32),
     "does not run in float64": lambda a: a + tf.ones((), tf.float32),

@@ -13,6 +13,7 @@ import numpy as np
 import tensorflow as tf
 from tensorflow.python.ops.script_ops import _py_funcs  # not exported: the Python functions by name
 
+from gradaudit.errors import UnsupportedModelError
 from gradaudit.numerics import estimated, exact
 from gradaudit.numerics.arithmetic import Array
 from gradaudit.numerics.precision import binade
@@ -40,7 +41,7 @@ class Jacobian(NamedTuple):
     bend: np.ndarray
 
 
-def by_differences(node: Any, given: Sequence[Any]) -> tuple[tuple[Array, ...], Callable]:
+def by_differences(node: Any, *given: Any) -> tuple[tuple[Array, ...], Callable]:
     """Return an op's outputs and its VJP, as an entry does.
 
     Errors: of the differences, as far as a half step tells; what the inputs' errors do to y and J;
@@ -57,6 +58,8 @@ def by_differences(node: Any, given: Sequence[Any]) -> tuple[tuple[Array, ...], 
     ]
     if not all(t.dtype.is_floating for t in (*tensors, *outputs)):
         raise node.unsupported("has no entry in the table of ops")
+    if any(given[i].size == 0 for i in places):
+        raise node.unsupported("has no entry in the table of ops, and is given no elements")
     function = _Function(node, given, places)
     xs = [given[i] for i in places]
     numbers = [np.asarray(node.numbers(x), np.float64) for x in xs]
@@ -197,23 +200,24 @@ class _Function:
     ) -> list[np.ndarray]:
         """Return what rounding does to TensorFlow's own gradient of the op, right or wrong."""
         dtype = self._node.op.operation.inputs[self._places[0]].dtype
-        found = []
-        for each in (dtype, tf.float64):
-            tensors = [tf.constant(x, each) for x in xs]
-            with tf.GradientTape() as tape:
-                tape.watch(tensors)
-                ys = self._run(tensors, each)
-            try:
-                back = tape.gradient(ys, tensors, [tf.constant(dy, each) for dy in dys])
-            except LookupError:  # the op has no gradient in TensorFlow
-                back = [None] * len(tensors)
-            found.append(
-                [
-                    np.zeros(x.shape) if b is None else np.asarray(b)
-                    for b, x in zip(back, xs, strict=True)
-                ]
-            )
-        return _rounding(*found)
+        return _rounding(*(self._gradient(xs, dys, each) for each in (dtype, tf.float64)))
+
+    def _gradient(
+        self, xs: Sequence[np.ndarray], dys: Sequence[np.ndarray], dtype: tf.DType
+    ) -> list[np.ndarray]:
+        """Return TensorFlow's gradient in a precision; zeros where it has none."""
+        tensors = [tf.constant(x, dtype) for x in xs]
+        with tf.GradientTape() as tape:
+            tape.watch(tensors)
+            ys = self._run(tensors, dtype)
+        try:
+            back = tape.gradient(ys, tensors, [tf.constant(dy, dtype) for dy in dys])
+        except LookupError:  # the op has no gradient in TensorFlow
+            back = [None] * len(tensors)
+        except (TypeError, ValueError, tf.errors.OpError) as error:
+            raise self._refused(f"its gradient does not run in {dtype.name}", error) from error
+        pairs = zip(back, xs, strict=True)
+        return [np.zeros(x.shape) if dx is None else np.asarray(dx) for dx, x in pairs]
 
     def _run(self, xs: Sequence[Any], dtype: tf.DType) -> list[tf.Tensor]:
         given = list(self._given)
@@ -225,16 +229,10 @@ class _Function:
         ]
         node = self._node
         try:
-            made = (
-                self._python(tensors)
-                if node.op.kind in PYTHON
-                else run(node.op.operation, *tensors)
-            )
-        except (TypeError, ValueError, tf.errors.OpError) as error:
-            words = str(error).partition("\n")[0]
-            raise node.unsupported(
-                f"has no entry in the table of ops, and does not run in {dtype.name}: {words}"
-            ) from error
+            is_python = node.op.kind in PYTHON
+            made = self._python(tensors) if is_python else run(node.op.operation, *tensors)
+        except Exception as error:  # of whatever kind: the function may be the user's
+            raise self._refused(f"does not run in {dtype.name}", error) from error
         made = zip(tf.nest.flatten(made), node.read, strict=True)
         made = [tf.convert_to_tensor(y) for y, is_read in made if is_read]
         if any(y.dtype != dtype for y in made):
@@ -243,6 +241,12 @@ class _Function:
                 "its inputs are"
             )
         return made
+
+    def _refused(self, what: str, error: Exception) -> UnsupportedModelError:
+        words = str(error).partition("\n")[0]
+        return self._node.unsupported(
+            f"has no entry in the table of ops, and {what}: {type(error).__name__}: {words}"
+        )
 
     def _python(self, given: Sequence[tf.Tensor]) -> Any:
         function = _py_funcs.get(self._node.attribute("token").decode())

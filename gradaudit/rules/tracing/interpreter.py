@@ -181,22 +181,22 @@ class Interpretation:
     def _apply(self, node: Node, given: list[Value]) -> tuple[tuple[Value, ...], Callable | None]:
         """Return the outputs of an op and its VJP."""
         each = node.op
-        entry = each.entry
-        if entry is not None and (entry.always or not all(map(is_whole, given))):
-            try:
-                made, vjp = entry.function(node, *given)
-            except (UnsupportedFunctionError, np.linalg.LinAlgError) as error:
-                raise each.unsupported(f"is not derived for such values: {error}") from error
-            made = made if isinstance(made, tuple) else (made,)
-            made = map(exact, made) if each.is_shift else made
-            return tuple(np.asarray(y) if isinstance(y, np.generic) else y for y in made), vjp
-        given = [_decided(each, value) for value in given]
-        if each.operation.op_def.is_stateful and each.kind not in PYTHON:
-            raise each.unsupported(_REASONS.get(each.kind, "has no entry in the table of ops"))
-        if not any(dtype.is_floating for dtype in each.dtypes) or not any(node.wanted):
-            return self._evaluated(each, given), None
-        self._numeric.add(each)
-        return by_differences(node, given)
+        function = None if each.entry is None else each.entry.function
+        if function is None or (all(map(is_whole, given)) and not each.entry.always):
+            given = [_decided(each, value) for value in given]
+            if each.operation.op_def.is_stateful and each.kind not in PYTHON:
+                raise each.unsupported(_REASONS.get(each.kind, "has no entry in the table of ops"))
+            if not any(dtype.is_floating for dtype in each.dtypes) or not any(node.wanted):
+                return self._evaluated(each, given), None
+            self._numeric.add(each)
+            function = by_differences
+        try:
+            made, vjp = function(node, *given)
+        except (UnsupportedFunctionError, np.linalg.LinAlgError) as error:
+            raise each.unsupported(f"is not derived for such values: {error}") from error
+        made = made if isinstance(made, tuple) else (made,)
+        made = map(exact, made) if each.is_shift else made
+        return tuple(np.asarray(y) if isinstance(y, np.generic) else y for y in made), vjp
 
     def _evaluated(self, each: Op, given: list[Value]) -> tuple[Value, ...]:
         """Return what TensorFlow itself makes of inputs that no gradient goes to."""
