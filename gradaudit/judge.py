@@ -9,7 +9,7 @@ import keras
 
 from gradaudit.capture import Replay
 from gradaudit.compare import Tally, compare
-from gradaudit.errors import UsageError
+from gradaudit.errors import UnsupportedModelError, UsageError
 from gradaudit.records import STAGES, Comparison, Reference, StepRecord
 from gradaudit.reference import Derivation
 
@@ -110,6 +110,8 @@ class Judge:
                 )
             record = self._derivation.rewound(record) if has_drawn else record
             return self._compare(record, self._derivation(record))
+        except UnsupportedModelError as error:
+            return self.unjudged(record, str(error))
         except Exception as error:
             reason = self.fault(error, f"judging step {record.step}")
             return self.unjudged(record, reason)

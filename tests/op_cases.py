@@ -70,6 +70,13 @@ def _logic(x):
     return chosen * tf.cast(finite, x.dtype) + tf.cast(x > 0, x.dtype) * x
 
 
+def _of_a_differentiated_branch(x):
+    def branch(x):
+        return tf.cond(tf.reduce_sum(x) > 1e3, lambda: x * 2, lambda: tf.square(tf.sin(x)))
+
+    return _slope(tf.function(branch), x) * x
+
+
 def _regular(a):
     return a + 3 * tf.eye(a.shape[-1], dtype=a.dtype)
 
@@ -152,6 +159,7 @@ CASES = {
         ((2, 3, 4), (1, 4, 5)),
         REAL,
     ),
+    "Einsum of one": (lambda a: tf.einsum("bij->ib", a) ** 2, ((2, 3, 4),), REAL),
     "Einsum": (lambda a, b: tf.einsum("bij,bkj->bki", a, b), ((2, 3, 4), (2, 5, 4)), REAL),
     "shapes": (_shapes, (MATRIX,), REAL),
     "Squeeze": (
@@ -320,6 +328,7 @@ CASES = {
     ),
     "Cast": (lambda x: tf.cast(tf.cast(x, tf.int32), x.dtype) * x, (MATRIX,), REAL),
     **{name: _by_name(name, MATRIX, MATRIX) for name in ("InvGrad", "SoftplusGrad")},
+    "optionals": (_of_a_differentiated_branch, (MATRIX,), REAL),
     "Cross": _by_name("Cross", (4, 3), (4, 3)),
     "matrix equations": (
         lambda a, b: (
@@ -488,6 +497,15 @@ CASES = {
         ((3, 6), (3, 6)),
         REAL,
     ),
+    "complex numbers of a float range and a choice": (
+        lambda x: tf.abs(
+            tf.where(
+                x > 0, tf.complex(x, 2 * x), tf.complex(x * tf.range(0.5, 4.5, dtype=x.dtype), x)
+            )
+        ),
+        (MATRIX,),
+        REAL,
+    ),
     "products of complex numbers": (
         lambda x, y: tf.abs(
             tf.reduce_mean(tf.complex(x, y) * -tf.cast(y[:1], tf.complex(x, x).dtype), 0)
@@ -501,6 +519,14 @@ CASES = {
 IMAGE = (2, 5, 7, 2)
 TURN_BY = np.array([[1.1, 0.1, -0.4, 0.05, 0.9, 0.3, 0.001, 0.002]], np.float32)
 SINGLE = {
+    "a gradient within, of pooling in 3 axes": (
+        lambda x: (
+            _slope(lambda x: tf.square(tf.nn.max_pool3d(x, 2, 1, "SAME")), x) ** 2,
+            _slope(lambda x: tf.square(tf.nn.avg_pool3d(x, 2, 1, "SAME")), x) ** 2,
+        ),
+        ((1, 2, 3, 2, 2),),
+        REAL,
+    ),
     "LRN": (
         lambda x: tf.nn.local_response_normalization(x, 2, bias=0.7, alpha=0.3, beta=0.6),
         ((2, 3, 4, 7),),
@@ -593,7 +619,5 @@ NOT_ALONE = {
     "ReadVariableOp", "AssignVariableOp", "AssignAddVariableOp", "AssignSubVariableOp",
     "ResourceGather", "VariableShape", "Empty", "StatelessCase", "StatelessIf", "StatelessWhile",
     "StatefulPartitionedCall", "Case", "If", "While", "Rank",
-    # TensorFlow has no float64 kernels of these:
-    "MaxPool3D", "AvgPool3D", "MaxPool3DGrad", "AvgPool3DGrad",
 }  # fmt: skip
 """Ops that need variables, or that TensorFlow makes of others; those of `custom_nets` have them."""

@@ -36,7 +36,9 @@ def _error_of_product(a: np.ndarray, b: np.ndarray, precision: Precision) -> np.
 
 def _error_of_factors(a: Rounded) -> np.ndarray:
     """Return the variance of ΔA of a factorization P L U."""
-    p, lower, upper = linalg.lu(a.value)
+    if not a.size:
+        return np.zeros(a.shape)
+    p, lower, upper = linalg.lu(a.value, check_finite=False)
     return p @ _error_of_product(lower, upper, a.precision)
 
 
@@ -68,7 +70,7 @@ def _slogdet(a: Rounded) -> tuple[Rounded, Rounded]:
     sign, log = np.linalg.slogdet(a.value)
     by = _turned(np.linalg.inv(a.value)) ** 2
     variance = np.sum(by * (_error_of_factors(a) + _zero_for_none(a.variance)), axis=(-2, -1))
-    pivots = np.abs(np.diagonal(linalg.lu(a.value)[2], axis1=-2, axis2=-1))
+    pivots = np.abs(np.diagonal(linalg.lu(a.value, check_finite=False)[2], axis1=-2, axis2=-1))
     own = np.log(Rounded(pivots, None, None, a.precision)).sum(axis=-1)
     variance = variance + _zero_for_none(own.variance)
     return Rounded(sign, None, None, a.precision), _rounded(log, variance, None, a.precision)

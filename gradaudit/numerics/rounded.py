@@ -190,11 +190,15 @@ def exact(array: Any) -> Any:
     )
 
 
-def estimated(array: Any, error: np.ndarray) -> Any:
-    """Return an array of any arithmetic whose numbers are known to within an error, if it tells."""
+def estimated(array: Any, error: np.ndarray, kink: Part = None) -> Any:
+    """Return an array of any arithmetic whose numbers are known to within an error, if it tells.
+
+    kink: what other branches would change, where numbers were found at a kink.
+    """
     if not isinstance(array, Rounded):
         return array
-    return Rounded(array.value, _plus(error**2, array.variance), array.kink, array.precision)
+    kink = _plus(array.kink, kink if kink is not None and kink.any() else None)
+    return Rounded(array.value, _plus(error**2, array.variance), kink, array.precision)
 
 
 class Decision(Shaped):

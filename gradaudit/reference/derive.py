@@ -136,19 +136,36 @@ class Derivation:
         return Reference(loss, gradients, updates, unjudged, _milliseconds(start))
 
     def rewound(self, record: StepRecord) -> StepRecord:
-        """Return the record of a step whose forward has drawn already, with its seeds put back."""
-        with np.errstate(all="ignore"):
-            walk = self._walk(record, Plain(np.float64))
-            try:
-                backprop(self._model, record, walk, self._whole)
-            except UnsupportedModelError:
-                return record  # why nothing can be judged is told of the step itself
-        seeds = {
-            path: 2 * record.variables[path] - value
-            for path, value in walk.assigned.items()
-            if not is_float(self._dtype_of[path])
+        """Return the record of a step whose forward has run, with whole numbers as before it.
+
+        Such as the seeds that it drew from.
+
+        Raises:
+            UnsupportedModelError: the loss depends on other variables that the forward assigns to.
+        """
+        try:
+            loss, assigned = self._loss(record)
+        except UnsupportedModelError:
+            return record  # why nothing can be judged is told of the step itself
+        floats = {path for path in assigned if is_float(self._dtype_of[path])}
+        shifted = {path: record.variables[path] * 1.01 + 0.01 for path in floats}
+        moved = dataclasses.replace(record, variables={**record.variables, **shifted})
+        if floats and self._loss(moved)[0] != loss:
+            raise UnsupportedModelError(
+                f"the loss depends on {', '.join(sorted(floats))}, which the forward has changed "
+                "already: what it was before is not known"
+            )
+        before = {
+            path: 2 * record.variables[path] - assigned[path] for path in assigned.keys() - floats
         }
-        return dataclasses.replace(record, variables={**record.variables, **seeds})
+        return dataclasses.replace(record, variables={**record.variables, **before})
+
+    def _loss(self, record: StepRecord) -> tuple[float, dict[str, Array]]:
+        """Return the loss, and what layers assign to, in plain numbers."""
+        walk = self._walk(record, Plain(np.float64))
+        with np.errstate(all="ignore"):
+            loss = backprop(self._model, record, walk, self._whole)
+        return float(loss.value), walk.assigned
 
     def _known_gradients(self, record: StepRecord, variables: list[Any]) -> tuple[Any, ...]:
         """Return what `_derived_gradients` does, by a trace where the data show a gap of the rules.
@@ -173,14 +190,21 @@ class Derivation:
         """
         with np.errstate(all="ignore"):  # what is not finite here is compared like the rest
             walks = [self._gradients(record, a) for a in self._arithmetics(record)]
-            assigned = [dict(w[1]) for w in walks]
+            floats = [
+                {path: after for path, after in w[1].items() if is_float(self._dtype_of[path])}
+                for w in walks
+            ]
+            assigned = [dict(each) for each in floats]
             passed = walks[0][2]
             found = self._combined(record, [w[0] for w in walks], self._further_errors(record))
             for path in passed.keys() & found.keys():
                 oracle = next((o for o in (NUMERIC, TRACED) if o in passed[path]), "derived")
                 custom = tuple(sorted(passed[path] - {NUMERIC, TRACED}))
                 found[path] = dataclasses.replace(found[path], oracle=oracle, custom=custom)
-            moved = self._combined(record, [w[1] for w in walks], before=record.variables)
+            moved = self._combined(record, floats, before=record.variables)
+        for path in walks[0][1].keys() - moved.keys():  # whole numbers, which are exact
+            change = np.subtract(walks[0][1][path], record.variables[path], dtype=np.float64)
+            moved[path] = Estimate(change, np.zeros(change.shape), None, 1.0, self._oracle)
         loss = found.pop("")
         return (
             loss,
@@ -256,8 +280,7 @@ class Derivation:
         """
         walk = self._walk(record, arithmetic)
         loss = backprop(self._model, record, walk, self._whole)
-        floats = {p: a for p, a in walk.assigned.items() if is_float(self._dtype_of[p])}
-        return {"": loss.value, **walk.cotangents}, floats, walk.passed
+        return {"": loss.value, **walk.cotangents}, walk.assigned, walk.passed
 
     def _walk(self, record: StepRecord, arithmetic: Arithmetic) -> Walk:
         return Walk(

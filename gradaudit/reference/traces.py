@@ -61,7 +61,7 @@ class Traces:
         self._variables = [v for v in model.variables if id(v) not in metrics]
         self._by_path = {v.path: v for v in self._variables}
         self._calls: dict[Any, CallTrace] = {}
-        self._steps: dict[Any, Trace] = {}
+        self._steps: dict[Any, tuple[Trace, Any]] = {}  # with the generators' states, if it draws
 
     def variable(self, path: str) -> Any:
         """Return a variable of the model by its path."""
@@ -107,7 +107,8 @@ class Traces:
             return [*ys, *kept, *added]
 
         name = getattr(target, "name", getattr(target, "__name__", target))
-        return CallTrace(self._trace(call, map(_spec, inputs), f"{name!r}"), **found)
+        made, _ = self._trace(call, map(_spec, inputs), f"{name!r}")
+        return CallTrace(made, **found)
 
     def step(self, record: StepRecord) -> tuple[Trace, list[np.ndarray]]:
         """Return the trace of a whole step up to its loss, and the arrays of the batch.
@@ -131,26 +132,35 @@ class Traces:
             )
 
         specs = tuple(Spec(array.shape, array.dtype.name) for array in arrays)
-        if specs not in self._steps:
-            self._steps[specs] = self._trace(loss, specs, "the model", record.generators)
-        return self._steps[specs], arrays
+        made, states = self._steps.get(specs, (None, None))
+        if made is None or (states is not None and not _are_states(states, record.generators)):
+            made, has_drawn = self._trace(loss, specs, "the model", record.generators)
+            self._steps[specs] = made, record.generators if has_drawn else None
+        return made, arrays
 
     def _layers(self) -> list[Any]:
         return self._model._flatten_layers()
 
-    def _trace(self, function: Callable, specs: Any, what: str, generators: Any = None) -> Trace:
+    def _trace(
+        self, function: Callable, specs: Any, what: str, generators: Any = None
+    ) -> tuple[Trace, bool]:
         """Trace a function; Python's and NumPy's own random generators stay as they are.
 
         generators: in which states the step's own trace met them.
+
+        Returns:
+            The trace, and whether it drew from these generators.
         """
-        present = random.getstate(), np.random.get_state()  # noqa: NPY002 - users draw from it
-        _set_generators(*(generators or present))
+        present = _states()
+        given = generators or present
+        _set_states(given)
         try:
             with self._model.distribute_strategy.scope(), self._in_training():
                 made = trace(function, list(specs), self._variables, self._expected)
-            if generators is None and not _are_generators(*present):
+            has_drawn = not _are_states(_states(), given)
+            if has_drawn and generators is None:
                 raise UnsupportedModelError(_DRAWS)
-            return made
+            return made, has_drawn
         except UnsupportedModelError as error:
             raise UnsupportedModelError(f"{what} {error}") from error
         except Exception as error:
@@ -158,7 +168,7 @@ class Traces:
                 f"{what} could not be traced to a graph: {type(error).__name__}: {error}"
             ) from error
         finally:
-            _set_generators(*present)
+            _set_states(present)
 
     @contextmanager
     def _in_training(self) -> Iterator[None]:
@@ -214,11 +224,15 @@ def _described(leaf: Any) -> Any:
     )
 
 
-def _set_generators(python: Any, numpy: Any) -> None:
-    random.setstate(python)
-    np.random.set_state(numpy)  # noqa: NPY002
+def _states() -> Any:
+    """Return the states of Python's and of NumPy's own random generator."""
+    return random.getstate(), np.random.get_state()  # noqa: NPY002 - users' code draws from it
 
 
-def _are_generators(python: Any, numpy: Any) -> bool:
-    now = np.random.get_state()  # noqa: NPY002
-    return random.getstate() == python and all(map(np.array_equal, now, numpy))
+def _set_states(states: Any) -> None:
+    random.setstate(states[0])
+    np.random.set_state(states[1])  # noqa: NPY002
+
+
+def _are_states(states: Any, others: Any) -> bool:
+    return states[0] == others[0] and all(map(np.array_equal, states[1], others[1]))

@@ -38,13 +38,18 @@ def _known_to(part, size):
     return Rounded(part, size**2, None, FLOAT64)
 
 
-@pytest.mark.parametrize("n", [1, 3, 20, 50])
-@pytest.mark.parametrize(("function", "matrices"), CASES)
+@pytest.mark.parametrize(
+    ("function", "matrices", "n"),
+    [
+        (function, matrices, n)
+        for function, matrices in CASES
+        for n in (1, 3, 20, 50)
+        if function != "det" or n <= 3  # float32 holds smaller ones with fewer digits, or not
+    ],
+)
 def test_float32_errors_are_those_of_sigma(function, matrices, n):
     ours, theirs = FUNCTIONS[function]
     given = _inputs(matrices, n)
-    if function == "det" and np.abs(ours(*given)).min() < 1e-30:
-        return  # float32 has no such numbers, or holds them with fewer digits
     y = ours(*(Rounded(part, None, None, FLOAT32) for part in given))
     np.testing.assert_allclose(y.value, ours(*given), rtol=1e-9, atol=1e-12)
     found = np.asarray(theirs(*(tf.constant(part, tf.float32) for part in given)))

@@ -16,6 +16,7 @@ from custom_nets import NETS, right, wrong
 from gradaudit.capture import replay
 from gradaudit.one_step import recorded
 from gradaudit.reference import Derivation
+from matrix.distribution import two_replicas
 
 
 @pytest.mark.parametrize("jit", [False, True])
@@ -155,14 +156,105 @@ class Shuffled(layers.Layer):
         return self.dense(x) * factor
 
 
-@pytest.mark.parametrize("jit", [False, True])
-def test_what_is_drawn_while_a_step_is_traced_is_drawn_again(jit):
+@pytest.mark.parametrize("mode", [{}, {"jit_compile": True}, {"run_eagerly": True}])
+def test_what_is_drawn_while_a_step_is_traced_is_drawn_again(mode, tmp_path):
     keras.utils.set_random_seed(0)
     middle = [layers.Dense(4, name=f"dense{i}") for i in range(3)]
     model = keras.Sequential([keras.Input((4,)), *middle, Shuffled(), Shuffled()])
+    model.compile("sgd", "mse", **{"jit_compile": False, **mode})
+    x = np.random.default_rng(0).standard_normal((12, 4))
+    audit = gradaudit.GradientAudit(tmp_path, verbose=0)
+    model.fit(x, x, batch_size=4, verbose=0, callbacks=[audit])
+    run = gradaudit.report.load(tmp_path)
+    assert run.verdict == "pass", run.run["failures"] or run.run["unjudged"]
+
+
+def test_targets_whose_gradient_tensorflow_takes_for_another_are_told():
+    keras.utils.set_random_seed(0)
+    model = keras.Sequential([keras.Input((4,)), layers.Dense(3)])
+    model.compile("sgd", tf.nn.softmax_cross_entropy_with_logits, jit_compile=False)
+    x = np.random.default_rng(0).standard_normal((8, 4))
+    for total, verdict in ((1.0, "pass"), (2.0, "fail")):
+        run = gradaudit.check(model, x, np.full((8, 3), total / 3, np.float32))
+        assert run.verdict == verdict, run.run["unjudged"]
+    assert run.tensors["cause"].str.contains("SoftmaxCross.* which is not its derivative").any()
+
+
+class Counting(layers.Layer):
+    """Counts its calls in whole numbers, and scales by a float that it has counted up before."""
+
+    def build(self, shape):
+        options = {"shape": (), "initializer": "zeros", "trainable": False}
+        self.calls = self.add_weight(dtype="int32", name="calls", **options)
+        self.scale = self.add_weight(dtype="float32", name="scale", **options)
+
+    def call(self, x):
+        self.calls.assign_add(1)
+        y = x * (1.0 + self.scale)
+        self.scale.assign(self.scale + 0.5)
+        return y
+
+
+@pytest.mark.parametrize("jit", [False, True])
+def test_whole_numbers_that_a_layer_counts_are_judged(jit):
+    keras.utils.set_random_seed(0)
+    model = keras.Sequential([keras.Input((4,)), layers.Dense(3), Counting()])
     model.compile("sgd", "mse", jit_compile=jit)
     x = np.random.default_rng(0).standard_normal((8, 4))
-    run = gradaudit.check(model, x, x)
+    run = gradaudit.check(model, x, x[:, :3])
+    assert run.verdict == "pass", run.run["failures"] or run.run["unjudged"]
+    counted = run.weights.query("path.str.endswith('calls')")
+    assert list(counted["reference"]) == [1.0]
+
+
+def test_a_loop_s_gradients_are_unjudged_where_the_forward_has_changed_what_they_need():
+    keras.utils.set_random_seed(0)
+    model = keras.Sequential([keras.Input((4,)), layers.Dense(3), Counting()])
+    x = np.random.default_rng(0).standard_normal((8, 4)).astype(np.float32)
+    with tf.GradientTape() as tape:
+        loss = tf.reduce_mean(tf.square(model(x, training=True)))
+    weights = model.trainable_variables
+    run = gradaudit.audit_gradients(
+        lambda y, p: ops.mean(p**2), weights, tape.gradient(loss, weights), model=model, x=x, y=x
+    )
+    assert run.verdict == "unjudged"
+    assert "scale, which the forward has changed already" in run.run["unjudged"][0]
+
+
+def test_a_penalty_on_a_convolution_in_groups_is_judged():  # which XLA alone can train
+    keras.utils.set_random_seed(1)
+    x = keras.Input((6, 6, 4))
+    h = layers.Flatten()(layers.Conv2D(4, 3, groups=2, activation="tanh")(x))
+    model = Penalized(x, layers.Dense(2)(h))
+    model.compile("sgd", "mse", jit_compile=True)
+    rng = np.random.default_rng(0)
+    rows = rng.standard_normal((6, 6, 6, 4)).astype(np.float32)
+    run = gradaudit.check(model, rows, rng.standard_normal((6, 2)))
+    assert run.verdict == "pass", run.run["failures"] or run.run["unjudged"]
+
+
+@pytest.mark.parametrize("jit", [False, True])
+@pytest.mark.parametrize("draw", ["normal", "uniform", "truncated_normal", "categorical"])
+def test_draws_are_those_of_the_step(draw, jit):
+    keras.utils.set_random_seed(0)
+    seed = keras.random.SeedGenerator(5)
+
+    class Drawing(layers.Layer):
+        def __init__(self):
+            super().__init__()
+            self.seed = seed
+
+        def call(self, x):
+            if draw == "categorical":
+                return x * ops.cast(
+                    keras.random.categorical(ops.ones((8, 3)), 3, seed=seed), x.dtype
+                )
+            return x * getattr(keras.random, draw)((8, 3), seed=seed)
+
+    model = keras.Sequential([keras.Input((4,)), layers.Dense(3), Drawing(), layers.Dense(2)])
+    model.compile("sgd", "mse", jit_compile=jit)
+    x = np.random.default_rng(0).standard_normal((8, 4))
+    run = gradaudit.check(model, x, x[:, :2])
     assert run.verdict == "pass", run.run["failures"] or run.run["unjudged"]
 
 
@@ -321,7 +413,7 @@ REPLICATED = {
 def test_code_on_several_replicas_is_judged(name, function, tmp_path, monkeypatch):
     keras.utils.set_random_seed(0)
     monkeypatch.setattr(ops, "sin", lambda x: function(tf.sin(x)))
-    with tf.distribute.MirroredStrategy(["cpu:0", "cpu:1"]).scope():
+    with two_replicas().scope():
         model = REPLICATED[name]()
         model.compile("sgd", "mse", jit_compile=False)
     rng = np.random.default_rng(0)

@@ -34,6 +34,9 @@ SMOOTH = {
     "python that hardly depends on others": lambda x: tf.py_function(
         lambda a: tf.sin(a) + 1e-6 * tf.reduce_sum(a**2), [x], x.dtype
     ),
+    "python in columns of other sizes": lambda x: tf.py_function(
+        lambda a: a * [1e6, 1.0, 1e-3] * tf.nn.softmax(a), [x], x.dtype
+    ),
     "python of all": lambda x: tf.py_function(
         lambda a: [tf.reduce_sum(a), a / tf.reduce_max(a)], [x], [x.dtype, x.dtype]
     ),
@@ -100,6 +103,43 @@ def test_what_is_refused_is_told(reason):
     words = rf"\(EagerPyFunc\) at .*test_differences\.py:\d+ .*{reason}"
     with pytest.raises(UnsupportedModelError, match=words):
         trace(function, [_rows()], []).run([_rows()], None, Plain(np.float64), False)
+
+
+def test_a_kink_that_is_met_exactly_is_a_kink():
+    x = np.array([[0.0, 1.0, -1.0]], np.float32)
+
+    def function(x):
+        return tf.py_function(tf.nn.relu, [x], x.dtype)
+
+    arithmetic = Rounding()
+    _, vjp = trace(function, [x], []).run([arithmetic.array(x, "float32")], None, arithmetic, False)
+    (dx,) = vjp([arithmetic.array(np.full(x.shape, 2.0), "float32")]).of_inputs
+    np.testing.assert_allclose(dx.value, [[1.0, 2.0, 0.0]], atol=1e-9)
+    assert dx.kink[0, 0] >= 1
+    assert not dx.kink[0, 1:].any()
+
+
+@pytest.mark.parametrize("is_random", [False, True])
+def test_python_code_on_data_alone_is_run_if_it_is_no_chance(is_random):
+    def augmented(x):
+        noise = np.random.default_rng(None if is_random else 0).random(x.shape)
+        return (x + noise).astype(x.dtype)
+
+    model = keras.Sequential(
+        [
+            keras.Input((4,)),
+            layers.Lambda(
+                lambda x: tf.ensure_shape(tf.numpy_function(augmented, [x], x.dtype), x.shape)
+            ),
+            layers.Dense(2),
+        ]
+    )
+    model.compile("sgd", "mse", jit_compile=False)
+    x = np.random.default_rng(0).standard_normal((16, 4)).astype(np.float32)
+    run = gradaudit.check(model, x, x[:, :2])
+    assert run.verdict == ("unjudged" if is_random else "pass")
+    if is_random:
+        assert "returns other values for the same inputs" in run.run["unjudged"][0]
 
 
 def test_too_many_inputs_that_depend_on_each_other_are_refused():

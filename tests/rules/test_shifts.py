@@ -39,7 +39,21 @@ FOUND = {
     "of TensorFlow, with the axis": lambda x: tf.reduce_logsumexp(x, -1, keepdims=True),
     "by hand": _by_hand,
 }
+
+
+def _along_others(x):
+    largest = tf.reduce_max(x, 1, keepdims=True)
+    return tf.squeeze(largest, 1) + tf.math.log(tf.reduce_sum(tf.exp(x - largest), 0))
+
+
+def _laid_across(x):
+    largest = tf.reduce_max(x, 1)
+    return largest + tf.math.log(tf.reduce_sum(tf.exp(x - largest), 1))
+
+
 NOT_FOUND = {
+    "along other axes": _along_others,
+    "laid across": _laid_across,
     "of another": _of_another,
     "kept": _kept,
     "used twice": _used_twice,
@@ -49,7 +63,7 @@ NOT_FOUND = {
 
 
 def _shifts(function):
-    graph = tf.function(function, autograph=False).get_concrete_function(tf.TensorSpec((3, 4)))
+    graph = tf.function(function, autograph=False).get_concrete_function(tf.TensorSpec((4, 4)))
     return shifts(graph.graph)
 
 

@@ -72,8 +72,28 @@ class Complex:
         raise UnsupportedFunctionError(f"numpy.{ufunc.__name__} of complex numbers")
 
     def __array_function__(self, function: Callable, types: Any, args: Any, kwargs: Any) -> Any:
+        if function not in _LINEAR:
+            raise UnsupportedFunctionError(f"numpy.{function.__name__} of complex numbers")
         parts = [function(*_part(args, name), **kwargs) for name in ("re", "im")]
         return Complex(*parts)
+
+
+_LINEAR = {
+    np.broadcast_to, np.concatenate, np.expand_dims, np.flip, np.mean, np.moveaxis, np.pad,
+    np.reshape, np.roll, np.squeeze, np.stack, np.sum, np.swapaxes, np.take, np.tile,
+    np.transpose, np.zeros_like,
+}  # fmt: skip
+"""Functions that do to a complex number what they do to its parts."""
+
+OF_COMPLEX = frozenset(
+    "Add AddN AddV2 BroadcastTo Case Cast Complex ComplexAbs ConcatV2 Conj ExpandDims FFT FFT2D "
+    "FFT3D GatherNd GatherV2 IFFT IFFT2D IFFT3D IRFFT Identity IdentityN If Imag Mean Mul Neg Pack "
+    "Pad PartitionedCall PreventGradient RFFT Rank Real Reshape ReverseV2 Roll Select SelectV2 "
+    "Shape ShapeN Size Slice Split SplitV Squeeze StatefulPartitionedCall StatelessCase "
+    "StatelessIf StatelessWhile StopGradient StridedSlice Sub Sum Tile Transpose Unpack While "
+    "ZerosLike".split()
+)
+"""Types of ops whose entries take complex numbers."""
 
 
 def _part(given: Any, name: str) -> Any:
@@ -82,6 +102,15 @@ def _part(given: Any, name: str) -> Any:
     if isinstance(given, (list, tuple)):
         return type(given)(_part(each, name) for each in given)
     return given
+
+
+def added(a: Complex, b: Complex, is_sum: bool) -> tuple[Complex, Callable]:
+    """Return y = a + b, or a − b, and its VJP."""
+
+    def vjp(dy: Complex) -> tuple[Complex, Complex]:
+        return unbroadcast(dy, a.shape), unbroadcast(dy if is_sum else -dy, b.shape)
+
+    return (a + b if is_sum else a - b), vjp
 
 
 def multiplied(a: Complex, b: Complex) -> tuple[Complex, Callable]:

@@ -75,12 +75,14 @@ def conv_transpose(node, shape, kernel, dy):
     """Apply what the gradient of a convolution by its input is: a transposed convolution."""
     cells = shape[2:] if _is_first(node) else shape[1:-1]
     windows, rows = _windows(node, tuple(cells.tolist()), kernel.shape[:-2]), _last(node, dy)
+    groups = int(shape[1 if _is_first(node) else -1]) // kernel.shape[-2]
 
     def vjp(dx):
         dx = _last(node, dx)
-        return None, kernel_cotangent(dx, rows, windows), _back(node, convolve(dx, kernel, windows))
+        dkernel = kernel_cotangent(dx, rows, windows, groups)
+        return None, dkernel, _back(node, convolve(dx, kernel, windows, groups))
 
-    return _back(node, convolve_transposed(rows, kernel, windows)), vjp
+    return _back(node, convolve_transposed(rows, kernel, windows, groups)), vjp
 
 
 @op("Conv2DBackpropFilter", "Conv3DBackpropFilterV2", "DepthwiseConv2dNativeBackpropFilter")

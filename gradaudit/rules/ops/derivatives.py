@@ -7,11 +7,8 @@ a that output or the input it came from, s the slope. Second derivatives: dg = d
 import numpy as np
 from scipy import special
 
+from gradaudit.rules.activations import SELU_ALPHA, SELU_SCALE
 from gradaudit.rules.ops.table import op
-
-_SELU_SCALE = 1.0507009873554805
-_SELU_SHIFT = 1.7580993408473766
-"""λ and λ α of SELU: S. Klambauer et al., Self-Normalizing Neural Networks, 2017, equation 2."""
 
 
 def _slope(kind, slope, bend=None, given_first=True):
@@ -57,7 +54,7 @@ _slope(
 )
 _slope(
     "SeluGrad",
-    lambda node, y: np.where(y < 0, y + _SELU_SHIFT, _SELU_SCALE),
+    lambda node, y: np.where(y < 0, y + SELU_SCALE * SELU_ALPHA, SELU_SCALE),
     lambda node, y: _where(node, y < 0, 1.0, 0.0),
     given_first=False,
 )

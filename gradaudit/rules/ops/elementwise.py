@@ -17,7 +17,7 @@ from gradaudit.numerics import Decision
 from gradaudit.rules.broadcasting import unbroadcast
 from gradaudit.rules.calls import apply_activation
 from gradaudit.rules.operations import arithmetic, elementwise  # noqa: F401 - declare their rules
-from gradaudit.rules.ops.complex_numbers import Complex, multiplied
+from gradaudit.rules.ops.complex_numbers import Complex, added, multiplied
 from gradaudit.rules.ops.table import op
 from gradaudit.rules.ops.tensor_list import TensorList
 from gradaudit.rules.registry import declared
@@ -76,8 +76,8 @@ def _by_activation(kind, activation):
 def _of_two(kind, operation):
     @op(kind)
     def apply(node, a, b):
-        if kind == "Mul" and isinstance(a, Complex):
-            return multiplied(a, b)
+        if isinstance(a, Complex):
+            return multiplied(a, b) if kind == "Mul" else added(a, b, kind != "Sub")
         rule, numbers = declared(operation).function, [node.number(0, a), node.number(1, b)]
         if numbers[1] is not None:
             y, vjp = rule(node.of_rule(x2=numbers[1]), a)
@@ -189,6 +189,15 @@ def select(node, condition, a, b):
     """Apply y = a where the condition holds, and b elsewhere; of a vector Select takes rows."""
     if node.op.kind == "Select" and condition.ndim < a.ndim:
         condition = condition.reshape(-1, *[1] * (a.ndim - 1))
+    if isinstance(a, Complex):
+        re, re_vjp = select(node, condition, a.re, b.re)
+        im, im_vjp = select(node, condition, a.im, b.im)
+
+        def of_parts(dy):
+            parts = zip(re_vjp(dy.re)[1:], im_vjp(dy.im)[1:], strict=True)
+            return None, *(Complex(*part) for part in parts)
+
+        return Complex(re, im), of_parts
 
     def vjp(dy):
         da, db = np.where(condition, dy, 0.0), np.where(condition, 0.0, dy)
@@ -203,6 +212,8 @@ def cast(node, x):
     if source.is_floating and target.is_complex:
         held, vjp = node.run.arithmetic.cast(x, target.real_dtype.name), node.run.arithmetic.cast
         return Complex(held, np.zeros_like(held)), lambda dy: vjp(dy.re, source.name)
+    if source.is_complex:
+        raise node.unsupported("takes a part of complex numbers: tf.math.real says which")
     if source.is_floating and target.is_floating:
         cast = node.run.arithmetic.cast
         return cast(x, target.name), lambda dy: cast(dy, source.name)

@@ -128,17 +128,22 @@ def _lanczos(radius):
     def kernel(x):
         small, pi, r = x <= _F(1e-3), _F(np.pi), _F(radius)
         x = np.where(small, _F(1), x)
-        inside = r * _rounded(np.sin, pi * x) * _rounded(np.sin, pi * x / r) / (pi * pi * x * x)
+        inside = (
+            r
+            * _to_last_digit(np.sin, pi * x)
+            * _to_last_digit(np.sin, pi * x / r)
+            / (pi * pi * x * x)
+        )
         return np.where(small, _F(1), np.where(x > radius, _F(0), inside))
 
     return radius, kernel
 
 
 def _gaussian(x):
-    return np.where(x >= 1.5, _F(0), _rounded(np.exp, -(x * x) / _F(2 * 0.5 * 0.5)))
+    return np.where(x >= 1.5, _F(0), _to_last_digit(np.exp, -(x * x) / _F(2 * 0.5 * 0.5)))
 
 
-def _rounded(function, x):
+def _to_last_digit(function, x):
     """Return a function in float32 to the last digit, as the C library has it and NumPy has not."""
     return function(x.astype(float)).astype(_F)
 

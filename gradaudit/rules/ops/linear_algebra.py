@@ -32,6 +32,9 @@ def matmul(node, a, b):
 @op("Einsum")
 def einsum(node, *xs):
     equation = node.attribute("equation").decode()
+    if len(xs) == 1:
+        y, vjp = contract(equation.replace("->", ",->"), xs[0], node.array(np.ones(())))
+        return y, lambda dy: vjp(dy)[0]
     if len(xs) != 2:
         raise node.unsupported("contracts other than two tensors: write it in steps of two")
     return contract(equation, *xs)

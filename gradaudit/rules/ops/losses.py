@@ -5,6 +5,9 @@ import numpy as np
 from gradaudit.rules.log_softmax import log_softmax
 from gradaudit.rules.ops.table import op
 
+_FAR_FROM_ONE = 1e-3
+"""Targets whose sum is off by more do not sum to 1 but for rounding, in any precision."""
+
 
 @op("SoftmaxCrossEntropyWithLogits")
 def softmax_cross_entropy(node, z, t):
@@ -14,6 +17,8 @@ def softmax_cross_entropy(node, z, t):
     dt = −log p dℓ − dq.
     """
     log_p, p = log_softmax(z, -1)
+    if np.any(np.abs(node.numbers(t).sum(axis=-1) - 1) > _FAR_FROM_ONE):
+        node.misleads()
 
     def vjp(dloss, dq):
         d = np.expand_dims(dloss, -1)

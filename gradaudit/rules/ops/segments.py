@@ -84,16 +84,14 @@ def _side_by_side(rows, ids, count, filling):
     is_row = places < len(rows)
     inside = is_row.reshape(*places.shape, *[1] * (rows.ndim - 1))
 
-    def look_up(array):
-        return array[np.where(is_row, places, 0)]
-
+    edge = [(0, 1)] + [(0, 0)] * (rows.ndim - 1)  # a row to look up where there is none
     back = np.empty(len(rows), int)
     back[places[is_row]] = np.flatnonzero(is_row)
 
     def vjp(dy):
         return dy.reshape(-1, *dy.shape[2:])[back]
 
-    return np.where(inside, look_up(rows), filling), vjp
+    return np.where(inside, np.pad(rows, edge)[places], filling), vjp
 
 
 @op("DynamicPartition")
@@ -122,6 +120,8 @@ def dynamic_stitch(node, *inputs):
     last[places] = np.arange(len(places))
     if (last < 0).any():
         raise node.unsupported("leaves places empty, of which nothing is known")
+    if len(places) > len(last):
+        node.misleads()  # it gives the rows that were overwritten a gradient, too
     stays = (last[places] == np.arange(len(places))).reshape(-1, *[1] * len(rest))
     ends = np.cumsum([i.size for i in indices])[:-1]
 

@@ -1,4 +1,7 @@
-"""TensorFlow's lists of tensors: a loop reads its steps from them and puts its outputs there."""
+"""TensorFlow's lists of tensors: a loop reads its steps from them and puts its outputs there.
+
+Optionals, in which a branch that is differentiated keeps what the way back needs, are lists, too.
+"""
 
 import numpy as np
 
@@ -78,3 +81,18 @@ def length(node, items):
 def element_shape(node, items):
     known = [item for item in items if item is not None]
     return np.array(known[0].shape if known else -1, node.op.dtypes[0].as_numpy_dtype), None
+
+
+@op("OptionalFromValue", always=True)
+def optional(node, *xs):
+    return TensorList(xs), lambda dys: tuple(dys)
+
+
+@op("OptionalNone", always=True)
+def no_optional(node):
+    return TensorList(), None
+
+
+@op("OptionalGetValue", always=True)
+def optional_value(node, items):
+    return tuple(items), lambda *dys: TensorList(dys)

@@ -21,7 +21,8 @@ def evaluated(
     if operation.type == "Const":
         return [tf.make_ndarray(operation.get_attr("value"))]
     function = _compiled(operation) if jit else functools.partial(run, operation)
-    return [np.asarray(y) for y in tf.nest.flatten(function(*given))]
+    tensors = [tf.constant(x, t.dtype) for x, t in zip(given, operation.inputs, strict=True)]
+    return [np.asarray(y) for y in tf.nest.flatten(function(*tensors))]
 
 
 @functools.lru_cache(maxsize=256)

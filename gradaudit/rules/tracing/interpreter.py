@@ -1,6 +1,7 @@
 """Runs a graph of TensorFlow in NumPy, op by op, keeping a tape, and back along the tape."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -11,7 +12,7 @@ import tensorflow as tf
 from gradaudit.errors import UnsupportedFunctionError, UnsupportedModelError
 from gradaudit.numerics import Arithmetic, Decision, SumOfSteps, exact
 from gradaudit.numerics.arithmetic import Array
-from gradaudit.rules.ops.complex_numbers import Complex
+from gradaudit.rules.ops.complex_numbers import OF_COMPLEX, Complex
 from gradaudit.rules.ops.tensor_list import TensorList
 from gradaudit.rules.tracing.differences import NUMERIC, PYTHON, by_differences
 from gradaudit.rules.tracing.evaluate import evaluated
@@ -89,6 +90,10 @@ class Node:
         """Run a function of the graph; see Interpretation.run."""
         return self.run.run(self.op.function(name), inputs, wanted)
 
+    def misleads(self) -> None:
+        """Note that TensorFlow's gradient of the op is not the derivative for such values."""
+        self.run.misled.add(self.op)
+
     def unsupported(self, what: str) -> UnsupportedModelError:
         return self.op.unsupported(what)
 
@@ -101,6 +106,7 @@ class Interpretation:
     cotangents: what comes back to variables, by path.
     custom: where custom gradients stood on the way back to a variable, by its path.
     custom_of_inputs: where they stood on the way back to the inputs of the last run.
+    misled: ops whose gradient in TensorFlow is not the derivative for the values that they have.
     """
 
     step: Any
@@ -109,6 +115,7 @@ class Interpretation:
     cotangents: dict[str, SumOfSteps] = field(default_factory=dict)
     custom: dict[str, frozenset[str]] = field(default_factory=dict)
     custom_of_inputs: frozenset[str] = frozenset()
+    misled: set[Op] = field(default_factory=set)
     _passed: frozenset[str] = frozenset()
     _numeric: set[Op] = field(default_factory=set)
 
@@ -157,7 +164,9 @@ class Interpretation:
                     self._stands(each), *(passed.get(n, ()) for n in each.outputs)
                 )
                 self.custom_of_inputs = self._passed  # a function within has more
-                found = vjp(*map(_or_zeros, dys, [values[name] for name in each.outputs]))
+                dys = map(_or_zeros, dys, [values[name] for name in each.outputs])
+                with _told_of(each):
+                    found = vjp(*dys)
                 found = found if isinstance(found, tuple) else (found,)
                 for name, dx in zip(each.inputs, found, strict=True):
                     if name in active and dx is not None:
@@ -174,7 +183,7 @@ class Interpretation:
         found = {each.custom_gradient} - {""}
         if each in self._numeric:
             found |= {NUMERIC, f"the derivative by differences of {each.described}"}
-        if each.entry is not None and each.entry.misled:
+        if each in self.misled or (each.entry is not None and each.entry.misled):
             found.add(f"TensorFlow's gradient of {each.described}, which is not its derivative,")
         return found
 
@@ -182,6 +191,10 @@ class Interpretation:
         """Return the outputs of an op and its VJP."""
         each = node.op
         function = None if each.entry is None else each.entry.function
+        if any(isinstance(x, Complex) for x in given) and each.kind not in OF_COMPLEX:
+            if any(node.wanted):
+                raise each.unsupported("is not derived for complex numbers")
+            function = None
         if function is None or (all(map(is_whole, given)) and not each.entry.always):
             given = [_decided(each, value) for value in given]
             if each.operation.op_def.is_stateful and each.kind not in PYTHON:
@@ -191,19 +204,24 @@ class Interpretation:
             self._numeric.add(each)
             function = by_differences
         try:
-            made, vjp = function(node, *given)
-        except (UnsupportedFunctionError, np.linalg.LinAlgError) as error:
-            raise each.unsupported(f"is not derived for such values: {error}") from error
+            with _told_of(each):
+                made, vjp = function(node, *given)
+        except UnsupportedModelError:
+            is_value = each.entry is not None and not each.entry.always
+            if any(node.wanted) or not is_value:
+                raise
+            return self._evaluated(each, given), None
         made = made if isinstance(made, tuple) else (made,)
         made = map(exact, made) if each.is_shift else made
         return tuple(np.asarray(y) if isinstance(y, np.generic) else y for y in made), vjp
 
     def _evaluated(self, each: Op, given: list[Value]) -> tuple[Value, ...]:
         """Return what TensorFlow itself makes of inputs that no gradient goes to."""
-        jit = self.jit and each.kind.startswith("StatelessRandom")
-        dtypes = [tensor.dtype.as_numpy_dtype for tensor in each.operation.inputs]
-        given = [np.asarray(getattr(x, "value", x), d) for x, d in zip(given, dtypes, strict=True)]
+        jit = self.jit and each.kind.startswith("Stateless")  # draws: XLA has other generators
+        given = [_bare(_decided(each, value)) for value in given]
         made = _alone(each, given, jit)
+        if each.kind in PYTHON and not _equal(made, _alone(each, given)):
+            raise each.unsupported("returns other values for the same inputs")
         return tuple(self.value(y, t) for y, t in zip(made, each.dtypes, strict=True))
 
     def _expected(self, each: Op, values: dict[str, Value]) -> Callable:
@@ -239,12 +257,31 @@ class Interpretation:
         self.custom[path] = self._passed.union(self.custom.get(path, ()))
 
 
+@contextmanager
+def _told_of(each: Op) -> Iterator[None]:
+    """Say of which op it is that some values are not derived."""
+    try:
+        yield
+    except (UnsupportedFunctionError, np.linalg.LinAlgError) as error:
+        raise each.unsupported(f"is not derived for such values: {error}") from error
+
+
 def _alone(each: Op, given: Sequence[np.ndarray], jit: bool = False) -> list[np.ndarray]:
     try:
         return evaluated(each.operation, given, jit)
     except tf.errors.OpError as error:
         words = str(error).partition("\n")[0]
         raise each.unsupported(f"does not run by itself: {words}") from error
+
+
+def _bare(value: Value) -> np.ndarray:
+    if isinstance(value, Complex):
+        return _bare(value.re) + 1j * _bare(value.im)
+    return np.asarray(getattr(value, "value", value))
+
+
+def _equal(made: Sequence[np.ndarray], others: Sequence[np.ndarray]) -> bool:
+    return all(np.array_equal(y, z) for y, z in zip(made, others, strict=True))
 
 
 def is_whole(value: Value) -> bool:

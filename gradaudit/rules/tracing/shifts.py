@@ -8,6 +8,9 @@ recursion over log Σ exp, such as CTC or a hidden Markov model, would grow by �
 from collections.abc import Iterator
 from typing import Any
 
+import numpy as np
+import tensorflow as tf
+
 _HANDED_ON = ("Identity", "Reshape", "Squeeze", "ExpandDims", "StopGradient")
 _NO_MATTER = ("IsFinite", "Shape")  # one decides whether m is taken away at all
 
@@ -23,15 +26,29 @@ def shifts(graph: Any) -> frozenset[str]:
 
 
 def _is_shift(m: Any, x: Any, outputs: set[int]) -> bool:
+    axes = _axes(m.op)
     used = list(_users(m))
     taken = [op for op in used if op.type == "Sub" and op.inputs[0] is x]
     put_back = [op for op in used if op.type in ("Add", "AddV2")]
-    logs = [log for op in taken for log in _logarithms(op.outputs[0])]
-    if None in logs or len(taken) + len(put_back) < len(used):
+    logs = [log for op in taken for log in _logarithms(op.outputs[0], axes)]
+    if axes is None or None in logs or len(taken) + len(put_back) < len(used):
         return False
+    kept = [1 if axis in axes else size for axis, size in enumerate(x.shape.as_list())]
     added = [op for log in logs for op in _users(log)]
     is_returned = any(id(tensor) in outputs for tensor in (m, *logs))
-    return bool(added) and not is_returned and set(map(id, added)) == set(map(id, put_back))
+    is_each_own = all(op.inputs[1].shape.as_list() == kept for op in taken)
+    return (
+        bool(added)
+        and not is_returned
+        and is_each_own
+        and set(map(id, added)) == set(map(id, put_back))
+    )
+
+
+def _axes(reduction: Any) -> set[int] | None:
+    """Return the axes that a reduction goes along; None where that is not known."""
+    axes, rank = tf.get_static_value(reduction.inputs[1]), reduction.inputs[0].shape.rank
+    return None if axes is None or rank is None else {int(a) % rank for a in np.ravel(axes)}
 
 
 def _users(tensor: Any) -> Iterator[Any]:
@@ -43,12 +60,12 @@ def _users(tensor: Any) -> Iterator[Any]:
             yield op
 
 
-def _logarithms(difference: Any) -> Iterator[Any]:
-    """Yield log Σ exp of a tensor, and None for any other use of it."""
+def _logarithms(difference: Any, axes: set[int] | None) -> Iterator[Any]:
+    """Yield log Σ exp of a tensor along some axes, and None for any other use of it."""
     tensors = [difference]
     for kind in ("Exp", "Sum", "Log"):
         users = [op for tensor in tensors for op in _users(tensor)]
-        if any(op.type != kind for op in users):
+        if any(op.type != kind or (kind == "Sum" and _axes(op) != axes) for op in users):
             yield None
             return
         tensors = [op.outputs[0] for op in users]
