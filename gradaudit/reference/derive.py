@@ -49,6 +49,11 @@ _UNSEEN = (
     "a layer assigns to this weight before the optimizer moves it, and what it assigned is not "
     "known"
 )
+_UNSTEADY = (
+    "the model's code is traced to other numbers each time, and those of the step are not known: "
+    "it draws from a generator of its own, say, or counts in Python. Draw with keras.random and a "
+    "keras.random.SeedGenerator, and count in a weight"
+)
 _FLOAT32 = Rounding(uniform=PRECISIONS["float32"])
 
 REPETITION = 4.0
@@ -86,6 +91,7 @@ class Derivation:
         self._replay = replay
         self._step_gaps = step_gaps(model)
         self._model_gaps = model_gaps(model)
+        self._expect = expect
         self._traces = Traces(model, expect)
         layers = traced_layers(model) if self._model_gaps else []
         self._whole = layers is None or oracle == "traced"
@@ -107,6 +113,8 @@ class Derivation:
         if not gaps:
             try:
                 loss, gradients, moved, assigned = self._known_gradients(record, variables)
+                if self._is_unsteady(record, loss):
+                    raise UnsupportedModelError(_UNSTEADY)
                 if self._both:
                     unjudged.update(self._disputed(record))
                     gradients = {
@@ -115,6 +123,7 @@ class Derivation:
                         if ("gradient", path) not in unjudged
                     }
             except UnsupportedModelError as error:  # what only the data of a step shows
+                loss, gradients, moved, assigned = None, {}, {}, None
                 gaps = [*self._model_gaps, str(error)]
         unjudged.update({("gradient", v.path): "; ".join(gaps) for v in variables if gaps})
         if "update" not in self._stages:
@@ -159,6 +168,19 @@ class Derivation:
             path: 2 * record.variables[path] - assigned[path] for path in assigned.keys() - floats
         }
         return dataclasses.replace(record, variables={**record.variables, **before})
+
+    def _is_unsteady(self, record: StepRecord, loss: Estimate) -> bool:
+        """Return whether the model's code does something else each time that it is traced.
+
+        That is looked at where the loss is not the step's.
+        """
+        beyond = 8 * loss.sigma + (0.0 if loss.kink is None else loss.kink)
+        if record.loss is None or not np.abs(record.loss - loss.value) > beyond:
+            return False
+        first, self._traces = self._traces, Traces(self._model, self._expect)
+        again, _ = self._loss(record)
+        self._traces = first
+        return again != self._loss(record)[0]
 
     def _loss(self, record: StepRecord) -> tuple[float, dict[str, Array]]:
         """Return the loss, and what layers assign to, in plain numbers."""

@@ -258,6 +258,26 @@ def test_draws_are_those_of_the_step(draw, jit):
     assert run.verdict == "pass", run.run["failures"] or run.run["unjudged"]
 
 
+class Chancy(layers.Layer):
+    """Draws from a generator of its own as it is traced."""
+
+    def __init__(self):
+        super().__init__()
+        self.generator = np.random.default_rng(0)
+
+    def call(self, x):
+        return x * self.generator.random()
+
+
+def test_code_that_is_traced_to_other_numbers_each_time_is_unjudged():
+    model = keras.Sequential([keras.Input((4,)), layers.Dense(3), Chancy()])
+    model.compile("sgd", "mse", jit_compile=False)
+    x = np.random.default_rng(0).standard_normal((8, 4))
+    run = gradaudit.check(model, x, x[:, :3])
+    assert run.verdict == "unjudged"
+    assert "is traced to other numbers each time" in run.run["unjudged"][0]
+
+
 def test_tracing_leaves_python_s_random_generators_alone():
     model = keras.Sequential([keras.Input((4,)), Shuffled()])
     model.compile("sgd", "mse", jit_compile=False)

@@ -8,7 +8,7 @@ from gradaudit.errors import UnsupportedModelError
 from gradaudit.numerics import Plain, Rounding
 from gradaudit.rules.ops.table import all_ops
 from gradaudit.rules.tracing import trace
-from op_cases import CASES, NOT_ALONE, POSITIVE, REAL, SINGLE, UNDERIVED, UNIT
+from op_cases import CASES, MATRIX, NOT_ALONE, POSITIVE, REAL, SINGLE, UNDERIVED, UNIT
 
 EVERY = {**CASES, **SINGLE, **UNDERIVED}
 
@@ -105,6 +105,14 @@ def test_every_entry_is_met_by_a_case():
         met |= {op.type for each in graphs for op in each.get_operations()}
     assert all_ops().keys() - met == NOT_ALONE & all_ops().keys() - met
     assert not NOT_ALONE - all_ops().keys()
+
+
+def test_a_gradient_through_complex_numbers_is_not_dropped():
+    def function(x):
+        return tf.math.real(tf.signal.rfft2d(x))
+
+    with pytest.raises(UnsupportedModelError, match=r"\(RFFT2D\) .* has no entry"):
+        _run(trace(function, [np.ones(MATRIX)], []), [np.ones(MATRIX)], Plain(np.float64))
 
 
 def test_an_op_without_an_entry_is_named_with_its_line():

@@ -199,7 +199,8 @@ class Interpretation:
             given = [_decided(each, value) for value in given]
             if each.operation.op_def.is_stateful and each.kind not in PYTHON:
                 raise each.unsupported(_REASONS.get(each.kind, "has no entry in the table of ops"))
-            if not any(dtype.is_floating for dtype in each.dtypes) or not any(node.wanted):
+            is_whole_made = not any(d.is_floating or d.is_complex for d in each.dtypes)
+            if is_whole_made or not any(node.wanted):
                 return self._evaluated(each, given), None
             self._numeric.add(each)
             function = by_differences
