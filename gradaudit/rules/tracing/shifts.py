@@ -5,13 +5,14 @@ So m counts as exact there, as it does in `numerics.below_largest`. Otherwise th
 recursion over log Σ exp, such as CTC or a hidden Markov model, would grow by √3 in each step.
 """
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from typing import Any
 
 import numpy as np
 import tensorflow as tf
 
 _HANDED_ON = ("Identity", "Reshape", "Squeeze", "ExpandDims", "StopGradient")
+_VERY = ("Identity", "StopGradient")  # which leave the shape as it is
 _NO_MATTER = ("IsFinite", "Shape")  # one decides whether m is taken away at all
 
 
@@ -33,10 +34,9 @@ def _is_shift(m: Any, x: Any, outputs: set[int]) -> bool:
     logs = [log for op in taken for log in _logarithms(op.outputs[0], axes)]
     if axes is None or None in logs or len(taken) + len(put_back) < len(used):
         return False
-    kept = [1 if axis in axes else size for axis, size in enumerate(x.shape.as_list())]
     added = [op for log in logs for op in _users(log)]
     is_returned = any(id(tensor) in outputs for tensor in (m, *logs))
-    is_each_own = all(op.inputs[1].shape.as_list() == kept for op in taken)
+    is_each_own = all(_is_of_each(op, m, axes) for op in taken)
     return (
         bool(added)
         and not is_returned
@@ -45,17 +45,35 @@ def _is_shift(m: Any, x: Any, outputs: set[int]) -> bool:
     )
 
 
+def _is_of_each(taken: Any, m: Any, axes: set[int]) -> bool:
+    """Return whether each x has its own m taken away: m has axes of length 1 where x is reduced."""
+    x, shape = taken.inputs[0], taken.inputs[1].shape
+    if m.op.get_attr("keep_dims") and any(op is taken for op in _users(m, _VERY)):
+        return True
+    if x.shape.rank is None or shape.rank != x.shape.rank:
+        return False
+    kept = [1 if axis in axes else size for axis, size in enumerate(x.shape.as_list())]
+    return shape.as_list() == kept
+
+
 def _axes(reduction: Any) -> set[int] | None:
-    """Return the axes that a reduction goes along; None where that is not known."""
+    """Return the axes that a reduction goes along; None where that is not known.
+
+    Counted from the front where the rank is known, and as they were given where it is not.
+    """
     axes, rank = tf.get_static_value(reduction.inputs[1]), reduction.inputs[0].shape.rank
-    return None if axes is None or rank is None else {int(a) % rank for a in np.ravel(axes)}
+    return None if axes is None else {int(a) % rank if rank else int(a) for a in np.ravel(axes)}
 
 
-def _users(tensor: Any) -> Iterator[Any]:
-    """Yield the ops that take a tensor, or the same under another shape."""
+def _users(tensor: Any, through: Collection[str] = ()) -> Iterator[Any]:
+    """Yield the ops that take a tensor, or the same under another shape.
+
+    through: types of ops that hand it on; all of those where left out.
+    """
     for op in tensor.consumers():
-        if op.type in _HANDED_ON or (op.type == "SelectV2" and op.inputs[1] is tensor):
-            yield from _users(op.outputs[0])
+        is_chosen = op.type == "SelectV2" and op.inputs[1] is tensor
+        if is_chosen or op.type in (through or _HANDED_ON):
+            yield from _users(op.outputs[0], through)
         elif op.type not in _NO_MATTER:
             yield op
 
