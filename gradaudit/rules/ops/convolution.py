@@ -31,6 +31,11 @@ def _spatial(node, name):
     return numbers[2:] if _is_first(node) else numbers[1:-1]
 
 
+def _cells(node, shape):
+    """Return how many cells an input has, whose shape is an input of the op."""
+    return tuple((shape[2:] if _is_first(node) else shape[1:-1]).tolist())
+
+
 def _windows(node, cells, size):
     strides, dilation = _spatial(node, "strides"), _spatial(node, "dilations")[: len(cells)]
     padding = node.attribute("padding").decode().lower()
@@ -70,26 +75,26 @@ def depthwise_conv(node, x, kernel):
     return _back(node, y), back
 
 
-@op("Conv2DBackpropInput", "Conv3DBackpropInputV2")
+@op("Conv2DBackpropInput", "Conv3DBackpropInputV2", "DepthwiseConv2dNativeBackpropInput")
 def conv_transpose(node, shape, kernel, dy):
     """Apply what the gradient of a convolution by its input is: a transposed convolution."""
-    cells = shape[2:] if _is_first(node) else shape[1:-1]
-    windows, rows = _windows(node, tuple(cells.tolist()), kernel.shape[:-2]), _last(node, dy)
-    groups = int(shape[1 if _is_first(node) else -1]) // kernel.shape[-2]
+    windows, rows = _windows(node, _cells(node, shape), kernel.shape[:-2]), _last(node, dy)
+    channels = int(shape[1 if _is_first(node) else -1])
+    grouped, groups = _grouped(node, kernel), _groups(node, kernel.shape, channels)
 
     def vjp(dx):
         dx = _last(node, dx)
-        dkernel = kernel_cotangent(dx, rows, windows, groups)
-        return None, dkernel, _back(node, convolve(dx, kernel, windows, groups))
+        dkernel = kernel_cotangent(dx, rows, windows, groups).reshape(kernel.shape)
+        return None, dkernel, _back(node, convolve(dx, grouped, windows, groups))
 
-    return _back(node, convolve_transposed(rows, kernel, windows, groups)), vjp
+    return _back(node, convolve_transposed(rows, grouped, windows, groups)), vjp
 
 
 @op("Conv2DBackpropFilter", "Conv3DBackpropFilterV2", "DepthwiseConv2dNativeBackpropFilter")
 def kernel_gradient(node, x, shape, dy):
     """Apply what the gradient of a convolution by its kernel is: linear in x and in dy."""
     shape, x, rows = tuple(shape.tolist()), _last(node, x), _last(node, dy)
-    windows, groups = _windows(node, x.shape[1:-1], shape[:-2]), _groups(node, shape, x)
+    windows, groups = _windows(node, x.shape[1:-1], shape[:-2]), _groups(node, shape, x.shape[-1])
     y = kernel_cotangent(x, rows, windows, groups).reshape(shape)
 
     def vjp(dkernel):
@@ -100,20 +105,6 @@ def kernel_gradient(node, x, shape, dy):
     return y, vjp
 
 
-@op("DepthwiseConv2dNativeBackpropInput")
-def depthwise_input_gradient(node, shape, kernel, dy):
-    cells = shape[2:] if _is_first(node) else shape[1:-1]
-    windows, rows = _windows(node, tuple(cells.tolist()), kernel.shape[:-2]), _last(node, dy)
-    grouped, channels = _grouped(node, kernel), kernel.shape[-2]
-
-    def vjp(dx):
-        dx = _last(node, dx)
-        dkernel = kernel_cotangent(dx, rows, windows, channels).reshape(kernel.shape)
-        return None, dkernel, _back(node, convolve(dx, grouped, windows, channels))
-
-    return _back(node, convolve_transposed(rows, grouped, windows, channels)), vjp
-
-
 def _grouped(node, kernel):
     """Return the kernel of a depthwise convolution as that of one in groups of one channel."""
     if not node.op.kind.startswith("Depthwise"):
@@ -122,8 +113,8 @@ def _grouped(node, kernel):
     return kernel.reshape(*size, 1, channels * multiplier)
 
 
-def _groups(node, shape, x):
-    return x.shape[-1] // (1 if node.op.kind.startswith("Depthwise") else shape[-2])
+def _groups(node, kernel_shape, channels):
+    return channels // (1 if node.op.kind.startswith("Depthwise") else kernel_shape[-2])
 
 
 def _pooling(kind, pool):
@@ -157,8 +148,7 @@ def max_pool_gradient(node, x, _, g):
 @op("AvgPoolGrad", "AvgPool3DGrad")
 def average_pool_gradient(node, shape, g):
     """Share g among the cells of each window; dg is the mean of dy over these."""
-    cells = shape[2:] if _is_first(node) else shape[1:-1]
-    windows = _windows(node, tuple(cells.tolist()), _spatial(node, "ksize"))
+    windows = _windows(node, _cells(node, shape), _spatial(node, "ksize"))
     zeros = node.array(np.zeros((g.shape[0], *windows.cells, _last(node, g).shape[-1])))
     _, put = average_pool(node, zeros, windows)
 

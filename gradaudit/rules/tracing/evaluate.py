@@ -1,4 +1,4 @@
-"""Has TensorFlow run one op by itself: those of whole numbers, and random draws from a seed."""
+"""Has TensorFlow run one op by itself: such as no gradient goes through, or differences need."""
 
 import functools
 import inspect
