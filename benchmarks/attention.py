@@ -17,10 +17,10 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from gradaudit.checks.subject import Subjects
-from gradaudit.models.precision import floats
+from gradaudit.nets.precision import floats
 from gradaudit.numerics import Plain
 from gradaudit.rules import Case, find_rule
+from gradaudit.testing.subject import Subjects
 
 _SHAPE = (16, 128, 256)
 

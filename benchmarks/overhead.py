@@ -24,7 +24,7 @@ def seconds(command: list[str], folder: str) -> float:
 
 def main(pairs: int) -> None:
     """Print each pair and the median ratio."""
-    data = str(resources.files("gradaudit.models") / "data" / "iris.csv")
+    data = str(resources.files("gradaudit.nets") / "data" / "iris.csv")
     bare = [sys.executable, str(Path(__file__).with_name("bare_iris.py").resolve()), data]
     audited = [sys.executable, "-m", "gradaudit", "run", "--model", "iris"]
     ratios = []

@@ -24,8 +24,8 @@ def runs_of(precision: str, steps: int) -> pd.DataFrame:
     """Return every judged weight of all runs in one precision: mode, stage, z, verdict, steps."""
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     from gradaudit import GradientAudit, load
-    from gradaudit.models import NETS, Settings
-    from gradaudit.models.catalogue import compiled
+    from gradaudit.nets import NETS, Settings
+    from gradaudit.nets.catalogue import compiled
 
     tables = []
     for seed, (net, mode, optimizer) in enumerate(product(NETS.values(), MODES, OPTIMIZERS)):
@@ -53,7 +53,7 @@ def runs_of(precision: str, steps: int) -> pd.DataFrame:
 
 def main(steps: int) -> None:
     """Print the distribution as a Markdown table."""
-    from gradaudit.models.precision import PRECISIONS
+    from gradaudit.nets.precision import PRECISIONS
 
     with ProcessPoolExecutor(2, mp_context=get_context("spawn")) as pool:
         found = pd.concat(pool.map(runs_of, PRECISIONS, [steps] * len(PRECISIONS)))

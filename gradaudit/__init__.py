@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from gradaudit.callback import GradientAudit
-    from gradaudit.claims import published
     from gradaudit.errors import AuditFailure
-    from gradaudit.explanation import explain
+    from gradaudit.explanation.step import explain
     from gradaudit.one_step import audit_gradients, check
+    from gradaudit.publications import published
     from gradaudit.report import load
     from gradaudit.rules import Case, rule
 
@@ -24,9 +24,9 @@ _DOOR = {
     "GradientAudit": "gradaudit.callback",
     "audit_gradients": "gradaudit.one_step",
     "check": "gradaudit.one_step",
-    "explain": "gradaudit.explanation",
+    "explain": "gradaudit.explanation.step",
     "load": "gradaudit.report",
-    "published": "gradaudit.claims",
+    "published": "gradaudit.publications",
     "rule": "gradaudit.rules",
 }
 

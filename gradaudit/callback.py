@@ -12,7 +12,9 @@ from typing import Any, Literal
 import keras
 import tensorflow as tf
 
-from gradaudit.capture import (
+from gradaudit.audit.judge import Judge, check_expect, check_oracle, check_threshold
+from gradaudit.audit.selection import Budget, Selection
+from gradaudit.backends.tensorflow import (
     Capture,
     batches_of_epoch,
     environment,
@@ -28,10 +30,8 @@ from gradaudit.errors import (
     UnsupportedModelError,
     UsageError,
 )
-from gradaudit.judge import Judge, check_expect, check_oracle, check_threshold
 from gradaudit.records import Comparison
 from gradaudit.report import RunFolder, merge, uninterrupted
-from gradaudit.selection import Budget, Selection
 
 _ON_FAIL = ("record", "stop", "raise")
 

@@ -10,13 +10,13 @@ import numpy as np
 import tensorflow as tf
 from keras import tree
 
-from gradaudit.capture import Capture, environment, to_numpy, uncaptured
+from gradaudit.audit.judge import Judge, check_expect, check_oracle, check_threshold
+from gradaudit.audit.selection import Selection
+from gradaudit.backends.tensorflow import Capture, environment, to_numpy, uncaptured
 from gradaudit.errors import UsageError
-from gradaudit.judge import Judge, check_expect, check_oracle, check_threshold
 from gradaudit.records import Comparison, StepRecord
 from gradaudit.reference import graph_of, is_graph
 from gradaudit.report import Run, collected
-from gradaudit.selection import Selection
 
 
 def check(

@@ -13,9 +13,9 @@ from keras import ops
 from custom_nets import outside
 from gradaudit import GradientAudit, load
 from gradaudit.errors import AuditFailure, FolderError, UsageError
-from gradaudit.models import NETS, Settings
-from gradaudit.models.catalogue import compiled
-from gradaudit.models.precision import PRECISIONS
+from gradaudit.nets import NETS, Settings
+from gradaudit.nets.catalogue import compiled
+from gradaudit.nets.precision import PRECISIONS
 
 MODES = {"graph": {}, "XLA": {"jit": True}, "eager": {"eager": True}}
 STEPS, ROWS, BATCH = 6, 40, 16  # two epochs of 16, 16 and 8 rows
@@ -593,11 +593,11 @@ def broken(*args, **kwargs):
 
 
 FAULTS = {
-    "capture": ("gradaudit.capture.step._copy", "capturing step 0"),
-    "record": ("gradaudit.capture.step.to_numpy", "reading step 0"),
+    "capture": ("gradaudit.backends.tensorflow.step._copy", "capturing step 0"),
+    "record": ("gradaudit.backends.tensorflow.step.to_numpy", "reading step 0"),
     "reference": ("gradaudit.reference.derive.Walk.model", "judging step 0"),
     "update": ("gradaudit.reference.derive.updated", "judging step 0"),
-    "compare": ("gradaudit.compare.score._scores", "judging step 0"),
+    "compare": ("gradaudit.scoring.score._scores", "judging step 0"),
 }
 
 
@@ -636,7 +636,7 @@ def test_a_table_that_cannot_be_written_leaves_the_training_alone(tmp_path, monk
 
 
 def test_a_fault_is_raised_where_failures_are(tmp_path, monkeypatch):
-    monkeypatch.setattr("gradaudit.compare.score._scores", broken)
+    monkeypatch.setattr("gradaudit.scoring.score._scores", broken)
     with pytest.raises(Broken):
         fitted(GradientAudit(tmp_path, on_fail="raise", verbose=0))
 
@@ -785,7 +785,7 @@ def test_what_cannot_be_judged_is_told_when_it_first_comes_up(tmp_path, capsys):
 
 
 def test_train_on_batch_goes_on_where_its_step_cannot_be_captured(tmp_path, monkeypatch):
-    monkeypatch.setattr("gradaudit.capture.step._copy", broken)
+    monkeypatch.setattr("gradaudit.backends.tensorflow.step._copy", broken)
     model, audit = iris(), GradientAudit(tmp_path, verbose=0)
     x, y = NETS["iris"].data["iris"]()
     callbacks = keras.callbacks.CallbackList([audit], model=model)

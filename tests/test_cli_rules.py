@@ -12,11 +12,11 @@ import tensorflow as tf
 from rich.console import Console
 
 from gradaudit import cli
-from gradaudit.checks import PLANTED, trials
-from gradaudit.checks.error_kinds import ErrorKind
 from gradaudit.cli import output
 from gradaudit.rules import all_rules, find_rule
-from gradaudit.rules.catalogue import _REASONS, ROOMS, STATUSES, catalogue
+from gradaudit.rules.coverage import _REASONS, ROOMS, STATUSES, catalogue
+from gradaudit.testing import PLANTED, trials
+from gradaudit.testing.error_kinds import ErrorKind
 
 
 @pytest.fixture
@@ -285,7 +285,7 @@ def test_selftest_fails_where_a_rule_is_wrong_by_itself(gradaudit, monkeypatch):
 
 def test_selftest_fails_where_a_shipped_error_is_not_refused(gradaudit, monkeypatch):
     right = dataclasses.replace(PLANTED[0], rule=find_rule(keras.regularizers.L1))
-    monkeypatch.setattr(sys.modules["gradaudit.checks"], "PLANTED", (right,))
+    monkeypatch.setattr(sys.modules["gradaudit.testing"], "PLANTED", (right,))
     code, out, _ = gradaudit("selftest --check forward_equals_keras")
     assert code == 1
     assert "NOT REFUSED: forward with a factor by forward_equals_keras" in out

@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 
 from gradaudit import cli, load
-from gradaudit.models import NETS
+from gradaudit.nets import NETS
 
 COMMITTED = Path(__file__).parents[1] / "reports"
 COMMAND = "gradaudit run --model all --epochs 1 --out reports --overwrite"

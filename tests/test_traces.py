@@ -14,8 +14,8 @@ import pytest
 import tensorflow as tf
 
 from gradaudit import GradientAudit, load
-from gradaudit.models import NETS, Settings
-from gradaudit.models.catalogue import compiled
+from gradaudit.nets import NETS, Settings
+from gradaudit.nets.catalogue import compiled
 
 # Keras reads its own variables in a way that NumPy 2 warns of, when it saves them.
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")

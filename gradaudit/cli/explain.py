@@ -72,7 +72,7 @@ def explain(
         model, data, target, optimizer, learning_rate, seed, jit, eager, precision, no_bias
     )
     import_tensorflow()
-    from gradaudit.explanation import explain_step
+    from gradaudit.explanation.step import explain_step
 
     built, x, y = prepared(asked)
     with training():

@@ -65,8 +65,8 @@ def import_tensorflow() -> None:
 
 def prepared(asked: Asked) -> tuple[Any, Any, Any]:
     """Return a compiled model and the arrays x and y that it trains on."""
-    from gradaudit.models import Settings, encode_targets, net_named, read_table
-    from gradaudit.models.catalogue import compiled
+    from gradaudit.nets import Settings, encode_targets, net_named, read_table
+    from gradaudit.nets.catalogue import compiled
 
     if ":" in asked.model:
         return _own(asked)
@@ -113,8 +113,8 @@ def own_model(asked: Asked) -> Any:
     """Return the compiled model that package.module:build makes."""
     import keras
 
-    from gradaudit.models import import_build
-    from gradaudit.models.precision import set_precision
+    from gradaudit.nets import import_build
+    from gradaudit.nets.precision import set_precision
 
     keras.utils.set_random_seed(asked.seed)
     if asked.precision is not None:
@@ -158,7 +158,7 @@ def target_kind(model: Any) -> str:
 
 
 def _own(asked: Asked) -> tuple[Any, Any, Any]:
-    from gradaudit.models import encode_targets, read_table
+    from gradaudit.nets import encode_targets, read_table
 
     _refuse_options_of_nets(asked)
     if asked.data is None or asked.target is None:

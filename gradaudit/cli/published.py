@@ -54,7 +54,7 @@ def published(
     """
     files = out or []
     check_files(files, (".csv", ".html"), overwrite)
-    from gradaudit.models.claims import published_claims, read_claims
+    from gradaudit.publications.claims_file import published_claims, read_claims
 
     read = published_claims() if claims is None else read_claims(claims)
     if model is None and any(value is not None for value in (data, target, row)):
@@ -97,8 +97,8 @@ def _about(claims: "list[Claim]", model: str, file: Path | None) -> "list[Claim]
 
 def _check(claims: "list[Claim]", asked: Asked, row: int | None) -> "list[CheckedClaim]":
     """Check the claims about one net, on the data that are asked for, or on its worked example."""
-    from gradaudit.claims import check_claims, check_published
-    from gradaudit.models import net_named
+    from gradaudit.nets import net_named
+    from gradaudit.publications import check_claims, check_published
 
     if asked.data is not None:
         built, x, y = prepared(asked)

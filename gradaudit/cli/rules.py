@@ -13,7 +13,7 @@ from gradaudit.cli.nets import import_tensorflow
 from gradaudit.cli.output import console, print_table
 
 if TYPE_CHECKING:
-    from gradaudit.rules.catalogue import Entry
+    from gradaudit.rules.coverage import Entry
 
 _STYLES = {"traced-only": "yellow", "not differentiable": "dim", "unknown": "red"}
 
@@ -36,7 +36,7 @@ def rules(
     if ops:
         _print_ops(name, as_json)
         return
-    from gradaudit.rules.catalogue import catalogue, named
+    from gradaudit.rules.coverage import catalogue, named
 
     entries = catalogue() if name is None else named(name)
     if as_json:
@@ -50,7 +50,7 @@ def rules(
 
 def _print_ops(name: str | None, as_json: bool) -> None:
     from gradaudit.errors import UnknownNameError
-    from gradaudit.rules.ops.table import all_ops
+    from gradaudit.tracing.tf_ops.table import all_ops
 
     known = all_ops()
     if name is not None and name not in known:
@@ -117,7 +117,7 @@ def _print(entries: "list[Entry]") -> None:
 
 
 def _counts(entries: "list[Entry]") -> str:
-    from gradaudit.rules.catalogue import STATUSES
+    from gradaudit.rules.coverage import STATUSES
 
     said = []
     for word, is_class in (("class", True), ("function", False)):

@@ -92,7 +92,7 @@ def run(
         model, data, target, optimizer, learning_rate, seed, jit, eager, precision, no_bias
     )
     import_tensorflow()
-    from gradaudit.models import NETS
+    from gradaudit.nets import NETS
 
     names = list(NETS) if model == "all" else [model]
     code = 0
@@ -120,7 +120,7 @@ def run(
 
 def models(as_json: Annotated[bool, typer.Option("--json")] = False) -> None:
     """List the built-in nets."""
-    from gradaudit.models import NETS
+    from gradaudit.nets import NETS
 
     if as_json:
         fields = ("name", "layers", "loss", "optimizer", "learning_rate", "epochs", "batch_size")

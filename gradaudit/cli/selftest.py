@@ -15,8 +15,8 @@ from gradaudit.cli.output import print_table
 from gradaudit.errors import CheckFailure, UnknownNameError, UsageError
 
 if TYPE_CHECKING:
-    from gradaudit.checks.trials import Trial
     from gradaudit.rules import Rule
+    from gradaudit.testing.trials import Trial
 
 
 def selftest(
@@ -49,7 +49,7 @@ def selftest(
     The exit code is 1 where one is refused by no check.
     """
     import_tensorflow()
-    from gradaudit.checks import CHECKS
+    from gradaudit.testing import CHECKS
 
     for name in check or []:
         if name not in CHECKS:
@@ -61,7 +61,7 @@ def selftest(
 
 def _shipped(names: Sequence[str], checks: Sequence[str], as_json: bool) -> bool:
     """Try the wrong rules of `PLANTED`; return whether one was not refused."""
-    from gradaudit.checks import CHECKS, PLANTED, check_rule
+    from gradaudit.testing import CHECKS, PLANTED, check_rule
 
     chosen = [planted for planted in PLANTED if not names]
     for name in names:
@@ -111,9 +111,9 @@ def _shipped(names: Sequence[str], checks: Sequence[str], as_json: bool) -> bool
 
 def _of_every_rule(names: Sequence[str], checks: Sequence[str], as_json: bool) -> bool:
     """Plant errors in rules, and try them; return whether something is wrong with the checks."""
-    from gradaudit.checks import CHECKS
-    from gradaudit.checks.trials import CHEAP, FEWEST, trials
     from gradaudit.rules import all_rules
+    from gradaudit.testing import CHECKS
+    from gradaudit.testing.trials import CHEAP, FEWEST, trials
 
     targets = [rule.target for name in names for rule in _rules_of(name)]
     chosen = [rule for rule in all_rules() if not names or rule.target in targets]
@@ -180,7 +180,7 @@ def _word(refused: bool) -> str:
 
 def _rules_of(name: str) -> "list[Rule]":
     """Return the rules that a class or function of Keras is derived by, by any of its names."""
-    from gradaudit.rules.catalogue import named
+    from gradaudit.rules.coverage import named
 
     entries = named(name)
     found = [entry.rule for entry in entries if entry.rule is not None]

@@ -8,16 +8,13 @@ from gradaudit.reference.derive import Derivation
 from gradaudit.reference.gaps import is_graph
 from gradaudit.reference.graph import graph_of
 from gradaudit.reference.losses import loss_terms
-from gradaudit.reference.path import Path, find_weight
 from gradaudit.reference.quantities import Quantities, Quantity, activation_of
 
 __all__ = [
     "Derivation",
-    "Path",
     "Quantities",
     "Quantity",
     "activation_of",
-    "find_weight",
     "graph_of",
     "is_graph",
     "loss_terms",

@@ -34,7 +34,7 @@ from gradaudit.reference.traces import Traces
 from gradaudit.reference.update import takes_parts, updated
 from gradaudit.reference.walk import TRACED, Replay, Walk
 from gradaudit.rules import moved_by
-from gradaudit.rules.tracing import NUMERIC
+from gradaudit.tracing import NUMERIC
 
 _IN_PARTS = (
     "the gradient came as tf.IndexedSlices with an index more than once, and Keras takes the parts "
@@ -70,7 +70,7 @@ class Derivation:
 
     Args:
         model: a built, compiled Keras model.
-        replay: repeats a random draw, as `gradaudit.capture.replay` does.
+        replay: repeats a random draw, as `gradaudit.backends.tensorflow.replay` does.
         wanted: whether a weight is asked for, by its path. stages: which stages are.
         oracle: "derived", "traced" or "both"; expect: names of functions and layers whose custom
             gradients are taken for right; see GradientAudit.

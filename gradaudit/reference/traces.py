@@ -16,7 +16,7 @@ from keras.src.layers.layer import CallContext
 from gradaudit.errors import UnsupportedModelError
 from gradaudit.records import StepRecord
 from gradaudit.reference.arguments import Tensor, dense
-from gradaudit.rules.tracing import Trace, trace
+from gradaudit.tracing import Trace, trace
 
 
 class Spec(NamedTuple):

@@ -35,7 +35,7 @@ from gradaudit.rules import (
     own_variables,
     read_as,
 )
-from gradaudit.rules.tracing import Cotangents
+from gradaudit.tracing import Cotangents
 
 TRACED = "traced"
 Replay = Callable[..., np.ndarray]

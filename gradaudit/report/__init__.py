@@ -12,14 +12,12 @@ from gradaudit.report.claims import (
     shown,
     summary,
 )
-from gradaudit.report.explanation import Explanation
 from gradaudit.report.folder import FILES, RunFolder, uninterrupted
 from gradaudit.report.merge import merge
 from gradaudit.report.run import Run, collected, load
 
 __all__ = [
     "FILES",
-    "Explanation",
     "Run",
     "RunFolder",
     "claim_rows",

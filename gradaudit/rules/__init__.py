@@ -7,7 +7,7 @@ side by side. Rejected: building the reference from TensorFlow's own float64 tap
 framework's mistakes. Rules import Keras for the class that they describe, and never TensorFlow.
 """
 
-from gradaudit.rules.calls import (
+from gradaudit.rules.context import (
     ActivationCall,
     ConstraintCall,
     LayerCall,

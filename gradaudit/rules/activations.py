@@ -13,8 +13,8 @@ from keras import activations
 from scipy import special
 
 from gradaudit.numerics.arithmetic import Array
-from gradaudit.rules.clip import clipped
-from gradaudit.rules.log_softmax import log_softmax as log_p_and_p
+from gradaudit.rules.primitives.clip import clipped
+from gradaudit.rules.primitives.log_softmax import log_softmax as log_p_and_p
 from gradaudit.rules.registry import Case, rule
 
 _SOURCE = "keras/src/activations/activations.py"

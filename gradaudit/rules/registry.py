@@ -154,7 +154,7 @@ def rule(
     Args:
         target: the Keras class (or, for activations and losses, the function) that is described.
             Subclasses of it are not.
-        cases: configurations on which `gradaudit.checks.check_rule` checks the rule, at least one.
+        cases: configurations on which `gradaudit.testing.check_rule` checks the rule, at least one.
         source: the file that the target is defined in, for readers.
         weights: for a layer, the names of all variables that it may own itself, trained or not;
             one that has others is unjudged. Those of its parts belong to the rules of the parts.

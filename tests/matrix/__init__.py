@@ -13,7 +13,7 @@ CELLS: dict[str, tuple[Cell, ...]] = {
 }
 
 NOTES = (
-    "- Two processes under MultiWorkerMirroredStrategy: `tests/capture/test_workers.py`. Keras",
+    "- Two processes under MultiWorkerMirroredStrategy: `tests/backends/test_workers.py`. Keras",
     "  3.15 cannot `fit` under it (github.com/keras-team/keras/issues/20585); the test's processes",
     "  mend the two places where it fails, and both stages are judged.",
     "- A callback that raises, data that fails, Ctrl-C: `tests/test_traces.py`.",

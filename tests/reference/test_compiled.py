@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from gradaudit import GradientAudit, load
-from gradaudit.capture import Capture, Replay
+from gradaudit.backends.tensorflow import Capture, Replay
 from gradaudit.reference import Derivation, backprop, losses
 
 ROWS = 12

@@ -13,7 +13,7 @@ from keras import layers, ops
 import custom_nets
 import gradaudit
 from custom_nets import NETS, right, wrong
-from gradaudit.capture import replay
+from gradaudit.backends.tensorflow import replay
 from gradaudit.one_step import recorded
 from gradaudit.reference import Derivation
 from matrix.distribution import two_replicas

@@ -6,7 +6,7 @@ import pytest
 import tensorflow as tf
 
 from gradaudit import GradientAudit
-from gradaudit.capture import Replay
+from gradaudit.backends.tensorflow import Replay
 from gradaudit.numerics import Plain
 from gradaudit.reference.arguments import Tensor
 from gradaudit.reference.gaps import layer_gaps

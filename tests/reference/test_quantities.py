@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 from keras import layers
 
-from gradaudit.capture import Replay
+from gradaudit.backends.tensorflow import Replay
 from gradaudit.errors import UnknownNameError, UnsupportedModelError
-from gradaudit.models.precision import floats
+from gradaudit.nets.precision import floats
 from gradaudit.one_step import recorded
 from gradaudit.reference import Quantities
 

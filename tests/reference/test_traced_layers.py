@@ -6,7 +6,7 @@ import pytest
 from keras import layers, losses
 
 import gradaudit
-from gradaudit.rules.catalogue import TRACED, catalogue
+from gradaudit.rules.coverage import TRACED, catalogue
 
 UNIT = {"value_range": (0, 1)}
 IMAGE = (8, 8, 3)

@@ -7,14 +7,14 @@ import numpy as np
 import pytest
 
 from gradaudit import GradientAudit, load
-from gradaudit.checks import CHECKS, check_rule
-from gradaudit.models.catalogue import set_precision
+from gradaudit.nets.catalogue import set_precision
 from gradaudit.numerics import Plain, Rounding
 from gradaudit.reference.gaps import update_gaps
 from gradaudit.reference.update import updated
 from gradaudit.report import RunFolder
 from gradaudit.rules import Case, all_rules, keyed
 from gradaudit.rules.registry import registered
+from gradaudit.testing import CHECKS, check_rule
 
 optimizers, constraints = keras.optimizers, keras.constraints
 RULES = {known.name: known for known in all_rules() if known.kind == "optimizer"}

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from gradaudit.capture import Replay
+from gradaudit.backends.tensorflow import Replay
 from gradaudit.numerics import Plain
 from gradaudit.reference.arguments import Tensor
 from gradaudit.reference.walk import Walk

@@ -8,7 +8,7 @@ from keras import layers
 from keras.src.backend import get_keras_mask  # not exported
 
 from gradaudit import GradientAudit, load
-from gradaudit.capture import Replay
+from gradaudit.backends.tensorflow import Replay
 from gradaudit.numerics import Plain
 from gradaudit.reference.arguments import Tensor
 from gradaudit.reference.walk import Walk

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 import gradaudit
-from gradaudit.checks import CHECKS, check_rule
 from gradaudit.rules import Case, find_rule
+from gradaudit.testing import CHECKS, check_rule
 
 
 def test_a_row_of_zeros_passes_through_a_normalized_dot():

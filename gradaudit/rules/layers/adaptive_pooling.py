@@ -5,8 +5,8 @@ from keras import layers, ops
 
 from gradaudit.numerics import scatter_add
 from gradaudit.rules.layers.channels import FIRST, with_channels_last
-from gradaudit.rules.layers.patches import Windows
-from gradaudit.rules.layers.pooling import average_pool, max_pool
+from gradaudit.rules.primitives.pooling import average_pool, max_pool
+from gradaudit.rules.primitives.windows import Windows
 from gradaudit.rules.registry import Case, rule
 
 _SOURCE = "keras/src/layers/pooling/"

@@ -5,9 +5,9 @@ import functools
 import numpy as np
 from keras import activations, layers
 
-from gradaudit.rules.broadcasting import unbroadcast
-from gradaudit.rules.calls import apply_activation
+from gradaudit.rules.context import apply_activation
 from gradaudit.rules.layers.attention_by_scores import attend, pair_sums, query_mask
+from gradaudit.rules.primitives.broadcasting import unbroadcast
 from gradaudit.rules.registry import Case, rule
 
 _CROSS = ((2, 3, 4), (2, 5, 4))

@@ -8,7 +8,7 @@ import numpy as np
 from keras import activations
 
 from gradaudit.numerics.arithmetic import Array
-from gradaudit.rules.calls import LayerCall, apply_activation
+from gradaudit.rules.context import LayerCall, apply_activation
 from gradaudit.rules.layers.dot_product_attention import weighted
 from gradaudit.rules.layers.dropout import dropped
 

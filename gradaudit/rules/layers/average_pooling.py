@@ -5,7 +5,7 @@ import functools
 from keras import layers
 
 from gradaudit.rules.layers.channels import FIRST
-from gradaudit.rules.layers.pooling import average_pool, pool_windows
+from gradaudit.rules.primitives.pooling import average_pool, pool_windows
 from gradaudit.rules.registry import Case, rule
 
 _Pool1D = layers.AveragePooling1D

@@ -5,7 +5,7 @@ import numpy as np
 from keras import layers
 
 from gradaudit.rules.layers.at_least_single import at_least_single, single_or_wider
-from gradaudit.rules.layers.moments import moments, standardize
+from gradaudit.rules.primitives.moments import moments, standardize
 from gradaudit.rules.registry import Case, rule
 
 _BN = layers.BatchNormalization

@@ -3,13 +3,13 @@
 from keras import layers
 
 from gradaudit.rules.layers.channels import FIRST, channels_last
-from gradaudit.rules.layers.convolution import (
+from gradaudit.rules.primitives.convolution import (
     convolve,
     convolve_transposed,
     finish,
     kernel_cotangent,
 )
-from gradaudit.rules.layers.patches import Windows
+from gradaudit.rules.primitives.windows import Windows
 from gradaudit.rules.registry import Case, rule
 
 _Conv1D, _Conv2D, _Conv3D = (

@@ -3,8 +3,8 @@
 from keras import layers
 
 from gradaudit.rules.layers.channels import FIRST, channels_last
-from gradaudit.rules.layers.convolution import convolution, finish
-from gradaudit.rules.layers.patches import Windows
+from gradaudit.rules.primitives.convolution import convolution, finish
+from gradaudit.rules.primitives.windows import Windows
 from gradaudit.rules.registry import Case, rule
 
 

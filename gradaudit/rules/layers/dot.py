@@ -4,8 +4,8 @@ import string
 
 from keras import layers
 
-from gradaudit.rules.layers.contraction import contract
-from gradaudit.rules.layers.scaling import inverse_length, scaled_by_squares
+from gradaudit.rules.primitives.contraction import contract
+from gradaudit.rules.primitives.scaling import inverse_length, scaled_by_squares
 from gradaudit.rules.registry import Case, rule
 
 

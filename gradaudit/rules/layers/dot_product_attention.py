@@ -8,8 +8,8 @@ import numpy as np
 from keras import activations
 
 from gradaudit.numerics.arithmetic import Array
-from gradaudit.rules.calls import LayerCall, apply_activation
-from gradaudit.rules.layers.contraction import contract
+from gradaudit.rules.context import LayerCall, apply_activation
+from gradaudit.rules.primitives.contraction import contract
 
 _FAR_BELOW = -(2.0**100)
 """In the place of Keras's 0.7 of the largest number below 0, whose exponential is 0 as well."""

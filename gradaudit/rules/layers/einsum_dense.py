@@ -4,8 +4,8 @@ import functools
 
 from keras import layers
 
-from gradaudit.rules.broadcasting import unbroadcast
-from gradaudit.rules.layers.contraction import contract
+from gradaudit.rules.primitives.broadcasting import unbroadcast
+from gradaudit.rules.primitives.contraction import contract
 from gradaudit.rules.registry import Case, rule
 
 

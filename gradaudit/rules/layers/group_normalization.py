@@ -3,7 +3,7 @@
 from keras import layers
 
 from gradaudit.rules.layers.at_least_single import at_least_single
-from gradaudit.rules.layers.moments import normalize
+from gradaudit.rules.primitives.moments import normalize
 from gradaudit.rules.registry import Case, rule
 
 _GN = layers.GroupNormalization

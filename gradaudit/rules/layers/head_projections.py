@@ -4,7 +4,7 @@ from collections.abc import Callable
 from typing import Any
 
 from gradaudit.numerics.arithmetic import Array
-from gradaudit.rules.calls import LayerCall, summed
+from gradaudit.rules.context import LayerCall, summed
 
 
 def attend_by_heads(

@@ -3,7 +3,7 @@
 import numpy as np
 from keras import layers
 
-from gradaudit.rules.calls import apply_activation
+from gradaudit.rules.context import apply_activation
 from gradaudit.rules.layers.cells import project, standalone_gaps, step
 from gradaudit.rules.layers.recurrence import (
     MASK,

@@ -3,7 +3,7 @@
 from keras import layers, ops
 
 from gradaudit.rules.layers.channels import FIRST
-from gradaudit.rules.layers.pooling import max_pool, pool_windows
+from gradaudit.rules.primitives.pooling import max_pool, pool_windows
 from gradaudit.rules.registry import Case, rule
 
 _Pool1D, _Pool2D, _Pool3D = layers.MaxPooling1D, layers.MaxPooling2D, layers.MaxPooling3D

@@ -3,7 +3,7 @@
 import keras
 import numpy as np
 
-from gradaudit.rules.broadcasting import unbroadcast
+from gradaudit.rules.primitives.broadcasting import unbroadcast
 from gradaudit.rules.registry import Case
 
 _MASKS = [[[1, 1, 0], [1, 0, 0]], [[1, 0, 1], [1, 1, 0]], [[0, 1, 0], [1, 1, 0]]]

@@ -2,8 +2,8 @@
 
 from keras import activations, layers
 
-from gradaudit.rules.broadcasting import unbroadcast
-from gradaudit.rules.calls import apply_activation
+from gradaudit.rules.context import apply_activation
+from gradaudit.rules.primitives.broadcasting import unbroadcast
 from gradaudit.rules.registry import Case, rule
 
 

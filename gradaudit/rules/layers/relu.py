@@ -5,7 +5,7 @@ import itertools
 
 from keras import activations, layers
 
-from gradaudit.rules.calls import apply_activation
+from gradaudit.rules.context import apply_activation
 from gradaudit.rules.registry import Case, rule
 
 _SOURCE = "keras/src/layers/activations/{}.py"

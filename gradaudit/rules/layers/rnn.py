@@ -2,7 +2,7 @@
 
 from keras import layers
 
-from gradaudit.rules.calls import summed
+from gradaudit.rules.context import summed
 from gradaudit.rules.layers.cells import state_sizes
 from gradaudit.rules.layers.recurrence import (
     MASK,

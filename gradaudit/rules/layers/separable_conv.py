@@ -5,9 +5,9 @@ import functools
 from keras import layers
 
 from gradaudit.rules.layers.channels import channels_last
-from gradaudit.rules.layers.convolution import convolution, finish
 from gradaudit.rules.layers.depthwise_conv import cases_1d, cases_2d, depthwise
-from gradaudit.rules.layers.patches import Windows
+from gradaudit.rules.primitives.convolution import convolution, finish
+from gradaudit.rules.primitives.windows import Windows
 from gradaudit.rules.registry import rule
 
 _WEIGHTS = ("depthwise_kernel", "pointwise_kernel", "bias")

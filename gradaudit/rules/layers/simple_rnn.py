@@ -2,7 +2,7 @@
 
 from keras import layers
 
-from gradaudit.rules.calls import apply_activation
+from gradaudit.rules.context import apply_activation
 from gradaudit.rules.layers.cells import project, standalone_gaps, step
 from gradaudit.rules.layers.recurrence import (
     MASK,

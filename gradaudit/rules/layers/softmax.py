@@ -5,8 +5,8 @@ import functools
 import numpy as np
 from keras import activations, layers
 
-from gradaudit.rules.calls import apply_activation
-from gradaudit.rules.log_softmax import log_sum_exp
+from gradaudit.rules.context import apply_activation
+from gradaudit.rules.primitives.log_softmax import log_sum_exp
 from gradaudit.rules.registry import Case, rule
 
 _MASK = np.array([[1, 1, 0, 1], [1, 0, 0, 0], [0, 0, 0, 0]], bool)

@@ -5,7 +5,7 @@ from keras import layers
 
 from gradaudit.errors import UnsupportedModelError
 from gradaudit.numerics import exact
-from gradaudit.rules.layers.scaling import inverse_length, squares
+from gradaudit.rules.primitives.scaling import inverse_length, squares
 from gradaudit.rules.registry import Case, rule
 
 _SN = layers.SpectralNormalization

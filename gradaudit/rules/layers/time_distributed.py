@@ -3,7 +3,7 @@
 import numpy as np
 from keras import layers
 
-from gradaudit.rules.calls import summed
+from gradaudit.rules.context import summed
 from gradaudit.rules.layers.cells import idle
 from gradaudit.rules.registry import Case, find_rule, rule
 

@@ -3,7 +3,7 @@
 import numpy as np
 from keras import layers
 
-from gradaudit.rules.layers.scaling import inverse_root, scaled_by_squares
+from gradaudit.rules.primitives.scaling import inverse_root, scaled_by_squares
 from gradaudit.rules.registry import Case, rule
 
 

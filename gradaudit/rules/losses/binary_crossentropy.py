@@ -4,8 +4,8 @@ import numpy as np
 from keras import losses
 from scipy import special
 
-from gradaudit.rules.clip import clipped
 from gradaudit.rules.losses.reduction import along
+from gradaudit.rules.primitives.clip import clipped
 from gradaudit.rules.registry import Case, rule
 
 

@@ -4,8 +4,8 @@ import numpy as np
 from keras import activations, losses
 
 from gradaudit.numerics import PRECISIONS
-from gradaudit.rules.calls import apply_activation
-from gradaudit.rules.log_softmax import log_sum_exp
+from gradaudit.rules.context import apply_activation
+from gradaudit.rules.primitives.log_softmax import log_sum_exp
 from gradaudit.rules.registry import Case, rule
 
 

@@ -6,7 +6,7 @@ import numpy as np
 from keras import activations, losses
 from scipy import special
 
-from gradaudit.rules.calls import apply_activation
+from gradaudit.rules.context import apply_activation
 from gradaudit.rules.losses.binary_crossentropy import each_binary_crossentropy, smoothed_binary
 from gradaudit.rules.losses.categorical_crossentropy import normalized, smoothed_one_hot
 from gradaudit.rules.losses.reduction import along

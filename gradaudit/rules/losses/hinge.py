@@ -3,7 +3,7 @@
 import numpy as np
 from keras import losses
 
-from gradaudit.rules.largest import shared_by_largest
+from gradaudit.rules.primitives.extremes import shared_by_largest
 from gradaudit.rules.registry import Case, rule
 
 _SOURCE = "keras/src/losses/losses.py"

@@ -4,7 +4,7 @@ import numpy as np
 from keras import activations, losses
 from scipy import special
 
-from gradaudit.rules.calls import apply_activation
+from gradaudit.rules.context import apply_activation
 from gradaudit.rules.registry import Case, rule
 
 _LOG_2 = float(np.float32(np.log(2.0)))  # as Keras computes it, in whatever precision

@@ -3,8 +3,8 @@
 import numpy as np
 from keras import losses
 
-from gradaudit.rules.clip import clipped
-from gradaudit.rules.log_softmax import log_softmax
+from gradaudit.rules.primitives.clip import clipped
+from gradaudit.rules.primitives.log_softmax import log_softmax
 from gradaudit.rules.registry import Case, rule
 
 

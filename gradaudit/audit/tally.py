@@ -1,0 +1,80 @@
+"""What the comparisons of a run add up to."""
+
+from collections import Counter
+
+from gradaudit.records import Comparison
+from gradaudit.scoring.score import of_stages, stage_verdicts
+
+_MOST_FAILURES = 20
+
+
+class Tally:
+    """Counts verdicts over the steps of a run, and keeps its worst weight.
+
+    counts: single weights by stage and verdict. max_z, worst: the largest score and where it was.
+    failed: how many losses and tensors failed; failures: the first of them, in words.
+    unjudged: reasons by stage and path. rows_left_out: weights compared but not kept.
+    """
+
+    def __init__(self) -> None:
+        self._seen: set[int] = set()
+        self.counts: dict[str, Counter[str]] = {"gradient": Counter(), "update": Counter()}
+        self.max_z = 0.0
+        self.worst = ""
+        self.failures: list[str] = []
+        self.failed = 0
+        self.rows_left_out = 0
+        self._stages: dict[str, set[str]] = {"gradient": set(), "update": set()}
+        self.unjudged: dict[tuple[str, str], str] = {}
+
+    def add(self, comparison: Comparison, threshold: float) -> list[str]:
+        """Count a step of a replica; return its failures in words."""
+        self._seen.add(comparison.step)
+        where = f"step {comparison.step}"
+        if comparison.replica:
+            where += f", replica {comparison.replica}"
+        if comparison.max_z > self.max_z:
+            self.max_z = comparison.max_z
+            self.worst = f"{comparison.worst_path}{list(comparison.worst_index)} in {where}"
+        failures = []
+        if comparison.loss_z > threshold:
+            failures.append(
+                f"{where}: the loss is {comparison.loss_tape!r} and should be "
+                f"{comparison.loss_reference!r}, z = {comparison.loss_z:.3g}"
+            )
+        for stage, verdicts in stage_verdicts(comparison.tensors).items():
+            self._stages[stage].update(verdicts)
+        for tensor in comparison.tensors:
+            self.rows_left_out += tensor.count - len(tensor.weights.z)
+            self.counts[tensor.stage].update(tensor.counts)
+            if tensor.verdict == "fail":
+                failures.append(f"{where}, {tensor.stage} of {tensor.path}: {tensor.cause}")
+            if tensor.verdict == "unjudged":
+                self.unjudged[tensor.stage, tensor.path] = tensor.cause
+        self.failed += len(failures)
+        self.failures += failures[: _MOST_FAILURES - len(self.failures)]
+        return failures
+
+    def unjudged_in_words(self) -> list[str]:
+        """Return what was not judged, one line for each stage and reason."""
+        paths: dict[tuple[str, str], list[str]] = {}
+        for (stage, path), reason in self.unjudged.items():
+            paths.setdefault((stage, reason), []).append(path)
+        return [
+            f"{stage} of {', '.join(found[:3])}"
+            + (f" and {len(found) - 3} more" if len(found) > 3 else "")
+            + f": {reason}"
+            for (stage, reason), found in paths.items()
+        ]
+
+    @property
+    def steps(self) -> int:
+        """Number of audited steps."""
+        return len(self._seen)
+
+    @property
+    def verdict(self) -> str:
+        """Verdict of all steps so far; "unjudged" where there are none."""
+        if self.failed:
+            return "fail"
+        return of_stages(self._stages) if self.steps else "unjudged"

@@ -1,0 +1,24 @@
+"""Takes a training step as it happens. The only room that touches a running Keras trainer.
+
+One job: fit step to StepRecord. Rejected: `py_function` hooks, which XLA refuses, and computing the
+gradients again on a kept batch, which audits another computation than the one that was applied.
+"""
+
+from gradaudit.backends.tensorflow.environment import environment
+from gradaudit.backends.tensorflow.fit import batches_of_epoch, when_fit_breaks_off
+from gradaudit.backends.tensorflow.replay import Replay
+from gradaudit.backends.tensorflow.step import Capture, peeked, to_numpy, uncaptured
+from gradaudit.backends.tensorflow.workers import wait_for_all, worker
+
+__all__ = [
+    "Capture",
+    "Replay",
+    "batches_of_epoch",
+    "environment",
+    "peeked",
+    "to_numpy",
+    "uncaptured",
+    "wait_for_all",
+    "when_fit_breaks_off",
+    "worker",
+]

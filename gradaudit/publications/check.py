@@ -1,0 +1,212 @@
+"""Published numbers to verdicts."""
+
+import itertools
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import keras
+import numpy as np
+from numpy.typing import ArrayLike
+
+from gradaudit.errors import UnclearClaimError
+from gradaudit.nets import NETS, Settings, compiled, net_named
+from gradaudit.nets.precision import floats
+from gradaudit.one_step import recorded
+from gradaudit.publications.claims_file import published_claims
+from gradaudit.publications.net import ClaimedNet, Given, Recomputed, is_in
+from gradaudit.publications.verdict import (
+    AGREES,
+    DISAGREES,
+    NOT_CHECKED,
+    claim_verdict,
+    diagnose_claims,
+    within_a_unit,
+)
+from gradaudit.records import CheckedClaim, Claim
+from gradaudit.reference import Quantity
+from gradaudit.report import claims_table
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+def published(model: str | None = None) -> "pd.DataFrame":
+    """Recompute the numbers that tutorials print for the built-in nets.
+
+    Args:
+        model: only those about this net.
+
+    Returns:
+        One row for each number, with the columns model, quantity, index, given, printed, decimals,
+        recomputed, verdict (agrees, cut, disagrees, cannot be checked) and diagnosis.
+
+    Raises:
+        UnknownNameError: there is no such net.
+
+    Example:
+        >>> import gradaudit
+        >>> table = gradaudit.published("deep_tanh")
+        >>> table["verdict"].value_counts().to_dict()
+        {'disagrees': 16, 'agrees': 13, 'cut': 8}
+    """
+    names = list(NETS) if model is None else [net_named(model).name]
+    claims = [claim for claim in published_claims() if claim.model in names]
+    groups = itertools.groupby(claims, lambda claim: claim.model)
+    checked = [each for name, own in groups for each in check_published(list(own), name)]
+    return claims_table(checked)
+
+
+def check_published(claims: Sequence[Claim], name: str, seed: int = 0) -> list[CheckedClaim]:
+    """Check numbers that were published for a built-in net, with the inputs of its worked example.
+
+    What the example does not print, or where there is none, must be said in the claims' `given`;
+    weights of a net without an example are drawn from the seed.
+    """
+    net = NETS[name]
+    with floats("float64"):
+        model = compiled(net, Settings(net.optimizer, net.learning_rate, "float64", seed=seed))
+        if net.published is None:
+            x = np.full((1, net.features), np.nan)
+            y = np.full((1, model.output_shape[-1]), np.nan)
+            return check_claims(claims, model, x, y)
+        x, y = net.published.sample()
+        return check_claims(claims, model, x, y, weights=net.published.weights)
+
+
+def check_claims(
+    claims: Sequence[Claim],
+    model: keras.Model,
+    x: np.ndarray,
+    y: np.ndarray,
+    *,
+    weights: Mapping[str, ArrayLike] | None = None,
+) -> list[CheckedClaim]:
+    """Recompute published numbers about one step of a compiled model.
+
+    A claim's `given` says what a number was computed from: parts with numbers, such as
+    "probabilities 0.7 0.2 0.1" or "kernel 0.15, step size 0.25", replace the net's; "the printed
+    logits" takes those of other claims; other words say nothing. What the net leaves open is taken
+    as other claims print it.
+
+    Args:
+        x, y: the batch; NaN where it is not known.
+        weights: by path, in place of the model's; NaN where they are not known.
+
+    Returns:
+        One result for each claim, in their order.
+
+    Raises:
+        UsageError: the model is not compiled.
+        UnsupportedModelError: a part of the model has no rule.
+    """
+    record = recorded(model, np.nan_to_num(x), np.nan_to_num(y))
+    record = replace(
+        record,
+        x=x,
+        y=y,
+        variables=record.variables | {p: np.asarray(v) for p, v in (weights or {}).items()},
+    )
+    net = ClaimedNet(claims, model, record)
+    groups: dict[tuple[str, str], list[Claim]] = {}
+    for claim in claims:
+        groups.setdefault((claim.quantity, claim.given), []).append(claim)
+    found = {}
+    for group in groups.values():
+        found.update((id(checked.claim), checked) for checked in _check_group(net, group))
+    return [found[id(claim)] for claim in claims]
+
+
+def _check_group(net: ClaimedNet, group: Sequence[Claim]) -> Iterator[CheckedClaim]:
+    """Check the claims about one quantity that were computed from the same."""
+    try:
+        quantity = net.quantity(group[0].quantity)
+        stated, printed = net.given(group)
+    except UnclearClaimError as error:
+        yield from (CheckedClaim(claim, None, NOT_CHECKED, str(error)) for claim in group)
+        return
+    shape = net.shape(quantity)
+    inside = [claim for claim in group if is_in(claim.index, shape)]
+    for claim in group:
+        if claim not in inside:
+            words = f"{claim.quantity} has the shape {shape}, and no index {claim.index}"
+            yield CheckedClaim(claim, None, NOT_CHECKED, words)
+    if inside:
+        yield from _judge(net, quantity, stated, printed, inside)
+
+
+def _judge(
+    net: ClaimedNet, quantity: Quantity, stated: Given, printed: Given, group: Sequence[Claim]
+) -> Iterator[CheckedClaim]:
+    try:
+        found = net.recomputed(quantity, stated | printed, group)
+    except UnclearClaimError as error:
+        yield from (CheckedClaim(claim, None, NOT_CHECKED, str(error)) for claim in group)
+        return
+    known = np.isfinite(found.value) & np.isfinite(found.doubt)
+    verdicts = [
+        claim_verdict(claim.number, claim.unit, value, doubt) if is_known else NOT_CHECKED
+        for claim, value, doubt, is_known in zip(
+            group, found.value, found.doubt, known, strict=True
+        )
+    ]
+    reason = ""
+    if DISAGREES in verdicts:
+        judged = [claim for claim, is_known in zip(group, known, strict=True) if is_known]
+        right = Recomputed(found.value[known], found.doubt[known])
+        reason = _diagnosis(net, quantity, stated, printed, judged, right)
+    taken = f"with {' and '.join(found.taken)} as printed" if found.taken else ""
+    for claim, value, doubt, verdict in zip(group, found.value, found.doubt, verdicts, strict=True):
+        if verdict == NOT_CHECKED:
+            words = f"it depends on what is not printed: {net.unknown()}"
+            if np.isfinite(value):
+                words = "how far rounding may move it is not known: a value on the way may overflow"
+            yield CheckedClaim(claim, None, verdict, words)
+            continue
+        words = reason if verdict == DISAGREES else ""
+        if verdict == AGREES and abs(claim.number - value) > claim.unit / 2 + doubt:
+            words = "within one unit of the last digit, but neither rounded nor cut"
+        words = "; ".join(each for each in (words, taken) if each)
+        yield CheckedClaim(claim, float(value), verdict, words)
+
+
+def _diagnosis(
+    net: ClaimedNet,
+    quantity: Quantity,
+    stated: Given,
+    printed: Given,
+    group: Sequence[Claim],
+    right: Recomputed,
+) -> str:
+    """Return what makes of the recomputed numbers those that are printed."""
+    numbers = np.array([claim.number for claim in group])
+    unit = np.array([claim.unit for claim in group])
+    for words, inputs in _other_inputs(net, quantity, stated, printed, group[0].given):
+        try:
+            other = net.recomputed(quantity, inputs, group)
+        except UnclearClaimError:  # the net cannot have these
+            continue
+        if within_a_unit(numbers, unit, other.value, other.doubt):
+            return words
+    allowed, indices = unit + right.doubt, [claim.index for claim in group]
+    shape = net.shape(quantity)
+    if len(set(indices)) < len(indices) or len(indices) < math.prod(shape):
+        names = [str(list(index)) for index in indices]
+        return diagnose_claims(numbers, allowed, right.value, net.rows, names)
+    order = np.lexsort(np.transpose(indices)[::-1]) if shape else [0]
+    whole = (each[order].reshape(shape) for each in (numbers, allowed, right.value))
+    return diagnose_claims(*whole, net.rows)
+
+
+def _other_inputs(
+    net: ClaimedNet, quantity: Quantity, stated: Given, printed: Given, given: str
+) -> Iterator[tuple[str, Given]]:
+    """Yield inputs that a source may have computed with, other than those that it states."""
+    if printed:
+        names = " and ".join(net.name(other) for other in printed)
+        yield f"follows from {names} as recomputed, not as printed", stated
+    for other in net.printed_before(quantity):
+        if other not in stated | printed:
+            words = f"follows from {net.name(other)} as printed, not as recomputed"
+            yield words, stated | printed | {other: net.printed(other, given)}

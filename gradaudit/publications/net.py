@@ -1,0 +1,265 @@
+"""A net about which numbers are published: its step, and what is printed about it."""
+
+import difflib
+import math
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import keras
+import numpy as np
+
+from gradaudit.backends.tensorflow import Replay
+from gradaudit.errors import UnclearClaimError
+from gradaudit.numerics import Rounded
+from gradaudit.publications.claims_file import Stated, stated
+from gradaudit.records import Claim, StepRecord
+from gradaudit.reference import Quantities, Quantity, activation_of, loss_terms
+
+_EXAMPLE = re.compile(r"_(?:\w+_)?example$")
+_BINARY = 1e-9
+"""By how much decimals that add up to 1 may miss it as binary numbers."""
+_SYNONYMS = {"step_size": "learning_rate", "x": "input"}
+
+Given = dict[Quantity, np.ndarray]
+"""Quantities that are to have other values than the net's; NaN where they are not."""
+
+
+@dataclass(frozen=True)
+class Recomputed:
+    """The numbers of a group of claims, recomputed: arrays with one element for each.
+
+    value: NaN where it is not known. doubt: by how much it may be off. taken: names of what the net
+    leaves open and other claims print.
+    """
+
+    value: np.ndarray
+    doubt: np.ndarray
+    taken: tuple[str, ...] = ()
+
+
+class ClaimedNet:
+    """One step of a net, and what claims say about it.
+
+    Args:
+        model: a compiled model. record: of a step; NaN where something is not known.
+    """
+
+    def __init__(self, claims: Sequence[Claim], model: keras.Model, record: StepRecord) -> None:
+        self._model, self._record = model, record
+        self._replay = Replay(record.jit)
+        self._base = self._step({})
+        self._claims = [(self._find(claim.quantity), claim) for claim in claims]
+        self.rows = self._base.rows
+
+    def _step(self, given: Given) -> Quantities:
+        return Quantities(self._model, self._record, self._replay, given)
+
+    def _with(self, given: Given) -> Quantities:
+        """Return the step where some quantities are given.
+
+        Raises:
+            UnclearClaimError: what is given for the output of a softmax is none.
+        """
+        step = self._step(given)
+        for quantity in given:
+            if quantity.part == "activation" and not quantity.d:
+                layer = step.applications[quantity.call].layer
+                total = step[quantity].value.sum(axis=-1)
+                if activation_of(layer) is keras.activations.softmax and np.any(
+                    np.abs(total - 1) > _BINARY
+                ):
+                    raise UnclearClaimError(
+                        f"the numbers for {self.name(quantity)} add up to {np.max(total):.10g}, "
+                        "and those of a softmax to 1"
+                    )
+        return step
+
+    def _find(self, name: str) -> Quantity | None:
+        names = self._base.names
+        return names.get(name) or names.get(_EXAMPLE.sub("", name))
+
+    def shape(self, quantity: Quantity) -> tuple[int, ...]:
+        """Return the shape of a quantity."""
+        return self._base[quantity].shape
+
+    def name(self, quantity: Quantity) -> str:
+        """Return the name that claims have for a quantity, or its shortest."""
+        used = [claim.quantity for known, claim in self._claims if known == quantity]
+        known = [name for name, own in self._base.names.items() if own == quantity]
+        return used[0] if used else min(known, key=len)
+
+    def quantity(self, name: str) -> Quantity:
+        """Return the quantity that a claim is about.
+
+        Raises:
+            UnclearClaimError: the net has none of that name.
+        """
+        found = self._find(name)
+        if found is None:
+            near = difflib.get_close_matches(name, self._base.names, n=3, cutoff=0.0)
+            raise UnclearClaimError(
+                f"the net has no quantity {name!r}; the nearest are {', '.join(near)}"
+            )
+        return found
+
+    def given(self, group: Sequence[Claim]) -> tuple[Given, Given]:
+        """Return what claims were computed from: numbers that they state, and printed ones.
+
+        Raises:
+            UnclearClaimError: their `given` cannot be understood.
+        """
+        said = stated(group[0].given)
+        values: Given = {}
+        for words, numbers in said.values:
+            quantity = self._input(words, group[0])
+            values[quantity] = self._placed(words, numbers, self.shape(quantity), group)
+            if quantity.part == "target":
+                self._check_classes(numbers)
+        meant = [self._input(words, group[0]) for words in said.printed]
+        return values, {q: self.printed(q) for q in meant if q not in values}
+
+    def _input(self, words: str, claim: Claim) -> Quantity:
+        """Return the quantity that words in `given` stand for, if the claim's follows from it."""
+        found, about = self._meant(words, claim), self.quantity(claim.quantity)
+        raw = found.part in ("input", "target", "weight", "learning_rate")
+        raw &= not (found.d or found.updated)
+        if not raw and (found.part == "loss" or found.rank >= about.rank):
+            raise UnclearClaimError(
+                f"{words!r} in `given` is not what {claim.quantity} is computed from"
+            )
+        return found
+
+    def _meant(self, words: str, claim: Claim) -> Quantity:
+        """Return the quantity that words in `given` stand for."""
+        name = re.sub(r"^(?:(?:the|a|an|printed) )+", "", words.strip().lower()).replace(" ", "_")
+        if name.removesuffix("s") == "gradient":
+            return replace(self.quantity(claim.quantity), updated=False, d=True)
+        for form in (name, _SYNONYMS.get(name, ""), name.removesuffix("s"), f"{name[:-3]}y"):
+            if form in self._base.names:
+                return self._base.names[form]
+        raise UnclearClaimError(f"{words!r} in `given` is no quantity of the net")
+
+    def _check_classes(self, numbers: Sequence[float]) -> None:
+        takes_classes = any(
+            term.rule is not None and term.rule.cases[0].targets == "integer"
+            for term in loss_terms(self._model)
+        )
+        count = self._model.output_shape[-1]
+        if takes_classes and not all(n.is_integer() and 0 <= n < count for n in numbers):
+            raise UnclearClaimError(
+                f"the target given is {numbers[0]:g}, and the loss takes classes from 0 to "
+                f"{count - 1}"
+            )
+
+    @staticmethod
+    def _placed(
+        words: str, numbers: Sequence[float], shape: tuple[int, ...], group: Sequence[Claim]
+    ) -> np.ndarray:
+        """Return an array of the numbers; a single one stands at the indices of the claims."""
+        size = math.prod(shape)
+        if len(numbers) == size:
+            return np.reshape(numbers, shape)
+        if len(numbers) > 1 or not all(is_in(claim.index, shape) for claim in group):
+            raise UnclearClaimError(
+                f"the numbers given for {words!r} are {len(numbers)}, and it has {size}"
+            )
+        found = np.full(shape, np.nan)
+        for claim in group:
+            found[claim.index] = numbers[0]
+        return found
+
+    def printed(self, quantity: Quantity, given: str | None = None) -> np.ndarray:
+        """Return a quantity as claims print it; NaN where none does, or they contradict each other.
+
+        given: only claims that were computed from the same.
+        """
+        claims = [claim for known, claim in self._claims if known == quantity]
+        if given is not None:
+            claims = [claim for claim in claims if _stated(claim.given) == _stated(given)]
+        found = np.full(self.shape(quantity), np.nan)
+        for index in {claim.index for claim in claims if is_in(claim.index, found.shape)}:
+            numbers = {claim.number for claim in claims if claim.index == index}
+            found[index] = numbers.pop() if len(numbers) == 1 else np.nan
+        return found
+
+    def printed_before(self, quantity: Quantity) -> list[Quantity]:
+        """Return the printed quantities that it may be computed from, the nearest first."""
+        found = {known for known, _ in self._claims if known and known.rank < quantity.rank}
+        return sorted(found, key=lambda each: each.rank, reverse=True)
+
+    def recomputed(self, quantity: Quantity, given: Given, group: Sequence[Claim]) -> Recomputed:
+        """Return the numbers of a group of claims; what the net leaves open is taken as printed.
+
+        Raises:
+            UnclearClaimError: the net cannot have what is given.
+        """
+        step = self._with(given)
+        found = _at(step[quantity], group)
+        if not np.isnan(found.value).any():
+            return found
+        taken: Given = {}
+        for other in self.printed_before(quantity):
+            present = given.get(other, np.full((), np.nan))
+            printed = self.printed(other)
+            is_open = np.isnan(step[other].value) & np.isnan(present) & ~np.isnan(printed)
+            if is_open.any():
+                more = taken | {other: np.where(is_open, printed, present)}
+                try:
+                    found = _at(self._with(given | more)[quantity], group)
+                except UnclearClaimError:  # this cannot stand in the net's place
+                    continue
+                taken = more
+                if not np.isnan(found.value).any():
+                    break
+        doubt = found.doubt + self._doubt_of_print(quantity, given, taken, group, found.value)
+        return Recomputed(found.value, doubt, tuple(self.name(other) for other in taken))
+
+    def _doubt_of_print(
+        self,
+        quantity: Quantity,
+        given: Given,
+        taken: Given,
+        group: Sequence[Claim],
+        value: np.ndarray,
+    ) -> np.ndarray:
+        """Return how far half a unit in each printed number that was taken moves the values."""
+        doubt = np.zeros(value.shape)
+        for known, claim in self._claims:
+            if known in taken and taken[known][claim.index] == claim.number:
+                moved = taken[known].copy()
+                moved[claim.index] += claim.unit / 2
+                step = self._step(given | taken | {known: moved})
+                doubt += np.abs(_at(step[quantity], group).value - value)
+        return doubt
+
+    def unknown(self) -> str:
+        """Say what of the net is not known."""
+        names = self._base.names
+        inputs = [names[name] for name in ("input", "target") if name in names]
+        weights = [q for q in names.values() if q == Quantity("weight", path=q.path)]
+        words = []
+        for quantity in dict.fromkeys(inputs + weights):
+            missing = np.isnan(self._base[quantity].value)
+            if missing.any():
+                words.append(f"{missing.sum()} of {missing.size} numbers of {self.name(quantity)}")
+        return " and ".join(words) or "what Keras computes from the logits"
+
+
+def is_in(index: tuple[int, ...], shape: tuple[int, ...]) -> bool:
+    """Return whether an array of a shape has an element at an index."""
+    return len(index) == len(shape) and all(i < n for i, n in zip(index, shape, strict=True))
+
+
+def _stated(given: str) -> Stated | None:
+    """Return what a `given` says; None where that is not clear."""
+    try:
+        return stated(given)
+    except UnclearClaimError:
+        return None
+
+
+def _at(values: Rounded, group: Sequence[Claim]) -> Recomputed:
+    doubt = values.doubt
+    value = np.array([values.value[claim.index] for claim in group])
+    return Recomputed(value, np.array([doubt[claim.index] for claim in group]))

@@ -1,0 +1,75 @@
+"""A printed number against the recomputed one: what print says is known to its last digit only."""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from gradaudit.scoring import relation
+
+AGREES, CUT, DISAGREES, NOT_CHECKED = "agrees", "cut", "disagrees", "cannot be checked"
+
+_TELLING, _ONE_TELLING = 20, 100
+"""How many units of its last digit a number must have to tell one factor from another: those with
+names are 13 % apart at least (2 and ln 10). A single number is near one of them by chance."""
+
+_BINARY = 1e-9
+"""Part of a unit by which decimals may miss each other as binary numbers."""
+
+
+def claim_verdict(printed: float, unit: float, value: float, doubt: float) -> str:
+    """Return whether a printed number is what was recomputed.
+
+    It agrees where it is the value rounded, or less than one unit of its last digit away; it is cut
+    where it is less than a unit short and not the value rounded. A value that carries a rounding
+    error may have been cut just below a decimal: 0.57 · 0.2 is 0.11399999999999999.
+
+    unit: one in the last digit. doubt: by how much rounding may have moved the value.
+    """
+    difference, short = abs(printed - value), abs(value) - abs(printed)
+    if difference <= unit / 2 * (1 + _BINARY) + doubt:
+        return AGREES
+    below = short < unit * (1 - _BINARY) or (doubt > 0 and short <= unit * (1 + _BINARY) + doubt)
+    if printed * value >= 0 and short >= 0 and below:
+        return CUT
+    return AGREES if within_a_unit(printed, unit, value, doubt) else DISAGREES
+
+
+def within_a_unit(
+    printed: np.ndarray | float,
+    unit: np.ndarray | float,
+    value: np.ndarray | float,
+    doubt: np.ndarray | float,
+) -> bool:
+    """Return whether all printed numbers are less than one unit away from the values."""
+    apart = np.abs(printed - value) < unit * (1 - _BINARY) + doubt
+    return bool(np.all(apart & np.isfinite(doubt)))
+
+
+def diagnose_claims(
+    printed: np.ndarray,
+    allowed: np.ndarray,
+    value: np.ndarray,
+    rows: int,
+    names: Sequence[str] | None = None,
+) -> str:
+    """Return the simplest relation of printed numbers to recomputed ones, in a few words.
+
+    Args:
+        printed, allowed, value: float64 arrays of one shape; a number is the right one where it is
+            off by less than what is allowed.
+        rows: of the batch, to recognise a missing mean.
+        names: of the numbers, where the arrays are not whole tensors.
+    """
+    if not printed.any() or not value.any():
+        return "zero is printed" if not printed.any() else "zero is right"
+    known = float(np.max(np.abs(printed) / allowed))  # of the number with most digits
+
+    telling = known >= (_TELLING if printed.size > 1 else _ONE_TELLING)
+
+    def alike(a: np.ndarray, b: np.ndarray) -> bool:
+        return telling and within_a_unit(a, allowed, b, 0.0)
+
+    failed = np.abs(printed - value) >= allowed
+    # Any number is some multiple of any other.
+    digits = int(np.log10(max(known, 1.0))) if printed.size > 1 else 0
+    return relation(printed, value, failed, rows, alike, min(digits, 6), names)

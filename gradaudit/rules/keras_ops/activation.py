@@ -1,0 +1,89 @@
+"""The activations that are operations of keras.ops, too, by the rules of keras.activations."""
+
+import functools
+import inspect
+
+from keras import activations
+from keras.src.activations import activations as own  # not exported, as what follows
+from keras.src.ops import nn
+from keras.src.ops import numpy as operations
+
+import gradaudit.rules.activations  # noqa: F401 - declares the rules that these repeat
+from gradaudit.rules.context import apply_activation
+from gradaudit.rules.registry import Case, declared, rule
+
+_ACTIVATIONS = {
+    nn.Relu: activations.relu,
+    nn.Relu6: activations.relu6,
+    nn.LeakyRelu: activations.leaky_relu,
+    nn.Elu: activations.elu,
+    nn.Selu: activations.selu,
+    nn.Celu: activations.celu,
+    nn.Gelu: activations.gelu,
+    nn.Silu: activations.silu,
+    nn.Sigmoid: activations.sigmoid,
+    nn.HardSigmoid: activations.hard_sigmoid,
+    nn.HardSilu: activations.hard_silu,
+    nn.HardTanh: activations.hard_tanh,
+    nn.TanhShrink: activations.tanh_shrink,
+    nn.HardShrink: activations.hard_shrink,
+    nn.SoftShrink: activations.soft_shrink,
+    nn.SparsePlus: activations.sparse_plus,
+    nn.SparseSigmoid: activations.sparse_sigmoid,
+    nn.LogSigmoid: activations.log_sigmoid,
+    nn.Softplus: activations.softplus,
+    nn.Softsign: activations.softsign,
+    nn.Squareplus: activations.squareplus,
+    nn.Threshold: activations.threshold,
+    nn.Softmax: activations.softmax,
+    nn.LogSoftmax: activations.log_softmax,
+    nn.Sparsemax: activations.sparsemax,
+    nn.Glu: activations.glu,
+    own.ReLU: activations.relu,
+    own.Mish: activations.mish,
+    operations.Tanh: activations.tanh,
+    operations.Exp: activations.exponential,
+}
+_CASES = {
+    nn.Threshold: {"threshold": 0.5, "default_value": -1.0},
+    nn.Gelu: {"approximate": False},
+    own.ReLU: {"negative_slope": 0.1, "max_value": 1.5, "threshold": 0.5},
+}
+
+
+def _options(operation):
+    """Return the options of an operation: the arguments of its constructor."""
+    names = set(inspect.signature(type(operation).__init__).parameters)
+    return {name: getattr(operation, name) for name in names - {"self", "name", "args", "kwargs"}}
+
+
+def _whole(operation):
+    whole = getattr(operation, "axis", -1) is None
+    return ["axis=None, which takes all elements of the batch together"] if whole else []
+
+
+def _register(operation, f):
+    def activation(call, x):
+        y, vjp = apply_activation(functools.partial(f, **_options(call.layer)), x)
+        return y, lambda dy: (vjp(dy), {})
+
+    known = declared(f)
+    activation.__name__ = operation.__name__
+    activation.__doc__ = (
+        f"{inspect.getdoc(known.function)}\n\nBy the rule of {f.__name__}: x is z.\n\n"
+        "Gaps: axis=None, which takes all elements of the batch together."
+    )
+    options = _CASES.get(operation, {})
+    kinks = {kink for case in known.cases for kink in case.kinks}
+    case = Case(
+        "options" if options else "default",
+        functools.partial(operation, **options),
+        (3, 4),
+        tuple(sorted(kinks)),
+    )
+    source = f"{operation.__module__.replace('.', '/')}.py"
+    rule(operation, cases=[case], source=source, gaps=_whole)(activation)
+
+
+for _operation, _activation in _ACTIVATIONS.items():
+    _register(_operation, _activation)

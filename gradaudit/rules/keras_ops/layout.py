@@ -1,0 +1,143 @@
+"""Operations that only move elements, or put tensors together."""
+
+import functools
+
+import numpy as np
+from keras import ops
+from keras.src.ops import numpy as operations  # not exported; x[:, 1] makes one of GetItem
+
+from gradaudit.rules.layers.concatenate import concatenated
+from gradaudit.rules.primitives.gather import moved
+from gradaudit.rules.registry import Case, rule
+
+_SOURCE = "keras/src/ops/numpy.py"
+
+
+def _moving(operation, what, move, cases):
+    """Register the rule of an operation: move(operation, array, **arguments) is what it does."""
+
+    def apply(call, x):
+        y, vjp = moved(x, functools.partial(move, call.layer, **call.arguments))
+        return y, lambda dy: (vjp(dy), {})
+
+    apply.__name__ = operation.__name__
+    apply.__doc__ = (
+        f"{what}\n\n"
+        "Shapes: x (...), y as the operation's options say.\n"
+        "VJP: dx is dy, put back: Σ dy over the places that an element went to.\n"
+        "Kinks: none."
+    )
+    rule(operation, cases=cases, source=_SOURCE)(apply)
+
+
+def _cases(operation, shape, **chosen):
+    return [
+        Case(name, functools.partial(operation, **options), shape)
+        for name, options in chosen.items()
+    ]
+
+
+def _item(name, key):
+    apply = lambda operation, x, key: operation(x, key)  # noqa: E731
+    return Case(name, operations.GetItem, (4, 3, 5), arguments={"key": key}, apply=apply)
+
+
+def _squeezed_to_a_known_rank(operation, x):  # unknown to TensorFlow, as the batch might be of 1
+    return ops.reshape(operation(x), (-1, 3))
+
+
+_moving(
+    operations.Reshape,
+    "Lay the elements out anew, in the same order.",
+    lambda operation, x: np.reshape(x, operation.newshape),
+    _cases(operations.Reshape, (4, 6), inferred={"newshape": (-1, 2, 3)}),
+)
+_moving(
+    operations.Transpose,
+    "Change the order of the axes.",
+    lambda operation, x: np.transpose(x, operation.axes),
+    _cases(operations.Transpose, (2, 3, 4), chosen={"axes": (0, 2, 1)}, turned={}),
+)
+_moving(
+    operations.Moveaxis,
+    "Move axes to other places.",
+    lambda operation, x: np.moveaxis(x, operation.source, operation.destination),
+    _cases(operations.Moveaxis, (2, 3, 4), one={"source": 1, "destination": -1}),
+)
+_moving(
+    operations.ExpandDims,
+    "Add axes of length 1.",
+    lambda operation, x: np.expand_dims(x, operation.axis),
+    _cases(operations.ExpandDims, (2, 3), one={"axis": 1}, two={"axis": (1, -1)}),
+)
+_moving(
+    operations.Squeeze,
+    "Take axes of length 1 away.",
+    lambda operation, x: np.squeeze(x, operation.axis),
+    [
+        *_cases(operations.Squeeze, (2, 1, 3, 1), one={"axis": 1}, two={"axis": (1, 3)}),
+        Case("all", operations.Squeeze, (2, 1, 3, 1), apply=_squeezed_to_a_known_rank),
+    ],
+)
+_moving(
+    operations.Flip,
+    "Turn axes round.",
+    lambda operation, x: np.flip(x, operation.axis),
+    _cases(operations.Flip, (2, 3, 4), one={"axis": 1}, two={"axis": (1, 2)}, all={}),
+)
+_moving(
+    operations.GetItem,
+    "Take the elements that a key chooses: y = x[key].",
+    lambda operation, x, key: x[tuple(key) if isinstance(key, list) else key],
+    [
+        _item("slices", (slice(None), slice(1, None), slice(None, None, 2))),
+        _item("a number", (slice(None), 1)),
+        _item("the last", (slice(None), -1, slice(0, 2))),
+        _item("a new axis", (slice(None), None, slice(0, 2))),
+        _item("ellipsis", (Ellipsis, slice(None, None, -1))),
+    ],
+)
+
+
+@rule(
+    operations.Concatenate,
+    cases=[
+        Case("second axis", lambda: operations.Concatenate(axis=1), ((2, 3, 4), (2, 1, 4))),
+        Case("last axis", lambda: operations.Concatenate(axis=-1), ((2, 3), (2, 1), (2, 2))),
+    ],
+    source=_SOURCE,
+)
+def concatenate(call, x):
+    """Put tensors one behind the other along an axis.
+
+    Shapes: the xᵢ alike but for that axis, along which y has the sum of their lengths.
+    VJP:    dxᵢ is the part of dy that came from xᵢ.
+    Kinks:  none.
+    """
+    return concatenated(x, call.layer.axis)
+
+
+@rule(
+    operations.Stack,
+    cases=[
+        Case("new axis", lambda: operations.Stack(axis=1), ((2, 3), (2, 3), (2, 3))),
+        Case("last axis", lambda: operations.Stack(axis=-1), ((2, 3), (2, 3))),
+    ],
+    source=_SOURCE,
+)
+def stack(call, x):
+    """Put tensors one behind the other along a new axis.
+
+    Shapes: the xᵢ alike; y has a new axis, as long as there are xᵢ.
+    VJP:    dxᵢ is the part of dy that came from xᵢ.
+    Kinks:  none.
+    """
+    xs = x if isinstance(x, tuple) else (x,)
+    axis = call.layer.axis % (xs[0].ndim + 1)
+    before = (slice(None),) * axis
+
+    def vjp(dy):
+        dx = tuple(dy[(*before, i)] for i in range(len(xs)))
+        return (dx if isinstance(x, tuple) else dx[0]), {}
+
+    return np.stack(xs, axis), vjp

@@ -1,0 +1,280 @@
+"""z-scores and verdicts."""
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import numpy as np
+from keras import tree
+
+from gradaudit.records import (
+    STAGES,
+    Comparison,
+    Estimate,
+    Reference,
+    StepRecord,
+    TensorComparison,
+    WeightComparisons,
+)
+from gradaudit.scoring.diagnosis import diagnose
+
+UNRESOLVED = 0.1
+"""A tensor is unresolved where its rounding error is larger than this part of its norm."""
+
+VERDICTS = np.array(["pass", "kink", "unresolved", "fail", "unjudged"])
+"""The verdicts on a single weight; a tensor of them is held as indices into this array."""
+_PASS, _KINK, _UNRESOLVED, _FAIL, _UNJUDGED = range(5)
+
+
+def compare(
+    record: StepRecord, reference: Reference, threshold: float, rows_per_tensor: int = 10_000
+) -> Comparison:
+    """Return one verdict for each weight of a step.
+
+    threshold: the largest |tape − reference| / (κ σ) that passes.
+    rows_per_tensor: most single weights of a tensor that are kept, those with the largest z.
+    """
+    rows = tree.flatten(record.x)
+    batch_size = len(rows[0]) if rows and np.ndim(rows[0]) else 0
+    before = record.variables | record.optimizer_variables
+    after = record.variables_after | record.optimizer_variables_after
+
+    def tensor(stage: str, path: str, tape: np.ndarray, estimate: Estimate) -> TensorComparison:
+        return _tensor(
+            stage, path, tape, before[path], estimate, threshold, batch_size, rows_per_tensor
+        )
+
+    tensors = []
+    for path, estimate in reference.gradients.items():
+        gradient = record.gradients.get(path)
+        tape = np.zeros(estimate.value.shape) if gradient is None else gradient
+        tensors.append(tensor("gradient", path, tape, estimate))
+    for path, estimate in reference.updates:
+        tape = np.asarray(after[path], np.float64) - np.asarray(before[path], np.float64)
+        tensors.append(tensor("update", path, tape, estimate))
+    for (stage, path), reason in reference.unjudged.items():
+        tape = record.gradients.get(path)
+        if stage == "update":
+            tape = after[path] - before[path] if path in after else None
+        tensors.append(_unjudged(stage, path, tape, before[path], reason, rows_per_tensor))
+
+    tensors.sort(key=lambda each: STAGES.index(each.stage))
+    judged = [each for each in tensors if not np.isnan(each.max_z)]
+    worst = max(judged, key=lambda each: each.max_z, default=None)
+    loss_reference, loss_z = np.nan, np.nan
+    if reference.loss is not None and record.loss is not None:
+        loss_reference = float(reference.loss.value)
+        z, either = _scores(np.asarray(record.loss), reference.loss)
+        loss_z = 0.0 if either else float(z)
+    return Comparison(
+        step=record.step,
+        epoch=record.epoch,
+        replica=record.replica,
+        batch_size=batch_size,
+        loss_tape=record.loss,
+        loss_reference=loss_reference,
+        loss_z=loss_z,
+        tensors=tuple(tensors),
+        max_z=np.nan if worst is None else worst.max_z,
+        worst_path="" if worst is None else worst.path,
+        worst_index=() if worst is None else worst.worst_index,
+        verdict="fail" if loss_z > threshold else of_stages(stage_verdicts(tensors)),
+        capture_ms=record.capture_ms,
+        reference_ms=reference.reference_ms,
+    )
+
+
+def stage_verdicts(tensors: Iterable[TensorComparison]) -> dict[str, set[str]]:
+    """Return the verdicts on the weights of each stage, counters that pass aside.
+
+    A counter, such as the optimizer's iterations, says nothing about the weights beside it.
+    """
+    stages: dict[str, set[str]] = {}
+    for tensor in tensors:
+        present = stages.setdefault(tensor.stage, set())
+        if tensor.shape or tensor.verdict != "pass":
+            present.update(tensor.counts)
+    return {stage: present or {"pass"} for stage, present in stages.items()}
+
+
+def of_stages(stages: Mapping[str, set[str]]) -> str:
+    """Return the verdict on a whole from those on the weights of its stages.
+
+    A whole is unresolved where one of its stages is: where nothing of it could be said. It is
+    unjudged where there is no gradient at all.
+    """
+    present = set().union(*stages.values())
+    for verdict in ("fail", "unjudged"):
+        if verdict in present:
+            return verdict
+    if not stages.get("gradient"):
+        return "unjudged"
+    return "unresolved" if {"unresolved"} in stages.values() else "pass"
+
+
+def _scores(tape: np.ndarray, estimate: Estimate) -> tuple[np.ndarray, np.ndarray]:
+    """Return z, and where nothing can be said because the reference may overflow or not.
+
+    z is the difference that no kink explains, in σ. Not a number against a number is infinitely
+    far off, unless the reference is a number that a correct computation may lose by an overflow.
+    """
+    value, kink = estimate.value, 0.0 if estimate.kink is None else estimate.kink
+    either = np.isfinite(value) & ~np.isfinite(np.broadcast_to(kink, value.shape))
+    with np.errstate(all="ignore"):
+        difference = np.abs(tape - value)
+        beyond = np.maximum(difference - np.where(either, 0.0, kink), 0.0)
+        z = np.where(beyond == 0, 0.0, beyond / estimate.sigma)
+        numbers = np.isfinite(tape) & np.isfinite(value)
+        alike = (tape == value) | (np.isnan(tape) & ~np.isfinite(value))
+        alike |= np.isnan(value) & ~np.isfinite(tape)
+        z = np.where(alike | np.isnan(z) & numbers, 0.0, np.where(numbers, z, np.inf))
+    return z, either
+
+
+def _tensor(
+    stage: str,
+    path: str,
+    tape: np.ndarray,
+    weight: np.ndarray,
+    estimate: Estimate,
+    threshold: float,
+    batch_size: int,
+    rows: int,
+) -> TensorComparison:
+    tape = np.asarray(tape, np.float64)
+    value, sigma = estimate.value, estimate.sigma
+    z, either = _scores(tape, estimate)
+    kink = np.zeros(()) if estimate.kink is None else estimate.kink
+    verdicts = np.where(z > threshold, _FAIL, _PASS).astype(np.uint8)
+    verdicts[either & (z > threshold)] = _UNRESOLVED
+    z = np.where(either & (z > threshold), 0.0, z)
+    verdicts[np.isfinite(value) & ~np.isfinite(sigma) & (tape != value)] = _UNRESOLVED
+    with np.errstate(all="ignore"):
+        excused = (z <= threshold) & (np.abs(tape - value) > threshold * sigma) & (kink > 0)
+        excused &= np.isfinite(tape) & ~either
+        # A choice that outweighs the value leaves not even its sign to be judged.
+        verdicts[excused] = np.where(kink <= np.abs(value), _KINK, _UNRESOLVED)[excused]
+        norm = float(np.linalg.norm(value))
+        finite = np.isfinite(sigma) & np.isfinite(kink)
+        noise = np.linalg.norm(sigma[finite])
+        doubt = np.linalg.norm(np.broadcast_to(kink, value.shape)[finite])
+        tolerance = float(np.linalg.norm(threshold * sigma + kink))
+        detectable = tolerance / norm if tolerance and norm else np.inf if tolerance else 0.0
+        detectable = np.inf if np.isnan(detectable) else detectable
+    if noise > UNRESOLVED * norm or doubt > norm:
+        verdicts[verdicts == _PASS] = _UNRESOLVED
+    verdict = next((v for v in (_FAIL, _UNRESOLVED, _KINK) if bool(np.any(verdicts == v))), _PASS)
+    return _summary(
+        stage,
+        path,
+        tape,
+        value,
+        np.asarray(weight),
+        sigma,
+        z,
+        verdicts,
+        rows,
+        oracle=estimate.oracle,
+        kappa=estimate.kappa,
+        detectable_rel=detectable,
+        kinks=int(np.count_nonzero(kink)),
+        verdict=str(VERDICTS[verdict]),
+        cause="; ".join(
+            part
+            for part in (
+                _cause(verdict, tape, estimate, verdicts, batch_size),
+                *(f"{custom} stands in between" for custom in estimate.custom),
+            )
+            if part
+        ),
+    )
+
+
+def _summary(
+    stage: str,
+    path: str,
+    tape: np.ndarray,
+    value: np.ndarray,
+    weight: np.ndarray,
+    sigma: np.ndarray,
+    z: np.ndarray,
+    verdicts: np.ndarray,
+    rows: int,
+    **found: Any,
+) -> TensorComparison:
+    """Return what is kept of a tensor: its norms, its worst weight, and at most `rows` weights."""
+    with np.errstate(all="ignore"):
+        difference = tape - value
+        norm, distance = float(np.linalg.norm(value)), float(np.linalg.norm(difference))
+    judged = z.size > 0 and found["verdict"] != "unjudged"
+    chosen = np.arange(z.size)
+    if z.size > rows:
+        order = np.argpartition(-np.nan_to_num(z.ravel()), rows - 1)[:rows]
+        chosen = np.sort(order)
+    counts = np.bincount(verdicts.ravel(), minlength=VERDICTS.size)
+    numbers = {
+        name: np.asarray(array.ravel()[chosen], np.float64)
+        for name, array in dict(weight=weight, tape=tape, reference=value, sigma=sigma, z=z).items()
+    }
+    axes = np.unravel_index(chosen, z.shape) if z.ndim else ()
+    index = np.stack(axes, axis=-1) if axes else np.zeros((chosen.size, 0), np.int64)
+    return TensorComparison(
+        stage=stage,
+        path=path,
+        layer=path.rpartition("/")[0],
+        shape=z.shape,
+        dtype=str(weight.dtype),
+        tape_norm=float(np.linalg.norm(tape)),
+        reference_norm=norm,
+        max_abs_diff=float(np.max(np.abs(difference), initial=0.0)),
+        rel_l2_diff=distance / norm if norm else 0.0 if distance == 0 else np.inf,
+        max_z=float(np.max(z)) if judged else np.nan,
+        worst_index=tuple(int(i) for i in np.unravel_index(np.argmax(z), z.shape))
+        if judged
+        else (),
+        counts={str(v): int(n) for v, n in zip(VERDICTS, counts, strict=True) if n},
+        weights=WeightComparisons(
+            index=index, verdict=VERDICTS[verdicts.ravel()[chosen]], **numbers
+        ),
+        **found,
+    )
+
+
+def _cause(
+    verdict: int, tape: np.ndarray, estimate: Estimate, verdicts: np.ndarray, batch_size: int
+) -> str:
+    if verdict == _FAIL:
+        return diagnose(tape, estimate.value, verdicts == _FAIL, batch_size)
+    if (
+        verdict == _UNRESOLVED
+        and estimate.kink is not None
+        and not np.isfinite(estimate.kink).all()
+    ):
+        return "a correct computation may overflow here in the precision of the audited step"
+    if verdict == _UNRESOLVED:
+        return "rounding errors or choices at kinks are too large a part of the values"
+    if not np.isfinite(tape).all():
+        return "not finite, and rightly so"
+    return ""
+
+
+def _unjudged(
+    stage: str, path: str, tape: np.ndarray | None, weight: np.ndarray, reason: str, rows: int
+) -> TensorComparison:
+    nothing = np.full(weight.shape, np.nan)
+    return _summary(
+        stage,
+        path,
+        nothing if tape is None else np.asarray(tape, np.float64),
+        nothing,
+        weight,
+        nothing,
+        nothing,
+        np.full(weight.shape, _UNJUDGED, np.uint8),
+        rows,
+        oracle="",
+        kappa=np.nan,
+        detectable_rel=np.nan,
+        kinks=0,
+        verdict="unjudged",
+        cause=reason,
+    )

@@ -1,0 +1,100 @@
+"""A net around one case of a rule, to be trained under an audit."""
+
+from typing import Any
+
+import keras
+import numpy as np
+
+from gradaudit.rules import Case, Rule
+from gradaudit.testing.subject import random_input, targets
+from gradaudit.testing.updates import KINDS
+
+
+def net(
+    rule: Rule, case: Case, rng: np.random.Generator, jit: bool
+) -> tuple[keras.Model, Any, Any, int]:
+    """Return a compiled model, its data of three times the case's rows, and that number of rows."""
+    shapes = ((3, 4),) if rule.kind in KINDS else case.shapes
+    rows = shapes[0][0]
+    if rule.kind in ("layer", "operation"):
+        model, x, y = _around_layer(case, rng)
+        loss, optimizer = "mean_squared_error", "sgd"
+        if case.inputs == "index":  # gathers the parts of sparse gradients, which SGD does not add
+            optimizer = keras.optimizers.SGD(gradient_accumulation_steps=2)
+    else:
+        x = rng.standard_normal((3 * rows, *shapes[0][1:])).astype(np.float32)
+        model, loss, optimizer = _around_other(rule, case, x.shape)
+        y = None
+    model.compile(optimizer=optimizer, loss=loss, jit_compile=jit)
+    if y is None:
+        y = _targets(rule, case, model, x, rng)
+    return model, x, y, rows
+
+
+def _around_layer(case: Case, rng: np.random.Generator) -> tuple[keras.Model, list, list]:
+    """Return a layer, or an operation, between Dense layers, with data.
+
+    Arrays that the layer's call is given besides are inputs of the model, too.
+    """
+    inputs, tensors, x = [], [], []
+    for shape in case.shapes:
+        x.append(random_input(case, rng, (3 * shape[0], *shape[1:]), "float32"))
+        inputs.append(keras.Input(shape[1:], dtype=x[-1].dtype.name))
+        dense = keras.layers.Dense(shape[-1], bias_initializer="normal")
+        tensors.append(inputs[-1] if case.inputs == "index" else dense(inputs[-1]))
+
+    def as_input(value: Any) -> Any:
+        if not np.ndim(value):
+            return value
+        x.append(np.concatenate([value] * 3))
+        inputs.append(keras.Input(value.shape[1:], dtype=value.dtype.name))
+        return inputs[-1]
+
+    arguments = {n: keras.tree.map_structure(as_input, v) for n, v in case.arguments.items()}
+    made = keras.tree.flatten(case.call(case.build(), tensors, arguments))
+    outputs = [keras.layers.Dense(2)(_of_each_sample(part, tensors[0])) for part in made]
+    model = keras.Model(_single(inputs), _single(outputs))
+    made = keras.tree.flatten(model(_single(x)))
+    y = [rng.standard_normal(tuple(part.shape)).astype(np.float32) for part in made]
+    return model, _single(x), _single(y)
+
+
+def _of_each_sample(made: Any, x: Any) -> Any:
+    """Return what was made of x as Dense takes it: the batch's axis first, and one more."""
+    if len(made.shape) < 2:
+        return keras.ops.expand_dims(made, -1) if made.shape else x * made
+    return made if made.shape[0] is None else keras.ops.transpose(made)
+
+
+def _single(parts: list) -> Any:
+    return parts if len(parts) > 1 else parts[0]
+
+
+def _around_other(rule: Rule, case: Case, shape: tuple[int, ...]) -> tuple[keras.Model, Any, Any]:
+    """Return a Dense layer with whatever else a rule is for, its loss and its optimizer."""
+    target = case.build()
+    first = keras.layers.Dense(shape[-1], bias_initializer="normal")
+    layers, loss, optimizer = [keras.Input(shape[1:]), first], "mean_squared_error", "sgd"
+    if rule.kind == "activation":
+        layers.append(keras.layers.Activation(target))
+    elif rule.kind == "regularizer":
+        first.kernel_regularizer = target
+        layers.append(keras.layers.Dense(2))
+    elif rule.kind == "loss":
+        loss = target
+        if case.inputs == "probability":  # softmax and sigmoid would pass their logits on
+            layers.append(keras.layers.Activation("hard_sigmoid"))
+    elif rule.kind == "constraint":
+        first.kernel_constraint = target
+    else:
+        optimizer = target
+    return keras.Sequential(layers), loss, optimizer
+
+
+def _targets(
+    rule: Rule, case: Case, model: keras.Model, x: np.ndarray, rng: np.random.Generator
+) -> np.ndarray:
+    if rule.kind == "loss":
+        return targets(case, x.shape, rng)
+    output = model(np.zeros(x.shape, np.float32))  # Activation declares the shape of its input
+    return rng.standard_normal(tuple(output.shape))

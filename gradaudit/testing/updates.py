@@ -1,0 +1,51 @@
+"""The rule of an optimizer or a constraint beside Keras's own: whole updates of one weight."""
+
+import re
+from typing import Any
+
+import keras
+import numpy as np
+
+from gradaudit.nets.precision import floats
+from gradaudit.numerics import Arithmetic
+from gradaudit.reference.update import updated
+from gradaudit.rules import Case, Rule, keyed
+from gradaudit.rules.registry import registered
+from gradaudit.testing.subject import Primals
+
+KINDS = ("optimizer", "constraint")
+
+
+def updates(
+    rule: Rule, case: Case, dtype: str, arithmetic: Arithmetic, seed: int = 4
+) -> list[tuple[dict[str, Any], Primals]]:
+    """Return three updates by Keras's optimizer, each beside the rule's from the same state."""
+    rng = np.random.default_rng(seed)
+    found = []
+    with floats(dtype), registered(rule):
+        target = case.build()
+        constrained = rule.kind == "constraint"
+        optimizer = keras.optimizers.SGD(0.1) if constrained else target
+        with keras.name_scope("model"):
+            weight = keras.Variable(rng.standard_normal(case.shape), dtype=dtype, name="weight")
+        weight.constraint = target if constrained else None
+        optimizer.build([weight])
+        variables = {weight.path: weight, **keyed(optimizer.variables)}
+        for _ in range(3):
+            gradient = rng.standard_normal(case.shape).astype(dtype)
+            before = {key: np.array(v.value.numpy()) for key, v in variables.items()}
+            rate = float(keras.ops.convert_to_tensor(optimizer.learning_rate))
+            parts = updated(
+                optimizer, [weight], before, [{weight.path: gradient}], [rate], arithmetic
+            )
+            ours = {key: value for part in parts for key, value in part.items()}
+            optimizer.apply([keras.ops.convert_to_tensor(gradient)], [weight])
+            after = {key: np.array(v.value.numpy(), np.float64) for key, v in variables.items()}
+            found.append((_named(ours, optimizer), _named(after, optimizer)))
+    return found
+
+
+def _named(values: dict[str, Any], optimizer: Any) -> dict[str, Any]:
+    """Return values by names without the numbers that Keras gives: adam_1/..., variable_1."""
+    own = f"{optimizer.name}/"
+    return {re.sub(r"^variable_\d+$", "variable", k.removeprefix(own)): values[k] for k in values}

@@ -1,0 +1,292 @@
+"""What a graph of TensorFlow says of its ops, and which of them are needed in which order."""
+
+import functools
+import inspect
+import re
+from collections.abc import Callable, Collection, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import keras
+import tensorflow as tf
+from tensorflow.python.framework.function_def_to_graph import function_def_to_graph
+from tensorflow.python.framework.ops import get_gradient_function  # not exported
+
+from gradaudit.errors import UnsupportedModelError
+from gradaudit.tracing.shifts import shifts
+from gradaudit.tracing.tf_ops.table import Entry, find_op
+
+_ASSIGNING = ("AssignVariableOp", "AssignAddVariableOp", "AssignSubVariableOp")
+_CALLING = ("StatefulPartitionedCall", "While", "If", "Case")
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The ops of a graph that its outputs or its assignments need, in order."""
+
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+    ops: "tuple[Op, ...]"
+
+    @functools.cached_property
+    def read(self) -> frozenset[str]:
+        """Names of the tensors that an op or the caller reads."""
+        names = {name for each in self.ops for name in each.inputs}
+        for each in self.ops:
+            names |= set(each.expected_gradient.captured) if each.is_expected else set()
+        return frozenset(names.union(self.outputs))
+
+
+class Gradient(NamedTuple):
+    """A gradient of the user's own, traced.
+
+    differentiable: which outputs of the op have cotangents; present: which inputs get one.
+    captured: names of the tensors that it takes after the cotangents.
+    """
+
+    plan: Plan
+    differentiable: tuple[bool, ...]
+    present: tuple[bool, ...]
+    captured: tuple[str, ...]
+
+
+@dataclass(frozen=True, eq=False)
+class Op:
+    """What stands in a graph for one op.
+
+    expected: names of functions and layers whose custom gradients are taken for right.
+    is_shift: whether it makes the largest elements that log Σ exp is shifted by.
+    functions: plans of those that it calls, by name.
+    """
+
+    operation: tf.Operation
+    expected: Collection[str] = ()
+    is_shift: bool = False
+    functions: dict[str, Plan] = field(default_factory=dict)
+
+    @functools.cached_property
+    def kind(self) -> str:
+        return self.operation.type
+
+    @functools.cached_property
+    def entry(self) -> Entry | None:
+        """What the table has for the op; the type of TensorFlow's older calls is a function."""
+        is_call = self.kind in self.operation.graph._functions
+        return find_op("PartitionedCall" if is_call else self.kind)
+
+    @property
+    def called(self) -> str:
+        """The name of the function that a call calls."""
+        return self.attributes["f"].name if "f" in self.attributes else self.kind
+
+    @functools.cached_property
+    def inputs(self) -> tuple[str, ...]:
+        return tuple(tensor.name for tensor in self.operation.inputs)
+
+    @functools.cached_property
+    def outputs(self) -> tuple[str, ...]:
+        return tuple(tensor.name for tensor in self.operation.outputs)
+
+    @functools.cached_property
+    def dtypes(self) -> tuple[tf.DType, ...]:
+        return tuple(tensor.dtype for tensor in self.operation.outputs)
+
+    @functools.cached_property
+    def attributes(self) -> dict[str, Any]:
+        return {name: self.operation.get_attr(name) for name in self.operation.node_def.attr}
+
+    @functools.cached_property
+    def is_constant(self) -> bool:
+        """Whether the op makes constants of constants: TensorFlow does, before any step."""
+        is_asked = self.entry is not None and self.entry.always
+        return not self.operation.op_def.is_stateful and not is_asked
+
+    @functools.cached_property
+    def numbers(self) -> tuple[bool, ...]:
+        """Which of the inputs are a single number, and constant."""
+        return tuple(t.op.type == "Const" and t.shape.rank == 0 for t in self.operation.inputs)
+
+    @functools.cached_property
+    def place(self) -> str:
+        """The line of the user's own code that made the op: the innermost outside libraries.
+
+        Empty for an op that a library makes by itself, in no call of the user's code.
+        """
+        frames = list(self.operation.traceback)
+        ours = [i for i, frame in enumerate(frames) if _is_in(frame.filename, _OURS)]
+        frames = [
+            f for f in frames[max(ours, default=-1) + 1 :] if not _is_in(f.filename, _LIBRARIES)
+        ]
+        if not frames:
+            return ""
+        last = frames[-1]
+        return f"{last.filename}:{last.lineno}" + (f" ({last.line})" if last.line else "")
+
+    @functools.cached_property
+    def custom_gradient(self) -> str:
+        """Which gradient of the user's own takes the place of the op's, and where; empty for none.
+
+        TensorFlow's own, such as that of silu, are right or wrong like its other gradients, but for
+        tf.grad_pass_through, which is meant to be none.
+        """
+        if self._own_gradient is None:
+            return ""
+        code = getattr(self._grad, "__code__", None)
+        is_library = code is not None and _is_in(code.co_filename, _LIBRARIES)
+        if is_library and self._own_name != _PASSED:
+            return ""
+        known = ", as expected," if self.is_expected else ""
+        place = self.place or (f"{code.co_filename}:{code.co_firstlineno}" if code else "its call")
+        return f"the custom gradient of {self._own_name!r}{known} in {self._scope} at {place}"
+
+    @functools.cached_property
+    def is_expected(self) -> bool:
+        """Whether the op has a gradient of the user's own that is taken for right."""
+        if self._own_gradient is None:
+            return False
+        names = {self._own_name, *self._scope.split("/")}
+        return any(name in names for name in self.expected)
+
+    @functools.cached_property
+    def _own_gradient(self) -> Callable | None:
+        """The function that tf.custom_gradient registered for the op."""
+        kind = self.attributes.get("_gradient_op_type", b"").decode()
+        known = kind.startswith("CustomGradient") and self.kind == "IdentityN"
+        return get_gradient_function(self.operation) if known else None
+
+    @functools.cached_property
+    def _grad(self) -> Callable:
+        """The function that returns the gradient, as the user wrote it."""
+        inner = inspect.getclosurevars(self._own_gradient).nonlocals["tape_grad_fn"]
+        return inspect.getclosurevars(inner).nonlocals["grad_fn"]
+
+    @functools.cached_property
+    def _own_name(self) -> str:
+        """The name of the function whose gradient is the user's own: its grad is defined in it."""
+        parts = getattr(self._grad, "__qualname__", "").split(".<locals>.")
+        if _PASSED in parts:
+            return _PASSED
+        return parts[-2] if len(parts) > 1 else "a function"
+
+    @functools.cached_property
+    def _scope(self) -> str:
+        """The name scope of the op: the layers that it stands in; a second call has a number."""
+        scope = self.operation.name.rpartition("/")[0]
+        return re.sub(r"_\d+(?=/|$)", "", scope) or "the model"
+
+    @functools.cached_property
+    def expected_gradient(self) -> "Gradient":
+        """The user's own gradient, traced."""
+        differentiable = [t.dtype.is_floating for t in self.operation.outputs]
+        present: list[bool] = []
+
+        def gradient(*dys: tf.Tensor) -> list[tf.Tensor]:
+            given = iter(dys)
+            back = self._own_gradient(None, *(next(given) if d else None for d in differentiable))
+            present[:] = [dx is not None for dx in back]
+            return [dx for dx in back if dx is not None]
+
+        specs = [
+            tf.TensorSpec(t.shape, t.dtype) for t in self.operation.outputs if t.dtype.is_floating
+        ]
+        with self.operation.graph.as_default():
+            graph = tf.function(gradient, autograph=False).get_concrete_function(*specs).graph
+        captured = tuple(outer.name for outer, _ in graph.captures)
+        return Gradient(planned(graph), tuple(differentiable), tuple(present), captured)
+
+    def function(self, name: str) -> Plan:
+        """Return the plan of a function that the op calls."""
+        if name not in self.functions:
+            called = self.operation.graph._functions[name]
+            definition = called.cached_definition
+            graph = getattr(called, "graph", None)
+            if graph is None:  # of TensorFlow's older kind of functions, as in its CTC
+                with self.operation.graph.as_default():
+                    graph = function_def_to_graph(definition)
+            # Differentiated, a function's graph has further outputs behind its own.
+            count = len(definition.signature.output_arg)
+            self.functions[name] = planned(graph, (), self.expected, count)
+        return self.functions[name]
+
+    @property
+    def reads(self) -> list[str]:
+        """Names of the ops whose outputs it reads."""
+        found = [tensor.op.name for tensor in self.operation.inputs]
+        if self.is_expected:
+            found += [name.partition(":")[0] for name in self.expected_gradient.captured]
+        return found
+
+    @property
+    def described(self) -> str:
+        """The op's name and type, and the line of the user's code that made it."""
+        where = f" at {self.place}" if self.place else ""
+        return f"the op {self.operation.name!r} ({self.kind}){where}"
+
+    def unsupported(self, what: str) -> UnsupportedModelError:
+        """Return the error that says what about the op is not derived."""
+        return UnsupportedModelError(f"{self.described} {what}")
+
+
+_PASSED = "grad_pass_through"
+_OURS = (str(Path(__file__).parents[1]),)
+_LIBRARIES = (*tf.__path__, *keras.__path__, "<")  # what is generated has names in angle brackets
+
+
+def _is_in(filename: str, folders: tuple[str, ...]) -> bool:
+    return filename.startswith(folders)
+
+
+def planned(
+    graph: Any,
+    others: Collection[str] = (),
+    expected: Collection[str] = (),
+    count: int | None = None,
+) -> Plan:
+    """Return the plan of a FuncGraph.
+
+    others: names of inputs that hold variables which do not count; nothing is assigned to them.
+    expected: names of functions and layers whose custom gradients are taken for right.
+    count: how many of its outputs are wanted; all of them where it is left out.
+    """
+    outputs = graph.outputs[:count]
+    operations = graph.get_operations()
+    needed = [tensor.op for tensor in outputs]
+    needed += [
+        each
+        for each in operations
+        if each.type in _CALLING or (each.type in _ASSIGNING and each.inputs[0].name not in others)
+    ]
+    ops, shifting = {}, shifts(graph)
+    while needed:
+        operation = needed.pop()
+        if operation.name in ops:
+            continue
+        op = ops[operation.name] = Op(operation, expected, operation.name in shifting)
+        needed += [tensor.op for tensor in operation.inputs]
+        if op.is_expected:
+            needed += [graph.get_tensor_by_name(name).op for name in op.expected_gradient.captured]
+    kept = [ops[each.name] for each in operations if each.name in ops]
+    names = ([tensor.name for tensor in part] for part in (graph.inputs, outputs))
+    ordered = (each for each in _ordered(kept) if each.kind not in ("Placeholder", "NoOp"))
+    return Plan(*map(tuple, names), tuple(ordered))
+
+
+def _ordered(ops: Sequence[Op]) -> Iterator[Op]:
+    """Yield ops in the order that they were made in, but each after those that it reads.
+
+    A loop that was differentiated takes lists that were made after it.
+    """
+    by_name = {op.operation.name: op for op in ops}
+    done: set[str] = set()
+    for op in ops:
+        waiting = [op]
+        while waiting:
+            missing = [n for n in waiting[-1].reads if n not in done and n in by_name]
+            if missing:
+                waiting += [by_name[name] for name in missing]
+                continue
+            ready = waiting.pop()
+            if ready.operation.name not in done:
+                done.add(ready.operation.name)
+                yield ready

@@ -1,0 +1,100 @@
+"""Rules that are made on the fly: a callable is traced to a graph, which is run op by op."""
+
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import keras
+import tensorflow as tf
+
+from gradaudit.numerics import Arithmetic
+from gradaudit.numerics.arithmetic import Array
+from gradaudit.tracing.graph import Plan, planned
+from gradaudit.tracing.interpreter import Interpretation
+
+
+class Cotangents(NamedTuple):
+    """What comes back from a trace.
+
+    of_inputs: None where no gradient goes. of_variables: by path.
+    custom: where custom gradients, which the true one passes by, stood on the way, by path.
+    custom_of_inputs: where they stood on the way to any input.
+    """
+
+    of_inputs: list[Any]
+    of_variables: Mapping[str, Array]
+    custom: Mapping[str, frozenset[str]]
+    custom_of_inputs: frozenset[str]
+
+
+@dataclass(frozen=True)
+class Trace:
+    """The graph of a callable, for arguments of some shapes and dtypes.
+
+    dtypes: of its outputs. structure: in which it returned them.
+    captured: what it takes besides its arguments: Keras variables, and constants.
+    """
+
+    dtypes: tuple[str, ...]
+    structure: Any
+    captured: tuple[Any, ...]
+    _plan: Plan
+
+    def run(
+        self, xs: Sequence[Any], step: Any, arithmetic: Arithmetic, jit: bool, back: bool = True
+    ) -> tuple[list[Any], Callable[[Sequence[Any]], Cotangents]]:
+        """Return the outputs, and the VJP.
+
+        xs: Arrays of floats, and NumPy arrays of whole numbers. back: whether cotangents of these
+        are wanted.
+
+        Raises:
+            UnsupportedModelError: an op is not derived.
+        """
+        run = Interpretation(step, arithmetic, jit)
+        captured = [self._held(run, held) for held in self.captured]
+        wanted = [back] * len(xs) + [isinstance(held, keras.Variable) for held in captured]
+        ys, backward = run.run(self._plan, [*xs, *captured], wanted)
+
+        def vjp(dys: Sequence[Any]) -> Cotangents:
+            run.cotangents, run.custom = {}, {}
+            dxs = backward(dys)[: len(xs)]
+            totals = {path: sums.total() for path, sums in run.cotangents.items()}
+            return Cotangents(dxs, totals, run.custom, run.custom_of_inputs)
+
+        return ys, vjp
+
+    def _held(self, run: Interpretation, held: Any) -> Any:
+        is_variable = isinstance(held, keras.Variable) or held.dtype == tf.resource
+        return held if is_variable else run.value(held.numpy(), held.dtype)
+
+
+def trace(
+    function: Callable,
+    arguments: Sequence[Any],
+    variables: Sequence[Any],
+    expected: Collection[str] = (),
+) -> Trace:
+    """Trace a callable as Keras's own step would be: what it does in Python is done once.
+
+    arguments: NumPy arrays, or pairs of a shape and a dtype. variables: the Keras variables that
+    count; assignments to others, such as those of metrics, are left out. expected: names of
+    functions and layers whose custom gradients are taken for right.
+    """
+    specs = [tf.TensorSpec(each.shape, each.dtype) for each in arguments]
+    graph = tf.function(function, autograph=False).get_concrete_function(*specs).graph
+    strategy = tf.distribute.get_strategy()
+    known = {
+        id(local.handle): v
+        for v in variables
+        for local in strategy.experimental_local_results(v.value)
+    }
+    captured = tuple(known.get(id(outer), outer) for outer, _ in graph.captures)
+    inner = [tensor.name for tensor in graph.inputs[len(specs) :]]
+    others = {
+        name
+        for name, held in zip(inner, captured, strict=True)
+        if not isinstance(held, keras.Variable) and held.dtype == tf.resource
+    }
+    dtypes = tuple(tensor.dtype.name for tensor in graph.outputs)
+    return Trace(dtypes, graph.structured_outputs, captured, planned(graph, others, expected))
