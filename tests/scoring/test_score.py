@@ -1,8 +1,9 @@
 import numpy as np
 import pytest
 
+from gradaudit.audit.tally import Tally
 from gradaudit.records import Estimate, Reference, StepRecord
-from gradaudit.scoring import Tally, compare
+from gradaudit.scoring import compare
 
 
 def record(gradient, weight=None):
