@@ -1,20 +1,90 @@
 """The data that flows between the rooms. No logic.
 
 Arrays are NumPy arrays. Variables are keyed by Keras's `Variable.path`, which is unique within a
-model, as its name is not.
+model; `Variable.name` is not.
 """
 
 import math
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
 from typing import Any
 
 import numpy as np
 
+from gradaudit.errors import GapCode
+
 Arrays = dict[str, np.ndarray]
 
-STAGES = ("gradient", "update")
-"""What is audited of a step: the gradients that came, and the changes that followed."""
+
+class Verdict(StrEnum):
+    """The verdict on a weight, a tensor, a step or a run."""
+
+    PASS = "pass"
+    KINK = "kink"
+    UNRESOLVED = "unresolved"
+    FAIL = "fail"
+    UNJUDGED = "unjudged"
+
+
+class Stage(StrEnum):
+    """What is audited of a step: the gradients that the optimizer got, and the update it made."""
+
+    GRADIENT = "gradient"
+    UPDATE = "update"
+
+
+class Oracle(StrEnum):
+    """How a reference value was obtained. A user may ask for the first three."""
+
+    DERIVED = "derived"
+    TRACED = "traced"
+    BOTH = "both"
+    NUMERIC = "numeric"
+
+
+class Passed(StrEnum):
+    """What kind of thing a cotangent passed on its way to a variable."""
+
+    TRACED = "traced"
+    NUMERIC = "numeric"
+    CUSTOM = "custom"
+    EXPECTED = "expected"
+    MISLED = "misled"
+
+
+@dataclass(frozen=True, order=True)
+class Provenance:
+    """One thing that a cotangent passed, and where it is in the user's code.
+
+    kind: `TRACED` for code that was traced; `NUMERIC` for a derivative by differences; `CUSTOM` for
+        a gradient that the user wrote, `EXPECTED` for one that is taken as it is; `MISLED` for an
+        op whose gradient in the framework is not the derivative.
+    op: name of the op, op_type: its type. function: the user's function. layer: the name scope.
+    file, line, source: the innermost line outside libraries; "", 0 and "" where there is none.
+    """
+
+    kind: Passed
+    op: str = ""
+    op_type: str = ""
+    function: str = ""
+    layer: str = ""
+    file: str = ""
+    line: int = 0
+    source: str = ""
+
+
+@dataclass(frozen=True)
+class Gap:
+    """Why something cannot be derived.
+
+    code: stable, see `errors.GAP_MEANINGS`. part: name of the layer, weight or op concerned.
+    message: one sentence for people.
+    """
+
+    code: GapCode
+    part: str
+    message: str
 
 
 @dataclass(frozen=True)
@@ -64,40 +134,61 @@ class StepRecord:
     replicas: int = 1
 
 
+@dataclass(frozen=True, eq=False)
+class StepSpec:
+    """What a judgement needs besides the numbers of the record, as it was when the step ran.
+
+    model: the structure and the options of the model, and the metadata of its variables, without
+        their values. optimizer: the same of its optimizer, None without one.
+    epsilon: `keras.config.epsilon()`.
+    framework: draws random numbers again, and traces code; see `reference.framework.Framework`.
+    versions: of Python and the packages, by name.
+    """
+
+    model: Any
+    optimizer: Any
+    epsilon: float
+    framework: Any
+    versions: Mapping[str, str]
+
+
 @dataclass(frozen=True)
 class Estimate:
     """What a variable's gradient or change must be, and how far rounding may move it.
 
     value: float64. sigma: standard deviation of the rounding error, κ included.
     kink: what other branches at kinks could change, in size; None for nothing.
-    kappa: the factor that the twin run measured. oracle: how the value was derived.
-    custom: what stands between it and the loss, in words, and where: gradients that the user wrote
-        (tf.custom_gradient), TensorFlow's that are not the derivative, derivatives by differences.
-        The value is that of the true derivative.
+    kappa: the factor that the twin run measured. oracle: how the value was obtained.
+    custom: in words, what the cotangent passed: gradients that the user wrote
+        (tf.custom_gradient), gradients of TensorFlow that are not the derivative, derivatives by
+        differences. The value is that of the true derivative.
     """
 
     value: np.ndarray
     sigma: np.ndarray
     kink: np.ndarray | None
     kappa: float
-    oracle: str
+    oracle: Oracle
     custom: tuple[str, ...] = ()
+
+
+def _no_updates() -> Iterator[tuple[str, Estimate]]:
+    return iter(())
 
 
 @dataclass(frozen=True)
 class Reference:
     """What one step should have done.
 
-    gradients: by path. updates: the change of each variable of the model and its optimizer over
-        the step, by path; derived weight by weight as it is read, once.
-    unjudged: (stage, path) to the reason why there is no reference.
+    gradients: by path. updates: derives the change of each variable of the model and its optimizer
+        over the step, one by one: a call gives an iterator of paths and estimates.
+    unjudged: why there is no reference, by stage and path.
     """
 
     loss: Estimate | None
     gradients: dict[str, Estimate]
-    updates: Iterable[tuple[str, Estimate]]
-    unjudged: dict[tuple[str, str], str]
-    reference_ms: float
+    updates: Callable[[], Iterator[tuple[str, Estimate]]] = _no_updates
+    unjudged: Mapping[tuple[Stage, str], tuple[Gap, ...]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -119,18 +210,18 @@ class WeightComparisons:
 
 @dataclass(frozen=True)
 class TensorComparison:
-    """One tensor of one stage ("gradient" or "update") of one step, compared.
+    """One tensor of one stage of one step, compared.
 
     tape_norm, reference_norm: 2-norms. max_abs_diff, rel_l2_diff: of tape − reference.
     max_z, worst_index: the largest score and where it is; NaN and () where nothing was judged.
     detectable_rel: a larger relative error of the whole tensor fails for certain.
     kinks: number of elements that depend on a choice at a kink.
     counts: number of weights by verdict.
-    cause: what a failure looks like, or why the tensor was not judged.
+    cause: what a failure looks like, or why the tensor was not judged. gaps: codes of the reasons.
     weights: its single weights; of a large tensor only those with the largest z.
     """
 
-    stage: str
+    stage: Stage
     path: str
     layer: str
     shape: tuple[int, ...]
@@ -146,9 +237,10 @@ class TensorComparison:
     detectable_rel: float
     kinks: int
     counts: Mapping[str, int]
-    verdict: str
+    verdict: Verdict
     cause: str
     weights: WeightComparisons
+    gaps: tuple[GapCode, ...] = ()
 
     @property
     def count(self) -> int:
@@ -161,6 +253,8 @@ class Comparison:
     """One audited step of one replica, compared: its tensors, and its worst element.
 
     batch_size: rows of the batch; 0 where the batch could not be captured.
+    capture_ms, reference_ms, compare_ms: time that it took to capture the step, to derive the
+        reference, and to compare the two.
     """
 
     step: int
@@ -174,9 +268,10 @@ class Comparison:
     max_z: float
     worst_path: str
     worst_index: tuple[int, ...]
-    verdict: str
+    verdict: Verdict
     capture_ms: float
-    reference_ms: float
+    reference_ms: float = 0.0
+    compare_ms: float = 0.0
 
 
 @dataclass(frozen=True)

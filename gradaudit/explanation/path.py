@@ -47,7 +47,8 @@ def find_weight(model: keras.Model, record: StepRecord, text: str) -> None:
         UnsupportedModelError: a layer has no rule.
     """
     if gaps := layer_gaps(model):
-        raise UnsupportedModelError(f"{'; '.join(gaps)}. Register a rule with gradaudit.rule.")
+        words = "; ".join(gap.message for gap in gaps)
+        raise UnsupportedModelError(f"{words}. Register a rule with gradaudit.rule.")
     if gaps := several_tensors(model):
         raise UnsupportedModelError(
             f"{'; '.join(gaps)}. Expected layers of one tensor each: numbers are named, and "

@@ -7,13 +7,13 @@ import keras
 import numpy as np
 
 from gradaudit.audit.judge import check_threshold
-from gradaudit.backends.tensorflow import Capture, Replay, peeked, uncaptured
+from gradaudit.backends.tensorflow import Capture, peeked, uncaptured
 from gradaudit.errors import UsageError
 from gradaudit.explanation.page import Explanation
 from gradaudit.explanation.path import Path, find_weight
 from gradaudit.one_step import recorded
-from gradaudit.records import StepRecord
-from gradaudit.reference import Derivation
+from gradaudit.records import Stage, StepRecord, StepSpec
+from gradaudit.reference import Policy, derive
 from gradaudit.scoring import compare
 
 
@@ -56,7 +56,7 @@ def explain(
         6.0
     """
     check_threshold(threshold)
-    return explain_record(model, recorded(model, x, y, sample_weight), weight, threshold)
+    return explain_record(model, *recorded(model, x, y, sample_weight), weight, threshold)
 
 
 def explain_step(
@@ -88,29 +88,29 @@ def explain_step(
     if row is None or step > 0:
         model.fit(x, y, epochs=epochs, batch_size=batch_size, verbose=0, callbacks=[stop])
     if row is None:
-        record = stop.record
+        found = stop.recorded
     else:
-        record = replace(recorded(model, x[row : row + 1], y[row : row + 1]), step=step)
-    if record is None or stop.steps < step:
+        record, spec = recorded(model, x[row : row + 1], y[row : row + 1])
+        found = replace(record, step=step), spec
+    if found is None or stop.steps < step:
         raise UsageError(
             f"the step is {step}. Expected one of the {stop.steps} steps of the training, counted "
             "from 0. Ask for more epochs."
         )
-    return explain_record(model, record, weight, threshold)
+    return explain_record(model, *found, weight, threshold)
 
 
 def explain_record(
-    model: keras.Model, record: StepRecord, weight: str, threshold: float
+    model: keras.Model, record: StepRecord, spec: StepSpec, weight: str, threshold: float
 ) -> Explanation:
     """Explain one weight in a step that was captured."""
-    replay = Replay(record.jit)
-    step = Path(model, record, replay)
+    step = Path(model, record, spec.framework.draw)
     path, index = step.find(weight)
-    reference = Derivation(model, replay, lambda each: each == path)(record)
-    updates = dict(reference.updates)
-    reference = replace(reference, updates=tuple(updates.items()))
+    reference = derive(record, spec, Policy(lambda each: each == path))
+    updates = dict(reference.updates())
+    reference = replace(reference, updates=lambda: iter(updates.items()))
     comparison = compare(record, reference, threshold, rows_per_tensor=np.iinfo(np.int64).max)
-    gradient = next(t for t in comparison.tensors if t.stage == "gradient")
+    gradient = next(t for t in comparison.tensors if t.stage is Stage.GRADIENT)
     at = int(np.ravel_multi_index(index, gradient.shape)) if index else 0
     z, verdict = float(gradient.weights.z[at]), str(gradient.weights.verdict[at])
     estimate = reference.gradients[path]
@@ -124,7 +124,7 @@ class _Stop(keras.callbacks.Callback):
         super().__init__()
         self._wanted, self._is_captured = step, captured
         self.steps = 0
-        self.record: StepRecord | None = None
+        self.recorded: tuple[StepRecord, StepSpec] | None = None
 
     def on_train_batch_begin(self, batch: int, logs: Any = None) -> None:
         if self._is_captured and self.steps == self._wanted:
@@ -141,5 +141,6 @@ class _Stop(keras.callbacks.Callback):
         capture = Capture(self.model)
         capture.trace(data, iterator)
         logs, seen = capture.run(iterator, self._function)
-        (self.record,) = capture.records(seen, step=self._wanted, epoch=0)
+        (record,), spec = capture.records(seen, step=self._wanted, epoch=0)
+        self.recorded = record, spec
         return logs

@@ -101,7 +101,7 @@ def check_claims(
         UsageError: the model is not compiled.
         UnsupportedModelError: a part of the model has no rule.
     """
-    record = recorded(model, np.nan_to_num(x), np.nan_to_num(y))
+    record, _ = recorded(model, np.nan_to_num(x), np.nan_to_num(y))
     record = replace(
         record,
         x=x,

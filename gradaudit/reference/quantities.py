@@ -101,8 +101,9 @@ class Quantities:
         given: Mapping[Quantity, np.ndarray] | None = None,
     ) -> None:
         if gaps := model_gaps(model):
+            words = "; ".join(gap.message for gap in gaps)
             raise UnsupportedModelError(
-                f"{'; '.join(gaps)}. Expected a model every part of which has a derived rule. "
+                f"{words}. Expected a model every part of which has a derived rule. "
                 "Register one with gradaudit.rule."
             )
         if gaps := several_tensors(model):
@@ -274,7 +275,8 @@ class Quantities:
         rates = (self._learning_rate(), *self._record.learning_rates[1:])
         before = self._variables | self._record.optimizer_variables
         given = self._model.optimizer, variables, before, (gradients,), rates, self._arithmetic
-        return next(after[path] for after in updated(*given) if path in after)
+        updates = updated(*given, keras.config.epsilon())
+        return next(after[path] for after in updates if path in after)
 
 
 def _names(model: keras.Model, applications: list[Application]) -> dict[str, Quantity]:

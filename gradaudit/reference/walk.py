@@ -16,6 +16,7 @@ from gradaudit.reference.arguments import (
     Tensor,
     bare,
     held_by,
+    inputs_of,
     mask_of,
     mask_outputs,
     numbers,
@@ -23,9 +24,9 @@ from gradaudit.reference.arguments import (
     tensors_of,
     with_masks,
 )
+from gradaudit.reference.framework import Traces
 from gradaudit.reference.graph import graph_of, in_order, is_float, nodes
 from gradaudit.reference.losses import RECURRENT, hides_logits, is_softmax, leaves_logits
-from gradaudit.reference.traces import Traces, inputs_of
 from gradaudit.rules import (
     LayerCall,
     RegularizerCall,
@@ -79,7 +80,7 @@ class Walk:
     passed: what stood on the way back to a variable, by its path: TRACED for what was traced, and
         the places of custom gradients.
     traces: traces what has no derived rule. traced: ids of the layers that are traced.
-    jit: whether XLA compiles the step.
+    jit: whether XLA compiles the step. epsilon: `keras.config.epsilon()` in the step.
     watch: is shown the tensors of every layer; activations are then operations of their own.
     """
 
@@ -90,6 +91,7 @@ class Walk:
     traces: Traces | None = None
     traced: Collection[int] = ()
     jit: bool = False
+    epsilon: float = 1e-7
     cotangents: dict[str, Array] = field(default_factory=dict)
     penalties: list[Tensor] = field(default_factory=list)
     assigned: dict[str, Array] = field(default_factory=dict)
@@ -426,7 +428,7 @@ class Walk:
         self._collect(variable, vjp(dpenalty))
 
     def _penalty(self, regularizer: Any, w: Tensor) -> tuple[Array, Vjp]:
-        call = RegularizerCall(regularizer, w.dtype, self.arithmetic, keras.config.epsilon())
+        call = RegularizerCall(regularizer, w.dtype, self.arithmetic, self.epsilon)
         return find_rule(regularizer).function(call, w.value)
 
 

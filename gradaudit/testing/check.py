@@ -264,10 +264,10 @@ def audit_passes(rule: Rule, case: Case, subjects: Subjects) -> None:
             _require_pass(_trained(rule, case), "that was trained")
         for jit, mode in ((False, "in graph mode"), (True, "under XLA")):
             model, x, y, _ = _net(rule, case, jit)
-            record = one_step.recorded(model, x, y)
-            _require_pass(one_step.judged(model, record, "derived"), mode)
+            recorded = one_step.recorded(model, x, y)
+            _require_pass(one_step.judged(model, *recorded, "derived"), mode)
             if rule.kind not in KINDS:  # there is no trace of an update
-                traced = one_step.judged(model, record, "traced")
+                traced = one_step.judged(model, *recorded, "traced")
                 _require_pass(traced, f"{mode}, by a trace of Keras's code,")
 
 

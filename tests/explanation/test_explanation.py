@@ -19,7 +19,7 @@ from gradaudit.explanation.path import Path
 from gradaudit.explanation.step import explain_record, explain_step
 from gradaudit.nets import NETS, Settings, compiled
 from gradaudit.one_step import recorded
-from gradaudit.reference import Derivation
+from gradaudit.reference import derive
 
 NUMBER = r"-?\d[\d.]*(?:e[-+]?\d+)?"
 
@@ -42,9 +42,9 @@ def total(path):
 @pytest.mark.parametrize("name", NETS)
 def test_the_factors_of_every_weight_multiply_to_the_reference(name, rows):
     model, x, y = built(name)
-    record = recorded(model, x[:rows], y[:rows])
+    record, spec = recorded(model, x[:rows], y[:rows])
     step = Path(model, record, Replay(False))
-    reference = Derivation(model, Replay(False))(record).gradients
+    reference = derive(record, spec).gradients
     for path, index in weights(model):
         found = step.of(path, index, reference[path], None, 0.0, "pass")
         assert total(found) == pytest.approx(float(reference[path].value[index]), rel=1e-12)
@@ -84,10 +84,10 @@ def parsed(text):
 def test_the_text_says_all_of_it(name):
     model, x, y = built(name, precision="float64")
     row = 7
-    record = recorded(model, x[row : row + 1], y[row : row + 1])
+    record, spec = recorded(model, x[row : row + 1], y[row : row + 1])
     step = Path(model, record, Replay(False))
     for path, index in weights(model):
-        found = explain_record(model, record, f"{path}[{','.join(map(str, index))}]", 8.0)
+        found = explain_record(model, record, spec, f"{path}[{','.join(map(str, index))}]", 8.0)
         products, sums, last, named, update = parsed(found.text)
         (factors,) = products
         assert np.prod(factors) == pytest.approx(named["reference"], rel=1e-12)

@@ -7,6 +7,7 @@ gradients again on a kept batch, which audits another computation than the one t
 from gradaudit.backends.tensorflow.environment import environment
 from gradaudit.backends.tensorflow.fit import batches_of_epoch, when_fit_breaks_off
 from gradaudit.backends.tensorflow.replay import Replay
+from gradaudit.backends.tensorflow.spec import specified
 from gradaudit.backends.tensorflow.step import Capture, peeked, to_numpy, uncaptured
 from gradaudit.backends.tensorflow.workers import wait_for_all, worker
 
@@ -16,6 +17,7 @@ __all__ = [
     "batches_of_epoch",
     "environment",
     "peeked",
+    "specified",
     "to_numpy",
     "uncaptured",
     "wait_for_all",

@@ -3,7 +3,6 @@
 import random
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import keras
@@ -15,7 +14,8 @@ from keras.src.layers.layer import CallContext
 
 from gradaudit.errors import UnsupportedModelError
 from gradaudit.records import StepRecord
-from gradaudit.reference.arguments import Tensor, dense
+from gradaudit.reference.arguments import Tensor, dense, inputs_of
+from gradaudit.reference.framework import CallTrace
 from gradaudit.tracing import Trace, trace
 
 
@@ -24,22 +24,6 @@ class Spec(NamedTuple):
 
     shape: tuple[int, ...]
     dtype: str
-
-
-@dataclass(frozen=True)
-class CallTrace:
-    """A call of a Keras object, traced.
-
-    The outputs of the trace are the tensors that the call returned, then Keras's masks on some of
-    these, then the logits that Keras keeps on some, then the losses that were added in the call.
-
-    count: of tensors returned. masked, with_logits: places of those that have a mask, or logits.
-    """
-
-    trace: Trace
-    count: int
-    masked: tuple[int, ...]
-    with_logits: tuple[int, ...]
 
 
 _DRAWS = (
@@ -189,13 +173,6 @@ class Traces:
             global_state.set_global_attribute("current_call_ctx", before)
             for layer, losses in held:
                 layer._losses[:] = losses
-
-
-def inputs_of(given: Any) -> list[Tensor]:
-    """Return the tensors in a call's arguments, the masks on some, and the logits on some."""
-    tensors = [leaf for leaf in tree.flatten(given) if isinstance(leaf, Tensor)]
-    masks = [Tensor(x.mask, "bool") for x in tensors if x.mask is not None]
-    return [*tensors, *masks, *(x.logits for x in tensors if x.logits is not None)]
 
 
 def _with_symbols(given: Mapping[str, Any], symbols: Sequence[Any]) -> dict[str, Any]:
