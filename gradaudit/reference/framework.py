@@ -33,7 +33,7 @@ class Traces(Protocol):
     """Traces parts of one model's code, each once for tensors of some shapes and dtypes."""
 
     def variable(self, path: str) -> Any:
-        """Return a variable of the model by its path."""
+        """Return a variable of the spec's model by its path."""
 
     def call(self, target: Callable, given: Mapping[str, Any]) -> CallTrace:
         """Trace a call as in training.

@@ -7,6 +7,7 @@ import keras
 
 from gradaudit.backends.tensorflow.framework import TensorFlow
 from gradaudit.backends.tensorflow.replay import Replay
+from gradaudit.backends.tensorflow.structure import restored, structure
 from gradaudit.records import StepSpec
 
 _PACKAGES = ("gradaudit", "tensorflow", "keras", "numpy", "scipy", "pandas")
@@ -15,13 +16,19 @@ _PACKAGES = ("gradaudit", "tensorflow", "keras", "numpy", "scipy", "pandas")
 def specified(model: keras.Model, replay: Replay) -> StepSpec:
     """Return the spec of a step that the model takes now.
 
+    The spec holds copies: what is changed in the model later does not change it. Only code that
+    has no derived rule is traced from the model itself, at the first judgement that needs it.
+
     replay: repeats the draws of the step.
     """
+    found, originals = structure((model, getattr(model, "optimizer", None)))
+    (copy, optimizer), made = restored(found)
+    live = {id(copied): original for copied, original in zip(made, originals, strict=True)}
     return StepSpec(
-        model=model,
-        optimizer=getattr(model, "optimizer", None),
+        model=copy,
+        optimizer=optimizer,
         epsilon=keras.config.epsilon(),
-        framework=TensorFlow(model, replay),
+        framework=TensorFlow(model, copy, live, replay),
         versions=versions(),
     )
 

@@ -35,20 +35,29 @@ _DRAWS = (
 class Traces:
     """Traces of one model's parts, each made once for tensors of some shapes and dtypes.
 
-    expected: names of functions and layers whose custom gradients are taken for right.
+    model: whose code is traced. copy: the model of the spec. live: parts of the first, by the ids
+        of those of the second.
+    expected: names of functions and layers whose custom gradients are taken as they are.
     """
 
-    def __init__(self, model: keras.Model, expected: Collection[str] = ()) -> None:
+    def __init__(
+        self,
+        model: keras.Model,
+        copy: keras.Model,
+        live: Mapping[int, Any],
+        expected: Collection[str] = (),
+    ) -> None:
         self._expected = expected
+        self._live = live
+        self._by_path = {v.path: v for v in copy.variables}
         metrics = {id(v) for v in model.metrics_variables}
         self._model = model
         self._variables = [v for v in model.variables if id(v) not in metrics]
-        self._by_path = {v.path: v for v in self._variables}
         self._calls: dict[Any, CallTrace] = {}
         self._steps: dict[Any, tuple[Trace, Any]] = {}  # with the generators' states, if it draws
 
     def variable(self, path: str) -> Any:
-        """Return a variable of the model by its path."""
+        """Return a variable of the spec's model by its path."""
         return self._by_path[path]
 
     def call(self, target: Callable, given: Mapping[str, Any]) -> CallTrace:
@@ -60,7 +69,7 @@ class Traces:
         Raises:
             UnsupportedModelError: it cannot be traced.
         """
-        inputs = inputs_of(given)
+        target, inputs = self._live.get(id(target), target), inputs_of(given)
         key = (
             id(target),
             repr(tree.map_structure(_described, dict(given))),
