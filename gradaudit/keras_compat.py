@@ -65,6 +65,19 @@ def attributes(instance: Any) -> Mapping[str, Any]:
     return held
 
 
+def parts(model: keras.Model) -> list[Any]:
+    """Return the layers of a model, nested ones too, and the operations of their graphs."""
+    layers = list(model._flatten_layers())
+    graphs = [getattr(layer, "_functional", layer) for layer in layers]
+    found = {
+        id(operation): operation
+        for graph in graphs
+        for operation in getattr(graph, "operations", ())
+        if not isinstance(operation, keras.Layer)
+    }
+    return [*layers, *found.values()]
+
+
 def identity(variable: keras.Variable) -> tuple[str, str]:
     """Return the name and the unique id of TensorFlow's variable.
 

@@ -11,11 +11,12 @@ import sys
 from os import PathLike
 from typing import Any
 
+import keras
 import ml_dtypes  # noqa: F401 - NumPy knows bfloat16 by name once it is imported
 import numpy as np
 
 from gradaudit import keras_compat
-from gradaudit.backends.tensorflow.framework import Detached
+from gradaudit.backends.tensorflow.framework import Detached, TensorFlow
 from gradaudit.backends.tensorflow.replay import Replay
 from gradaudit.backends.tensorflow.structure import Missing, Structure, restored, structure
 from gradaudit.errors import DataError
@@ -42,11 +43,16 @@ def write_step(path: str | PathLike, record: StepRecord, spec: StepSpec) -> None
         np.savez_compressed(file, step=np.frombuffer(text.encode(), np.uint8), **arrays)
 
 
-def read_step(path: str | PathLike) -> tuple[StepRecord, StepSpec]:
-    """Read a recorded step. Parts without a derived rule cannot be judged: their code is missing.
+def read_step(
+    path: str | PathLike, model: keras.Model | None = None
+) -> tuple[StepRecord, StepSpec]:
+    """Read a recorded step.
+
+    model: the model that took the step, built anew. Its code is traced where a part has no derived
+        rule; without it such parts cannot be judged.
 
     Raises:
-        DataError: the file is not a step that `write_step` wrote.
+        DataError: the file is not a step that `write_step` wrote, or one of another model.
     """
     try:
         with np.load(path, allow_pickle=False) as file:
@@ -69,9 +75,25 @@ def read_step(path: str | PathLike) -> tuple[StepRecord, StepSpec]:
     found = Structure(
         held["root"], tuple(map(tuple, held["objects"])), arrays, tuple(map(_found, held["live"]))
     )
-    (fields, (model, optimizer, epsilon, versions)), _ = restored(found)
+    (fields, (copy, optimizer, epsilon, versions)), _ = restored(found)
     record = StepRecord(**fields)
-    return record, StepSpec(model, optimizer, epsilon, Detached(Replay(record.jit)), versions)
+    replay = Replay(record.jit)
+    framework = Detached(replay)
+    if model is not None:
+        framework = TensorFlow(model, copy, _paired(copy, model, path), replay)
+    return record, StepSpec(copy, optimizer, epsilon, framework, versions)
+
+
+def _paired(copy: keras.Model, model: keras.Model, path: str | PathLike) -> dict[int, Any]:
+    """Return the parts of a model by the ids of those that were recorded."""
+    recorded, built = keras_compat.parts(copy), keras_compat.parts(model)
+    kinds, own = ([type(part).__name__ for part in parts] for parts in (recorded, built))
+    if kinds != own:
+        raise DataError(
+            f"{path} is a step of another model than {model.name!r}. Expected layers and "
+            f"operations of the classes {', '.join(kinds)}, not {', '.join(own)}."
+        )
+    return {id(part): own for part, own in zip(recorded, built, strict=True)}
 
 
 def _bytes(array: np.ndarray) -> np.ndarray:

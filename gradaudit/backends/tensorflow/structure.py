@@ -123,7 +123,9 @@ class _Encoder:
         """Encode the attributes of an object."""
         original = self.originals[place]
         if isinstance(original, keras.Variable):
-            attributes = {name: vars(original)[name] for name in _VARIABLE if name in vars(original)}
+            attributes = {
+                name: vars(original)[name] for name in _VARIABLE if name in vars(original)
+            }
             attributes["_value"] = Identity(*keras_compat.identity(original))
         else:
             attributes = dict(keras_compat.attributes(original))
@@ -134,7 +136,7 @@ class _Encoder:
         """Encode a value: plain ones as they are, others as a dict with one key, its kind."""
         if type(x) in _PLAIN:
             return x
-        if isinstance(x, keras_compat.STRUCTURAL) or isinstance(x, Identity):
+        if isinstance(x, (*keras_compat.STRUCTURAL, Identity)):
             return {"object": self._object(x)}
         if isinstance(x, np.ndarray | np.generic) or _is_eager(x):
             self.arrays.append(np.array(x))
