@@ -21,7 +21,14 @@ from gradaudit.numerics import (  # noqa: F401 - they fill the table of dispatch
     products,
     sums,
 )
-from gradaudit.numerics.arithmetic import Arithmetic, Array, Plain, Rounding, Simulating
+from gradaudit.numerics.arithmetic import (
+    Arithmetic,
+    Array,
+    Plain,
+    Rounding,
+    Simulating,
+    as_rounded,
+)
 from gradaudit.numerics.below_largest import below_largest
 from gradaudit.numerics.decision import Decision
 from gradaudit.numerics.newton_schulz import newton_schulz
@@ -44,6 +51,7 @@ __all__ = [
     "Simulated",
     "Simulating",
     "SumOfSteps",
+    "as_rounded",
     "below_largest",
     "estimated",
     "exact",

@@ -23,8 +23,9 @@ class Array(Protocol):
     member of a union, and NumPy's stubs do not know `__array_function__`. Operators and indexing
     return Any, since the result has the class of the operands; `__array__` is what makes
     `np.where(c, x, y)` accept an Array (the stubs then promise an ndarray, which is an Array too).
-    Not part of it: `dtype` and `value`, which one arithmetic has and the others lack. Use
-    `isinstance(x, Rounded)` to ask for the class; `isinstance(x, Array)` is not possible.
+    Not part of it: `dtype` and `value`, which one arithmetic has and the others lack. Ask for the
+    class with `isinstance(x, Rounded)`, or state it with `as_rounded(x)` where only `Rounding`
+    runs; `isinstance(x, Array)` is not possible.
     """
 
     @property
@@ -62,6 +63,16 @@ class Array(Protocol):
     def sum(self, axis: Any = None, *, keepdims: bool = False) -> Any: ...
     def mean(self, axis: Any = None, *, keepdims: bool = False) -> Any: ...
     def max(self, axis: Any = None, *, keepdims: bool = False) -> Any: ...
+
+
+def as_rounded(array: Any) -> Rounded:
+    """Return `array` itself, for code that runs in the arithmetic `Rounding` alone.
+
+    Raises TypeError for an array of another arithmetic.
+    """
+    if not isinstance(array, Rounded):
+        raise _of_another_arithmetic(array, Rounded)
+    return array
 
 
 class Arithmetic(Protocol):
@@ -109,9 +120,7 @@ class Rounding:
         return Rounded.stored(value, self._precision(dtype))
 
     def cast(self, array: Array, dtype: str) -> Rounded:
-        if not isinstance(array, Rounded):
-            raise _of_another_arithmetic(array, Rounded)
-        return array.cast(self._precision(dtype))
+        return as_rounded(array).cast(self._precision(dtype))
 
 
 @dataclass(frozen=True)
@@ -129,6 +138,6 @@ class Simulating:
 
 def _of_another_arithmetic(array: Any, expected: type) -> TypeError:
     return TypeError(
-        f"a {type(array).__name__} was cast where {expected.__name__} arrays flow. "
+        f"a {type(array).__name__} was given where {expected.__name__} arrays are expected. "
         "Make constants with the `array` method of the arithmetic that the rule runs in."
     )

@@ -33,7 +33,7 @@ def test_tensorfloat32_rounds_the_factors_of_products():
 
 @pytest.mark.parametrize("arithmetic", [Rounding(), Simulating()], ids=["rounding", "simulating"])
 def test_a_cast_refuses_arrays_of_another_arithmetic(arithmetic):
-    with pytest.raises(TypeError, match="a ndarray was cast where"):
+    with pytest.raises(TypeError, match="a ndarray was given where"):
         arithmetic.cast(np.ones(2), "float32")
 
 
