@@ -10,7 +10,7 @@ import numpy as np
 import tensorflow as tf
 
 from gradaudit.errors import UnsupportedFunctionError, UnsupportedModelError
-from gradaudit.numerics import Arithmetic, Decision, SumOfSteps, exact
+from gradaudit.numerics import Arithmetic, Decision, Rounded, Simulated, SumOfSteps, exact
 from gradaudit.numerics.arithmetic import Array
 from gradaudit.tracing.differences import NUMERIC, PYTHON, by_differences
 from gradaudit.tracing.evaluate import evaluated
@@ -308,6 +308,7 @@ def _or_zeros(cotangent: Value, value: Value) -> Value:
     """Return zeros for a cotangent that none arrived of, if gradients go there at all."""
     if cotangent is None and isinstance(value, TensorList):
         return value.unset()
-    if cotangent is None and isinstance(value, Array | Complex) and not is_whole(value):
+    holds_numbers = isinstance(value, np.ndarray | Rounded | Simulated | Complex)
+    if cotangent is None and holds_numbers and not is_whole(value):
         return np.zeros_like(value)
     return cotangent
