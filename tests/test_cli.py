@@ -1,5 +1,6 @@
 """The command line, as a shell sees it: stdout, stderr, exit code, files."""
 
+import importlib.metadata
 import json
 import os
 import signal
@@ -302,6 +303,44 @@ def test_help_is_there_without_tensorflow():
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert "Exit codes: 0 all judged and passed" in " ".join(done.stdout.split())
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "from gradaudit import cli; cli.main()",
+        "from gradaudit.publications.claims_file import published_claims; published_claims()",
+        "import gradaudit; gradaudit.load; gradaudit.AuditFailure",
+        "import gradaudit.explanation, gradaudit.nets; gradaudit.nets.net_named('iris')",
+    ],
+)
+def test_what_needs_no_tensorflow_does_not_import_it(code):
+    script = (
+        "import sys; sys.argv = ['gradaudit', 'models']\n"
+        f"try:\n    {code}\n"
+        "except SystemExit as ended: assert not ended.code\n"
+        "assert 'gradaudit' in sys.modules and 'tensorflow' not in sys.modules\n"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize(
+    "module",
+    ["explanation", "explanation.step", "publications", "publications.check", "cli.explain"],
+)
+def test_no_module_hides_a_function_of_the_door(module):
+    script = (
+        f"import importlib, gradaudit; importlib.import_module('gradaudit.{module}')\n"
+        "for name in gradaudit.__all__: assert callable(getattr(gradaudit, name)), name\n"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
+def test_the_version_is_printed(gradaudit):
+    code, out, _ = gradaudit("--version")
+    assert (code, out) == (0, f"gradaudit {importlib.metadata.version('gradaudit')}\n")
 
 
 def test_every_option_is_explained(gradaudit):

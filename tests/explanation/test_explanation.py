@@ -15,7 +15,7 @@ from gradaudit import GradientAudit, load
 from gradaudit.backends.tensorflow import Replay
 from gradaudit.errors import UnknownNameError, UnsupportedModelError, UsageError
 from gradaudit.explanation.page import Explanation
-from gradaudit.explanation.path import Path
+from gradaudit.explanation.path import StepPaths
 from gradaudit.explanation.step import explain_record, explain_step
 from gradaudit.nets import NETS, Settings, compiled
 from gradaudit.one_step import recorded
@@ -43,7 +43,7 @@ def total(path):
 def test_the_factors_of_every_weight_multiply_to_the_reference(name, rows):
     model, x, y = built(name)
     record = recorded(model, x[:rows], y[:rows])
-    step = Path(model, record, Replay(False))
+    step = StepPaths(model, record, Replay(False))
     reference = Derivation(model, Replay(False))(record).gradients
     for path, index in weights(model):
         found = step.of(path, index, reference[path], None, 0.0, "pass")
@@ -85,7 +85,7 @@ def test_the_text_says_all_of_it(name):
     model, x, y = built(name, precision="float64")
     row = 7
     record = recorded(model, x[row : row + 1], y[row : row + 1])
-    step = Path(model, record, Replay(False))
+    step = StepPaths(model, record, Replay(False))
     for path, index in weights(model):
         found = explain_record(model, record, f"{path}[{','.join(map(str, index))}]", 8.0)
         products, sums, last, named, update = parsed(found.text)

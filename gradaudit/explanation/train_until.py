@@ -1,0 +1,54 @@
+"""Trains a model up to one step, and records that step."""
+
+from typing import Any
+
+import keras
+
+from gradaudit.backends.tensorflow import Capture, peeked
+from gradaudit.records import StepRecord
+
+
+def train_until(
+    model: keras.Model, x: Any, y: Any, step: int, *, captured: bool, epochs: int, batch_size: int
+) -> tuple[StepRecord | None, int]:
+    """Train a model with fit up to a step, counted from 0.
+
+    Args:
+        captured: whether that step runs, too, and is recorded; or training ends before it.
+
+    Returns:
+        The record, None if there is none, and the number of steps that ran.
+    """
+    stop = _Stop(step, captured)
+    model.steps_per_execution = 1
+    if captured or step > 0:
+        model.fit(x, y, epochs=epochs, batch_size=batch_size, verbose=0, callbacks=[stop])
+    return stop.record, stop.steps
+
+
+class _Stop(keras.callbacks.Callback):
+    """Ends fit when a step is reached; captured: after that step, and keeps its record."""
+
+    def __init__(self, step: int, captured: bool) -> None:
+        super().__init__()
+        self._wanted, self._is_captured = step, captured
+        self.steps = 0
+        self.record: StepRecord | None = None
+
+    def on_train_batch_begin(self, batch: int, logs: Any = None) -> None:
+        if self._is_captured and self.steps == self._wanted:
+            self._function = self.model.train_function
+            self.model.__dict__["train_function"] = self._captured
+
+    def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
+        self.steps += 1
+        self.model.stop_training = self.steps == self._wanted + self._is_captured
+
+    def _captured(self, iterator: Any) -> Any:
+        self.model.__dict__["train_function"] = self._function
+        data, iterator = peeked(iterator)
+        capture = Capture(self.model)
+        capture.trace(data, iterator)
+        logs, seen = capture.run(iterator, self._function)
+        (self.record,) = capture.records(seen, step=self._wanted, epoch=0)
+        return logs
