@@ -61,9 +61,7 @@ def print_summary(found: "Run") -> None:
         terminal.print(Text(f"left out: {left_out}"))
     worst = f", worst z {run['max_z']:.2f} at {run['worst']}" if run.get("worst") else ""
     counts = [Counter(stage) for stage in run.get("counts", {}).values()]
-    verdicts = ", ".join(f"{n} {verdict}" for verdict, n in sum(counts, Counter()).most_common())
-    line = (
-        f"{found.verdict.upper()}: {counted(len(found.steps), 'step')} audited ({verdicts}){worst}. "
-        f"Report: {found.path}"
-    )
+    by_verdict = ", ".join(f"{n} {verdict}" for verdict, n in sum(counts, Counter()).most_common())
+    audited = f"{counted(len(found.steps), 'step')} audited ({by_verdict}){worst}"
+    line = f"{found.verdict.upper()}: {audited}. Report: {found.path}"
     terminal.print(Text(line, style="bold"))
