@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import keras
@@ -12,11 +12,13 @@ from gradaudit.errors import UnsupportedModelError
 from gradaudit.explanation.notation import Notation
 from gradaudit.explanation.records import Formula, PathTerms, Symbol
 from gradaudit.numerics import Plain
+from gradaudit.numerics.arithmetic import Array
 from gradaudit.reference.arguments import numbers
 from gradaudit.reference.quantities import Quantities
 from gradaudit.reference.quantity import Quantity, WatchedCall
 from gradaudit.report.tables import index_text
 from gradaudit.rules import Rule, find_rule
+from gradaudit.rules.context import Step
 
 _MOST_PRODUCTS = 8
 _PROBE = 2.0**60
@@ -159,13 +161,30 @@ def rule_of(target: Any) -> Rule:
     return rule
 
 
+@dataclass(frozen=True)
+class _ReadOnly:
+    """A step in plain numbers for a rule that runs once more: its assignments are ignored."""
+
+    step: Step
+
+    def draw(self, layer: Any, name: str, shape: tuple[int, ...], **options: Any) -> np.ndarray:
+        return self.step.draw(layer, name, shape, **options)
+
+    def read(self, variable: Any, dtype: str) -> np.ndarray:
+        return numbers(self.step.read(variable, dtype))
+
+    def assign(self, variable: Any, value: Array) -> None:
+        pass
+
+
 def _jacobian(call: WatchedCall, name: str, index: tuple[int, ...]) -> np.ndarray:
     """Return ∂output/∂weight for one weight of a layer that is linear in the weight's tensor."""
     weights = {own: numbers(weight) for own, weight in call.call.weights.items()}
     rule = rule_of(call.layer).function
+    plain = replace(call.call, arithmetic=Plain(np.float64), step=_ReadOnly(call.call.step))
 
     def output(tensor: np.ndarray) -> np.ndarray:
-        given = replace(call.call, arithmetic=Plain(np.float64), weights={**weights, name: tensor})
+        given = replace(plain, weights={**weights, name: tensor})
         return rule(given, numbers(call.x.value))[0]
 
     nothing = np.zeros(weights[name].shape)

@@ -259,6 +259,18 @@ def test_a_layer_that_is_not_linear_in_its_weight_stays_in_one_piece():
     assert total(found.path) == pytest.approx(found.path.reference, rel=1e-12)
 
 
+def test_layers_that_assign_variables_are_explained():
+    stack = [layers.Conv1D(3, 3, activation="relu"), layers.BatchNormalization(), layers.LSTM(3)]
+    model = keras.Sequential([keras.Input((8, 1)), *stack, layers.Dense(2, "sigmoid")])
+    model.compile("sgd", "binary_crossentropy")
+    rng = np.random.default_rng(0)
+    x, y = rng.standard_normal((6, 8, 1)), rng.integers(0, 2, (6, 2)).astype(float)
+    for path, index in dict(weights(model)).items():
+        found = gradaudit.explain(model, x, y, f"{path}[{','.join(map(str, index))}]").path
+        assert total(found) == pytest.approx(found.reference, rel=1e-11, abs=1e-17)
+        assert found.verdict == "pass"
+
+
 def test_a_weight_without_effect_is_told():
     model = keras.Sequential([keras.Input((2,)), layers.Dense(2), layers.Dense(1)])
     model.compile("sgd", "mse")
