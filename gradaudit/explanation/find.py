@@ -22,7 +22,9 @@ def check_weight(model: keras.Model, record: StepRecord, text: str) -> None:
     """Check that a model has a weight before any step is run.
 
     Args:
+        model: a built model.
         record: any record of the model whose `x` is one row of its inputs.
+        text: names the weight.
 
     Raises:
         UsageError: the text has another form, several weights have the name, or the index is out of

@@ -67,8 +67,12 @@ class StepPaths:
         """Return the path of one weight's gradient.
 
         Args:
-            gradient, change: the references of its tensor's gradient and of its change.
-            z, verdict: of the gradient.
+            path: of the weight's tensor.
+            index: of the weight in it.
+            gradient: the reference of the tensor's gradient.
+            change: the reference of the tensor's change in the step; None without an optimizer.
+            z: the score of the weight's gradient.
+            verdict: on the weight's gradient.
         """
         record = self._record
         uses = [n for n, call in enumerate(self._calls) if path in call.paths.values()]

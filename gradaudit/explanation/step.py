@@ -33,7 +33,10 @@ def explain(
     The model's own train step runs once; the model stays as it is.
 
     Args:
-        x, y, sample_weight: one batch, as `train_on_batch` takes it.
+        model: a compiled Keras model.
+        x: one batch of inputs, as `train_on_batch` takes it.
+        y: its targets.
+        sample_weight: its sample weights.
         weight: a layer's kernel ("W2[0,1]"), its bias ("b3[1]") or a weight by its path
             ("dense_1/kernel[0,1]"), with the index of one element, counted from 0. Layers with
             weights are numbered from 1 in the order in which the model calls them.
@@ -76,8 +79,15 @@ def explain_step(
     """Train a compiled model up to a step, counted from 0, and explain one weight in that step.
 
     Args:
-        model, x, y, weight, threshold: as for `explain`; x and y are all data.
+        model: a compiled Keras model.
+        x: all inputs, as `fit` takes them.
+        y: all targets.
+        weight: as `explain` takes it.
+        step: the number of the step, from 0.
         row: explain it on this row of the data alone, with the weights before the step.
+        epochs: of the training.
+        batch_size: of the training.
+        threshold: as `explain` takes it.
 
     Raises:
         UsageError: the training has fewer steps, or the data have no such row; and as `explain`.

@@ -65,7 +65,8 @@ def read_table(path: str | os.PathLike, target: str) -> Table:
     """Read a CSV file with a header line.
 
     Args:
-        path: of the file. target: the name of the target column.
+        path: of the file.
+        target: the name of the target column.
 
     Raises:
         DataError: the file is missing, empty or ragged, or a feature is not a finite number.

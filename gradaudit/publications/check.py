@@ -65,7 +65,9 @@ def check_published(claims: Sequence[Claim], name: str, seed: int = 0) -> list[C
     net without an example; its weights are drawn from the seed.
 
     Args:
-        claims: about the net. name: of the net in `NETS`. seed: of random weights.
+        claims: about the net.
+        name: of the net in `NETS`.
+        seed: of random weights.
 
     Returns:
         One result a claim, in their order.
@@ -98,7 +100,9 @@ def check_claims(
 
     Args:
         claims: about the model.
-        x, y: the batch; NaN where it is not known.
+        model: a compiled Keras model.
+        x: the inputs of the batch; NaN where they are not known.
+        y: its targets; NaN where they are not known.
         weights: by path, instead of the model's; NaN where they are not known.
 
     Returns:

@@ -24,8 +24,10 @@ def claim_verdict(printed: float, unit: float, value: float, doubt: float) -> st
     been cut just below a decimal: 0.57 · 0.2 is 0.11399999999999999.
 
     Args:
-        printed, value: the two numbers.
-        unit: of the last digit. doubt: the largest rounding error of the value.
+        printed: the published number.
+        unit: of its last digit.
+        value: the recomputed number.
+        doubt: the largest rounding error of the value.
 
     Returns:
         AGREES, CUT or DISAGREES.
@@ -60,8 +62,9 @@ def diagnose_claims(
     """Return the simplest relation of printed numbers to recomputed ones, in a few words.
 
     Args:
-        printed, allowed, value: float64 arrays of one shape; a number is right if it is off by less
-            than allowed.
+        printed: float64, any shape.
+        allowed: of that shape; a number is right if it is off by less.
+        value: of that shape, the recomputed numbers.
         rows: of the batch, to recognise a missing mean.
         names: of the numbers, if the arrays are not whole tensors.
     """
