@@ -9,7 +9,8 @@ from gradaudit.reference.gaps import is_graph
 from gradaudit.reference.graph import graph_of
 from gradaudit.reference.losses import loss_terms
 from gradaudit.reference.policy import Policy
-from gradaudit.reference.quantities import Quantities, Quantity, activation_of
+from gradaudit.reference.quantities import Quantities
+from gradaudit.reference.quantity import Quantity, activation_of
 
 __all__ = [
     "Policy",

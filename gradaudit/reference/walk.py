@@ -47,10 +47,10 @@ Vjp = Callable[[Array], Array]
 class Application:
     """One call of a layer in a run that is watched.
 
-    call: what the layer's rule was given, x: and with which input, the first of several. z: the
-    pre-activation, None where the layer has no activation to be taken apart. y: the output, the
-    first of several. paths: of the layer's variables, by the keys of the rule's cotangents.
-    vjp: the rule's, from the cotangent of z, or of y where z is None.
+    call: what the layer's rule was given. x: its input, the first of several.
+    paths: of the layer's variables, by the keys of the rule's cotangents.
+    vjp: the rule's, from the cotangent of the pre-activation, or of the output where the layer has
+        no activation function that is applied apart from the rule.
     """
 
     layer: Any
@@ -58,8 +58,6 @@ class Application:
     x: Tensor
     paths: Mapping[str, str]
     vjp: Callable[[Any], tuple[Any, Mapping[str, Array]]]
-    z: Tensor | None = None
-    y: Tensor | None = None
 
 
 class Watch(Protocol):
