@@ -2,15 +2,16 @@
 
 import functools
 import inspect
+from collections.abc import Callable
 
 from keras import activations
 from keras.src.activations import activations as own  # not exported, as what follows
 from keras.src.ops import nn
 from keras.src.ops import numpy as operations
 
-import gradaudit.rules.activations  # noqa: F401 - declares the rules that these repeat
+from gradaudit.errors import RuleDefinitionError
 from gradaudit.rules.context import apply_activation
-from gradaudit.rules.registry import Case, declared, rule
+from gradaudit.rules.registry import Case, find_rule, rule
 
 _ACTIVATIONS = {
     nn.Relu: activations.relu,
@@ -62,15 +63,19 @@ def _whole(operation):
     return ["axis=None, which takes all elements of the batch together"] if whole else []
 
 
-def _register(operation, f):
-    def activation(call, x):
-        y, vjp = apply_activation(functools.partial(f, **_options(call.layer)), x)
+def _register(operation: type, activation: Callable) -> None:
+    def apply(call, x):
+        y, vjp = apply_activation(functools.partial(activation, **_options(call.layer)), x)
         return y, lambda dy: (vjp(dy), {})
 
-    known = declared(f)
-    activation.__name__ = operation.__name__
-    activation.__doc__ = (
-        f"{inspect.getdoc(known.function)}\n\nBy the rule of {f.__name__}: x is z.\n\n"
+    known = find_rule(activation)
+    if known is None:
+        raise RuleDefinitionError(
+            f"{operation.__name__} binds to {activation.__name__}, which has no rule. Write one."
+        )
+    apply.__name__ = operation.__name__
+    apply.__doc__ = (
+        f"{inspect.getdoc(known.function)}\n\nBy the rule of {activation.__name__}: x is z.\n\n"
         "Gaps: axis=None, which takes all elements of the batch together."
     )
     options = _CASES.get(operation, {})
@@ -82,7 +87,7 @@ def _register(operation, f):
         tuple(sorted(kinks)),
     )
     source = f"{operation.__module__.replace('.', '/')}.py"
-    rule(operation, cases=[case], source=source, gaps=_whole)(activation)
+    rule(operation, cases=[case], source=source, gaps=_whole)(apply)
 
 
 for _operation, _activation in _ACTIVATIONS.items():
