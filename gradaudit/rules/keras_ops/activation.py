@@ -2,7 +2,6 @@
 
 import functools
 import inspect
-from collections.abc import Callable
 
 from keras import activations
 from keras.src.activations import activations as own  # not exported, as what follows
@@ -63,19 +62,20 @@ def _whole(operation):
     return ["axis=None, which takes all elements of the batch together"] if whole else []
 
 
-def _register(operation: type, activation: Callable) -> None:
-    def apply(call, x):
-        y, vjp = apply_activation(functools.partial(activation, **_options(call.layer)), x)
+def _register(operation, f):
+    def activation(call, x):
+        y, vjp = apply_activation(functools.partial(f, **_options(call.layer)), x)
         return y, lambda dy: (vjp(dy), {})
 
-    known = find_rule(activation)
+    known = find_rule(f)
     if known is None:
         raise RuleDefinitionError(
-            f"{operation.__name__} binds to {activation.__name__}, which has no rule. Write one."
+            f"{operation.__name__} binds to the activation {f.__name__}, which has no rule. Write "
+            "one in gradaudit/rules/activations."
         )
-    apply.__name__ = operation.__name__
-    apply.__doc__ = (
-        f"{inspect.getdoc(known.function)}\n\nBy the rule of {activation.__name__}: x is z.\n\n"
+    activation.__name__ = operation.__name__
+    activation.__doc__ = (
+        f"{inspect.getdoc(known.function)}\n\nBy the rule of {f.__name__}: x is z.\n\n"
         "Gaps: axis=None, which takes all elements of the batch together."
     )
     options = _CASES.get(operation, {})
@@ -87,7 +87,7 @@ def _register(operation: type, activation: Callable) -> None:
         tuple(sorted(kinks)),
     )
     source = f"{operation.__module__.replace('.', '/')}.py"
-    rule(operation, cases=[case], source=source, gaps=_whole)(apply)
+    rule(operation, cases=[case], source=source, gaps=_whole)(activation)
 
 
 for _operation, _activation in _ACTIVATIONS.items():

@@ -128,7 +128,12 @@ def _groups(node, kernel_shape, channels):
     return channels // (1 if node.op.kind.startswith("Depthwise") else kernel_shape[-2])
 
 
-def _pooling(kind, formula, dx, pool):
+_MAX = "Compute y = max x of each window; dx = Σ dy of the windows whose largest cell it is."
+_AVERAGE = "Compute y = Σ x / n of each window, n its cells; dx = Σ dy / n over the windows."
+_FORMULAS = {"MaxPool": _MAX, "MaxPool3D": _MAX, "AvgPool": _AVERAGE, "AvgPool3D": _AVERAGE}
+
+
+def _pooling(kind, pool):
     @op(kind)
     def apply(node, x):
         x = _last(node, x)
@@ -136,13 +141,16 @@ def _pooling(kind, formula, dx, pool):
         y, vjp = pool(node, x, windows)
         return _back(node, y), lambda dy: _back(node, vjp(_last(node, dy)))
 
-    apply.__doc__ = f"Compute y = {formula} of each window; dx = {dx}."
+    apply.__doc__ = _FORMULAS[kind]
 
 
-for _kind in ("MaxPool", "MaxPool3D"):
-    _pooling(_kind, "the largest cell", "Σ dy of the windows whose largest cell it is", max_pool)
-for _kind in ("AvgPool", "AvgPool3D"):
-    _pooling(_kind, "the mean", "Σ dy / n over the windows, n the cells of each", average_pool)
+for _kind, _pool in {
+    "MaxPool": max_pool,
+    "MaxPool3D": max_pool,
+    "AvgPool": average_pool,
+    "AvgPool3D": average_pool,
+}.items():
+    _pooling(_kind, _pool)
 
 
 @op("MaxPoolGrad", "MaxPool3DGrad")
