@@ -1,8 +1,8 @@
 """Runs a graph of TensorFlow in NumPy, op by op, keeping a tape, and back along the tape."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 import keras
@@ -44,12 +44,6 @@ class Node:
     run: "Interpretation"
     wanted: Sequence[bool] = ()
     read: Sequence[bool] = ()
-    layer: Any = None
-    arguments: Mapping[str, Any] = field(default_factory=dict)
-
-    def of_rule(self, layer: Any = None, **arguments: Any) -> "Node":
-        """Return what the rule of an operation of Keras is given in this op's place."""
-        return replace(self, layer=layer, arguments=arguments)
 
     def attribute(self, name: str) -> Any:
         return self.op.attributes[name]

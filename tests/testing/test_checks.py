@@ -12,7 +12,7 @@ from gradaudit.rules import all_rules, find_rule
 from gradaudit.rules.registry import _RULES
 from gradaudit.testing import CHECKS, PLANTED, check_rule
 from gradaudit.testing.subject import Subjects
-from gradaudit.tracing.tf_ops import elementwise
+from gradaudit.tracing.tf_ops import arithmetic
 
 RULES = {f"{known.kind} {known.name}": known for known in all_rules()}
 NO_WEIGHTS_BEHIND = "ignore:Gradients do not exist for variables:UserWarning"
@@ -64,7 +64,7 @@ def test_the_examples_in_contributing_are_rules():
     try:
         for code in re.findall(r"```python\n(.*?)```", text, re.S):
             if code.startswith("@op("):
-                assert code in inspect.getsource(elementwise)
+                assert code in inspect.getsource(arithmetic)
             else:
                 exec(code, scope)
         for name in ("Scale", "GatedResidual"):
