@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from gradaudit.report import load
     from gradaudit.rules import Case, rule
 
+__version__ = "0.1.0"
+
 _DOOR = {
     "AuditFailure": "gradaudit.errors",
     "Case": "gradaudit.rules",

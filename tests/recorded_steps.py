@@ -100,7 +100,7 @@ def built(name):
     keras.utils.set_random_seed(2)
     stack, optimizer, options = NETS[name]()
     model = keras.Sequential(stack, name=name)
-    model.compile(optimizer, "mse", **options)
+    model.compile(optimizer, "huber", **options)
     return model
 
 

@@ -1,11 +1,14 @@
 """Lint, format, the rooms' imports, and what the documents promise."""
 
+import importlib.metadata
 import re
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+
+import gradaudit
 
 ROOT = Path(__file__).parents[1]
 
@@ -45,8 +48,8 @@ def test_the_readme_s_pictures_and_links_are_there():
 
 
 def test_the_version_is_in_the_change_log():
-    version = re.search(r"^version = (.+)$", (ROOT / "setup.cfg").read_text(), re.M)[1]
-    assert f"## {version}" in (ROOT / "CHANGELOG.md").read_text()
+    assert f"## {gradaudit.__version__}" in (ROOT / "CHANGELOG.md").read_text()
+    assert gradaudit.__version__ == importlib.metadata.version("gradaudit")
 
 
 def test_the_z_table_in_the_readme_is_below_half_the_threshold():

@@ -4,13 +4,13 @@ One job: arguments to calls, results to stdout, errors to one line on stderr and
 Rejected: argparse, whose help would have to be laid out by hand.
 """
 
-import importlib.metadata
 import os
 import sys
 from typing import Annotated, Any, NoReturn
 
 import typer
 
+import gradaudit
 from gradaudit.cli.explain import explain
 from gradaudit.cli.output import fail
 from gradaudit.cli.published import published
@@ -31,7 +31,7 @@ app = typer.Typer(
 
 def _print_version(asked: bool) -> None:
     if asked:
-        print(f"gradaudit {importlib.metadata.version('gradaudit')}")
+        print(f"gradaudit {gradaudit.__version__}")
         raise typer.Exit()
 
 
