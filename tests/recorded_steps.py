@@ -81,16 +81,13 @@ def with_code():
 
 
 def odd():
-    """Its second step has targets that the loss broadcasts, which the derived rule refuses."""
-    return (
-        [
-            keras.Input((4,)),
-            layers.Dense(5, "sigmoid", name="part_0"),
-            layers.Dense(3, name="part_1"),
-        ],
-        "sgd",
-        {},
-    )
+    """Its second step has three targets for one prediction, which the derived rule refuses."""
+    stack = [
+        keras.Input((4,)),
+        layers.Dense(5, "sigmoid", name="part_0"),
+        layers.Dense(1, name="part_1"),
+    ]
+    return stack, "sgd", {}
 
 
 NETS = {make.__name__: make for make in (dense, images, words, compiled_by_xla, with_code, odd)}
