@@ -185,7 +185,7 @@ def test_checks_that_do_not_apply_are_left_out():
 def test_a_check_names_the_case():
     right = find_rule(keras.layers.Dense)
     wrong = dataclasses.replace(planted("forward with a factor"), cases=right.cases[1:2])
-    with pytest.raises(CheckFailure, match="^layer rule Dense, case 'tanh', check forward_equals"):
+    with pytest.raises(CheckFailure, match=r"^layer rule Dense, case 'tanh', check forward_equals"):
         check_rule(wrong, ["forward_equals_keras"])
 
 

@@ -32,8 +32,9 @@ from gradaudit.testing import check_rule
 from gradaudit.testing.kernels import _has_channels_first_kernels
 
 assert not _has_channels_first_kernels()
-for layer, name in ((keras.layers.Conv1D, "channels first"), (keras.layers.Conv1DTranspose, "dilation")):
-    rule = find_rule(layer)
+found = {"Conv1D": "channels first", "Conv1DTranspose": "dilation"}
+for layer, name in found.items():
+    rule = find_rule(getattr(keras.layers, layer))
     cases = tuple(case for case in rule.cases if case.name == name)
     check_rule(dataclasses.replace(rule, cases=cases))
 """

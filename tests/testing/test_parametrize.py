@@ -6,7 +6,7 @@ import keras
 import pytest
 
 from gradaudit.errors import UnknownNameError, UsageError
-from gradaudit.rules import find_rule
+from gradaudit.rules import find_rule, registry
 from gradaudit.testing import parametrize_with_checks
 
 SUITE = '''
@@ -81,21 +81,19 @@ SUITE = '''
 '''
 
 
-def test_a_test_file_with_right_and_wrong_rules(pytester):
+def test_a_test_file_with_right_and_wrong_rules(pytester, monkeypatch):
+    monkeypatch.setattr(registry, "_RULES", dict(registry._RULES))  # those of SUITE go again
     pytester.makepyfile(SUITE)
-    pytester.makeini("[pytest]\n")
-    ran = pytester.runpytest_subprocess("-v", "-p", "no:cacheprovider", "-rxfE")
+    ran = pytester.runpytest_inprocess("-v", "-p", "no:cacheprovider", "-rx")
     ran.assert_outcomes(passed=9, failed=2, xfailed=1)
-    ran.stdout.fnmatch_lines(
-        ["*::test_rules[[]Scale-three rows-forward_equals_keras[]] PASSED*"], consecutive=False
-    )
     ran.stdout.fnmatch_lines_random(
         [
+            "*::test_rules[[]Scale-three rows-forward_equals_keras[]] PASSED*",
             "*::test_rules[[]Doubled-three rows-vjp_equals_tape[]] FAILED*",
-            "*::test_rules[[]Doubled-one row-vjp_equals_tape[]] XFAIL*dgamma is doubled on purpose*",
+            "*::test_rules[[]Doubled-one row-vjp_equals_tape[]] XFAIL*",
+            "XFAIL *[[]Doubled-one row-vjp_equals_tape[]] - dgamma is doubled on purpose",
             "*::test_rules[[]Scale-one row-vjp_is_linear[]] FAILED*",
-            "*CheckFailure: layer rule Doubled, case 'three rows', check vjp_equals_tape: the rule's "
-            "VJP (gamma) differs by *",
+            "*CheckFailure: layer rule Doubled, case 'three rows', check vjp_equals_tape: *",
             "[[]XPASS(strict)[]] this check passes",
         ]
     )
