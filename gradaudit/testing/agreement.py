@@ -46,8 +46,10 @@ def require_close(
     """Compare arrays by name.
 
     Args:
-        ours, theirs: the arrays. Both must have the same names and shapes.
-        our_name, their_name: what they are, for the message.
+        ours: arrays by name.
+        theirs: arrays of the same names and shapes.
+        our_name: what `ours` is, for the message.
+        their_name: what `theirs` is.
         tolerance: largest difference, as a part of the largest value of `theirs` or of 0.001.
         vanishing: how the names of those arrays end that are 0 in theory. What remains of them is
             the rounding error of terms of about 1 that cancel (attention's key bias: up to 3e-14

@@ -18,7 +18,12 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class RuleCheck:
-    """One check of one case of a rule: call it to run it. check: its name, of `CHECKS`."""
+    """One check of one case of a rule; call it to run it.
+
+    rule: the rule.
+    case: one of its cases.
+    check: the name of the check, of `CHECKS`.
+    """
 
     rule: Rule
     case: Case
@@ -37,6 +42,9 @@ class RuleCheck:
                 f"{self.rule.kind} rule {self.rule.name}, case {self.case.name!r}, "
                 f"check {self.check}: {failure}"
             ) from failure
+
+    def __repr__(self) -> str:
+        return f"RuleCheck({self.rule.name!r}, {self.case.name!r}, {self.check!r})"
 
 
 @functools.lru_cache(maxsize=1)  # the checks of one case follow each other

@@ -217,6 +217,7 @@ def test_the_examples_in_contributing_are_rules(checks):
                 assert code in inspect.getsource(elementwise)
             else:
                 exec(code, scope)
+        assert scope["test_rules"].pytestmark[0].args[0] == "check"
         for name in ("Scale", "GatedResidual"):
             check_rule(scope[name], checks)
     finally:
