@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from gradaudit.errors import AuditFailure
     from gradaudit.explanation.step import explain
     from gradaudit.one_step import audit_gradients, check
-    from gradaudit.publications import published
+    from gradaudit.publications.check import published
     from gradaudit.report import load
     from gradaudit.rules import Case, rule
 
@@ -26,7 +26,7 @@ _DOOR = {
     "check": "gradaudit.one_step",
     "explain": "gradaudit.explanation.step",
     "load": "gradaudit.report",
-    "published": "gradaudit.publications",
+    "published": "gradaudit.publications.check",
     "rule": "gradaudit.rules",
 }
 

@@ -26,11 +26,12 @@ from gradaudit.backends.tensorflow import (
 )
 from gradaudit.errors import (
     AuditFailure,
+    GapCode,
     GradauditError,
     UnsupportedModelError,
     UsageError,
 )
-from gradaudit.records import Comparison
+from gradaudit.records import Comparison, Gap
 from gradaudit.report import RunFolder, merge, uninterrupted
 
 _ON_FAIL = ("record", "stop", "raise")
@@ -288,7 +289,6 @@ class GradientAudit(keras.callbacks.Callback):
         if train_function is not self._keras_function:  # the first one, or one that was made anew
             self._keras_function = train_function
             self._capture = None
-            self._judge.forget()
         vars(self.model)["train_function"] = self._audited_execution
 
     def _break_off(self, error: BaseException | None) -> None:
@@ -308,10 +308,10 @@ class GradientAudit(keras.callbacks.Callback):
             self._capture = self._capture or Capture(self.model)
             self._capture.trace(data, iterator)
         except UnsupportedModelError as error:
-            return self._unaudited_execution(iterator, str(error))
+            return self._unaudited_execution(iterator, Gap(GapCode.CAPTURE, "", str(error)))
         except Exception as error:
             reason = self._judge.fault(error, f"capturing step {self._step}")
-            return self._unaudited_execution(iterator, reason)
+            return self._unaudited_execution(iterator, Gap(GapCode.FAULT, "", reason))
         logs = None
         for number in range(self.model.steps_per_execution):
             try:
@@ -325,28 +325,29 @@ class GradientAudit(keras.callbacks.Callback):
         self._budget.spend(time.perf_counter() - start)
         return logs
 
-    def _unaudited_execution(self, iterator: Any, reason: str) -> Any:
+    def _unaudited_execution(self, iterator: Any, gap: Gap) -> Any:
         """Run Keras's own function, where the sibling of its step cannot be compiled."""
         logs = self._keras_function(iterator)
         steps = min(self.model.steps_per_execution, self._steps_of_epoch - self._batch)
         for number in range(int(steps)):
-            self._record_unjudged(self._step + number, reason)
+            self._record_unjudged(self._step + number, gap)
         return logs
 
     def _audit(self, seen: dict[str, Any], step: int) -> None:
         try:
-            records = self._capture.records(seen, step, self._epoch)
+            records, spec = self._capture.records(seen, step, self._epoch)
         except Exception as error:
-            self._record_unjudged(step, self._judge.fault(error, f"reading step {step}"))
+            reason = self._judge.fault(error, f"reading step {step}")
+            self._record_unjudged(step, Gap(GapCode.FAULT, "", reason))
             return
         self._capture_s += sum(record.capture_ms for record in records) / 1e3
         self._apart += [seen["apart"]] if seen.get("apart") else []
         for record in records:
-            self._record(self._judge.judge(record))
+            self._record(self._judge.judge(record, spec))
 
-    def _record_unjudged(self, step: int, reason: str) -> None:
+    def _record_unjudged(self, step: int, gap: Gap) -> None:
         try:
-            comparison = self._judge.unjudged(uncaptured(self.model, step, self._epoch), reason)
+            comparison = self._judge.unjudged(uncaptured(self.model, step, self._epoch), gap)
         except Exception as error:
             self._judge.fault(error, f"recording step {step} as unjudged")
             return

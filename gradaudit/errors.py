@@ -2,8 +2,75 @@
 
 import difflib
 from collections.abc import Iterable
+from enum import StrEnum
 
 _MANY = 20
+
+
+class GapCode(StrEnum):
+    """Why something cannot be judged. The values are stable: reports are filtered by them."""
+
+    ACCUMULATION = "accumulation-on-replicas"
+    ADD_LOSS = "add-loss"
+    APPLICATIONS = "applications"
+    APPLY_REPLACED = "apply-replaced"
+    ASSIGNED_UNSEEN = "assigned-unseen"
+    CAPTURE = "capture"
+    DATA = "data"
+    DISAGREEMENT = "oracles-disagree"
+    FAULT = "auditor-fault"
+    INPUT = "input-kind"
+    LOSS = "loss-option"
+    NAME_CLASH = "name-clash"
+    NO_GRAPH = "no-graph"
+    NO_OPTIMIZER = "no-optimizer"
+    NO_RULE = "no-rule"
+    NO_WEIGHTS = "no-trainable-weights"
+    OP = "op"
+    OPTION = "option"
+    OVERRIDE = "overridden-method"
+    PART = "part"
+    REPLICAS = "replicas"
+    SPARSE_PARTS = "sparse-parts"
+    STATEFUL = "stateful"
+    TRAIN_STEP = "train-step"
+    UNSTEADY = "unsteady-trace"
+    UNTRACEABLE = "untraceable"
+    VALUES = "values"
+    WEIGHT = "weight-unknown"
+
+
+GAP_MEANINGS: dict[GapCode, str] = {
+    GapCode.ACCUMULATION: "gradients are accumulated on several replicas",
+    GapCode.ADD_LOSS: "a layer adds losses of its own (add_loss)",
+    GapCode.APPLICATIONS: "optimizer.apply did not run exactly once in the step",
+    GapCode.APPLY_REPLACED: "the optimizer's apply was replaced on the instance",
+    GapCode.ASSIGNED_UNSEEN: "a layer assigns to a weight in the step, and the value is not known",
+    GapCode.CAPTURE: "the step could not be captured",
+    GapCode.DATA: "the batch holds something else than dense numbers",
+    GapCode.DISAGREEMENT: "the derived rules and a trace of the code disagree",
+    GapCode.FAULT: "the auditor itself failed: run.json has the traceback",
+    GapCode.INPUT: "an input of the model is sparse, ragged or optional",
+    GapCode.LOSS: "an option of a loss, its reduction or its weight is not derived",
+    GapCode.NAME_CLASH: "several variables have the same path",
+    GapCode.NO_GRAPH: "a model is neither Sequential nor functional",
+    GapCode.NO_OPTIMIZER: "the model was compiled without an optimizer",
+    GapCode.NO_RULE: "there is no derived rule for a part of the model",
+    GapCode.NO_WEIGHTS: "the model has no trainable weights",
+    GapCode.OP: "an op of the traced code is not derived",
+    GapCode.OPTION: "an option of a part is not derived by its rule",
+    GapCode.OVERRIDE: "the model overrides a method of keras.Model",
+    GapCode.PART: "a layer calls a part in a way that its rule does not cover",
+    GapCode.REPLICAS: "several replicas move this variable, and only one batch was captured",
+    GapCode.SPARSE_PARTS: "the optimizer applies a sparse gradient part by part",
+    GapCode.STATEFUL: "a layer keeps state that is not captured",
+    GapCode.TRAIN_STEP: "the model overrides train_step",
+    GapCode.UNSTEADY: "tracing the model's code twice gave different results",
+    GapCode.UNTRACEABLE: "the model's code could not be traced to a graph",
+    GapCode.VALUES: "a rule does not cover the values of this step",
+    GapCode.WEIGHT: "a weight, its constraint or its update is not derived",
+}
+"""What each code means, for `gradaudit rules --gaps` and the documents."""
 
 
 class GradauditError(Exception):
@@ -51,9 +118,17 @@ class RuleDefinitionError(GradauditError):
 
 
 class UnsupportedModelError(GradauditError):
-    """Parts of a model cannot be derived; the message lists all of them."""
+    """Parts of a model cannot be derived; the message lists all of them.
+
+    code: the kind of gap. part: the name of the layer, weight or op that it concerns.
+    """
 
     exit_code = 3
+
+    def __init__(self, message: str, code: GapCode = GapCode.VALUES, part: str = "") -> None:
+        super().__init__(message)
+        self.code = code
+        self.part = part
 
 
 class TrainingError(GradauditError):

@@ -12,9 +12,16 @@ from keras import tree
 
 from gradaudit.audit.judge import Judge, check_expect, check_oracle, check_threshold
 from gradaudit.audit.selection import Selection
-from gradaudit.backends.tensorflow import Capture, environment, to_numpy, uncaptured
+from gradaudit.backends.tensorflow import (
+    Capture,
+    Replay,
+    environment,
+    specified,
+    to_numpy,
+    uncaptured,
+)
 from gradaudit.errors import UsageError
-from gradaudit.records import Comparison, StepRecord
+from gradaudit.records import Comparison, Stage, StepRecord, StepSpec
 from gradaudit.reference import graph_of, is_graph
 from gradaudit.report import Run, collected
 
@@ -83,17 +90,19 @@ def check(
             f"the layer of one of the model's trainable weights: {paths}."
         )
     judge = Judge(model, wanted, threshold, rows_per_tensor, _raise, oracle=oracle, expect=expect)
-    return _report(judge, judge.judge(recorded(model, x, y, sample_weight)), model)
+    return _report(judge, judge.judge(*recorded(model, x, y, sample_weight)), model)
 
 
-def judged(model: keras.Model, record: StepRecord, oracle: str) -> Run:
+def judged(model: keras.Model, record: StepRecord, spec: StepSpec, oracle: str) -> Run:
     """Return the report on a step that was recorded before, as `check` does by default."""
     judge = Judge(model, Selection().weight, 8.0, 10_000, _raise, oracle=oracle)
-    return _report(judge, judge.judge(record), model)
+    return _report(judge, judge.judge(record, spec), model)
 
 
-def recorded(model: keras.Model, x: Any, y: Any, sample_weight: Any = None) -> StepRecord:
-    """Return the record of one step of a model's own train step; the model stays as it is."""
+def recorded(
+    model: keras.Model, x: Any, y: Any, sample_weight: Any = None
+) -> tuple[StepRecord, StepSpec]:
+    """Record one step of a model's own train step; the model stays as it is."""
     _check_compiled(model)
     capture = Capture(model)
     batch = (x, y, sample_weight)
@@ -102,11 +111,11 @@ def recorded(model: keras.Model, x: Any, y: Any, sample_weight: Any = None) -> S
     before = [(v, v.value.numpy()) for v in variables]
     try:
         _, seen = capture.run(iter([batch]))
-        (record,) = capture.records(seen, step=0, epoch=0)
+        (record,), spec = capture.records(seen, step=0, epoch=0)
     finally:
         for variable, value in before:
             variable.assign(value)
-    return record
+    return record, spec
 
 
 def _check_compiled(model: keras.Model) -> None:
@@ -203,9 +212,10 @@ def audit_gradients(
     record = replace(uncaptured(model, step=0, epoch=0), **seen, loss_scale=float(loss_scale))
     subject = _compiled_with(loss_fn, model, (x, y, sample_weight))
     judge = Judge(
-        subject, given.__contains__, threshold, rows_per_tensor, _raise, stages=("gradient",)
+        subject, given.__contains__, threshold, rows_per_tensor, _raise, stages=(Stage.GRADIENT,)
     )
-    return _report(judge, judge.judge(record, has_drawn=True), model)
+    spec = specified(subject, Replay(jit=False))
+    return _report(judge, judge.judge(record, spec, has_drawn=True), model)
 
 
 class _Called(keras.Model):

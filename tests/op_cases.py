@@ -514,7 +514,7 @@ CASES = {
         REAL,
     ),
 }
-"""Of a name: a function of tensors, their shapes, and whether they are real or lie elsewhere."""
+"""By name: a function of tensors, their shapes, and the kind of numbers in them."""
 
 IMAGE = (2, 5, 7, 2)
 TURN_BY = np.array([[1.1, 0.1, -0.4, 0.05, 0.9, 0.3, 0.001, 0.002]], np.float32)
@@ -567,7 +567,7 @@ SINGLE = {
         for antialias in (True, False)
     },
 }
-"""Those that TensorFlow computes in float32, whatever it is given."""
+"""Cases that TensorFlow computes in float32, whatever it is given."""
 UNDERIVED = {
     **{
         f"ImageProjectiveTransformV3, {way}, {mode}": (
@@ -614,10 +614,10 @@ UNDERIVED = {
         REAL,
     ),
 }
-"""Those whose gradient in TensorFlow is not the derivative, or is none."""
+"""Cases whose gradient in TensorFlow is not the derivative, or that have none there."""
 NOT_ALONE = {
     "ReadVariableOp", "AssignVariableOp", "AssignAddVariableOp", "AssignSubVariableOp",
     "ResourceGather", "VariableShape", "Empty", "StatelessCase", "StatelessIf", "StatelessWhile",
     "StatefulPartitionedCall", "Case", "If", "While", "Rank",
 }  # fmt: skip
-"""Ops that need variables, or that TensorFlow makes of others; those of `custom_nets` have them."""
+"""Ops that need variables, or that TensorFlow makes from others; `custom_nets` have them."""

@@ -1,7 +1,10 @@
 """The command line, as a shell sees it: stdout, stderr, exit code, files."""
 
+import importlib
+import importlib.metadata
 import json
 import os
+import pkgutil
 import signal
 import subprocess
 import sys
@@ -302,6 +305,43 @@ def test_help_is_there_without_tensorflow():
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert "Exit codes: 0 all judged and passed" in " ".join(done.stdout.split())
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "from gradaudit import cli; cli.main()",
+        "from gradaudit.publications.claims_file import published_claims; published_claims()",
+        "import gradaudit; gradaudit.load; gradaudit.AuditFailure",
+        "import gradaudit.explanation, gradaudit.nets; gradaudit.nets.net_named('iris')",
+    ],
+)
+def test_what_needs_no_tensorflow_does_not_import_it(code):
+    script = (
+        "import sys; sys.argv = ['gradaudit', 'models']\n"
+        f"try:\n    {code}\n"
+        "except SystemExit as ended: assert not ended.code\n"
+        "assert 'gradaudit' in sys.modules and 'tensorflow' not in sys.modules\n"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
+def test_no_module_hides_a_function_of_the_door():
+    door = importlib.import_module("gradaudit")
+    assert not {module.name for module in pkgutil.iter_modules(door.__path__)} & set(door.__all__)
+
+
+def test_numbers_agree_with_their_nouns(gradaudit):
+    code, out, _ = gradaudit("run", "--model", "iris", "--epochs", 1, "--batch-size", 150)
+    assert code == 0
+    assert "PASS: 1 step audited" in out
+    assert "1 type of op\n" in gradaudit("rules", "--ops", "MatMul")[1]
+
+
+def test_the_version_is_printed(gradaudit):
+    code, out, _ = gradaudit("--version")
+    assert (code, out) == (0, f"gradaudit {importlib.metadata.version('gradaudit')}\n")
 
 
 def test_every_option_is_explained(gradaudit):

@@ -112,8 +112,8 @@ def test_claims_that_name_another_net_are_not_passed_over_in_silence(gradaudit):
     rows = ['my_nets:build,output,0,5.0,"input 1 2"', "iris,loss,,1.0,", "iris,loss,,2.0,"]
     Path("c.csv").write_text(HEADER + "\n".join(rows) + "\n")
     code, out, err = gradaudit("published --claims c.csv --model my_nets:build")
-    assert (code, err) == (0, "gradaudit: 2 claims about other nets are left out\n")
-    assert "1 published number: 1 agree." in out
+    assert (code, err) == (0, "gradaudit: left out 2 claims about other nets\n")
+    assert "1 published number: 1 agrees." in out
 
 
 def test_weights_that_are_not_published_are_drawn_from_the_seed(gradaudit):

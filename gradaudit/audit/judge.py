@@ -1,23 +1,33 @@
 """From the record of a step to its verdicts, whatever happens on the way."""
 
+import time
 import traceback
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from types import MappingProxyType
 from typing import Any
 
 import keras
 
 from gradaudit.audit.tally import Tally
-from gradaudit.backends.tensorflow import Replay
-from gradaudit.errors import UnsupportedModelError, UsageError
-from gradaudit.records import STAGES, Comparison, Reference, StepRecord
-from gradaudit.reference import Derivation
+from gradaudit.errors import GapCode, UnsupportedModelError, UsageError
+from gradaudit.records import (
+    Comparison,
+    Gap,
+    Oracle,
+    Reference,
+    Stage,
+    StepRecord,
+    StepSpec,
+    Verdict,
+)
+from gradaudit.reference import Policy, derive, rewound
 from gradaudit.scoring import compare
 
 _MOST_TRACEBACKS = 20
 
 
-ORACLES = ("derived", "traced", "both")
+ORACLES = (Oracle.DERIVED, Oracle.TRACED, Oracle.BOTH)
 
 
 def check_oracle(oracle: str) -> None:
@@ -74,8 +84,8 @@ class Judge:
         threshold: float,
         rows_per_tensor: int,
         on_fault: Callable[[Exception, str], None],
-        stages: Sequence[str] = STAGES,
-        oracle: str = "derived",
+        stages: Sequence[Stage] = tuple(Stage),
+        oracle: str = Oracle.DERIVED,
         expect: Mapping[str, str] = MappingProxyType({}),
     ) -> None:
         self.tally = Tally()
@@ -87,41 +97,37 @@ class Judge:
         self._rows_per_tensor = rows_per_tensor
         self._on_fault = on_fault
         self._stages = stages
-        self._oracle, self._expect = oracle, expect
-        self._derivation: Derivation | None = None
+        self._policy = Policy(wanted, stages, Oracle(oracle), tuple(expect))
 
-    def forget(self) -> None:
-        """Look at the model anew: it may have been compiled again."""
-        self._derivation = None
-
-    def judge(self, record: StepRecord, has_drawn: bool = False) -> Comparison:
+    def judge(self, record: StepRecord, spec: StepSpec, has_drawn: bool = False) -> Comparison:
         """Return the verdicts on a step.
 
         has_drawn: whether the record has the seeds as the step's draws have left them.
         """
         try:
-            if self._derivation is None:
-                self._derivation = Derivation(
-                    self._model,
-                    Replay(record.jit),
-                    self._wanted,
-                    self._stages,
-                    self._oracle,
-                    tuple(self._expect),
-                )
-            record = self._derivation.rewound(record) if has_drawn else record
-            return self._compare(record, self._derivation(record))
+            start = time.perf_counter()
+            record = rewound(record, spec, self._policy) if has_drawn else record
+            reference = derive(record, spec, self._policy)
+            derived = time.perf_counter()
+            timed = _Timed(reference.updates)
+            comparison = self._compare(record, replace(reference, updates=timed))
+            compared_ms = (time.perf_counter() - derived) * 1e3
+            return replace(
+                comparison,
+                reference_ms=(derived - start) * 1e3 + timed.milliseconds,
+                compare_ms=compared_ms - timed.milliseconds,
+            )
         except UnsupportedModelError as error:
-            return self.unjudged(record, str(error))
+            return self.unjudged(record, Gap(error.code, error.part, str(error)))
         except Exception as error:
             reason = self.fault(error, f"judging step {record.step}")
-            return self.unjudged(record, reason)
+            return self.unjudged(record, Gap(GapCode.FAULT, "", reason))
 
-    def unjudged(self, record: StepRecord, reason: str) -> Comparison:
+    def unjudged(self, record: StepRecord, gap: Gap) -> Comparison:
         """Return a step's verdicts where none of its weights can be judged."""
         paths = [v.path for v in self._model.trainable_variables if self._wanted(v.path)]
-        reasons = {(stage, path): reason for stage in self._stages for path in paths}
-        return self._compare(record, Reference(None, {}, (), reasons, 0.0))
+        gaps = {(stage, path): (gap,) for stage in self._stages for path in paths}
+        return self._compare(record, Reference(None, {}, unjudged=gaps))
 
     def fault(self, error: Exception, doing: str) -> str:
         """Keep a fault of the auditor; return it in words."""
@@ -138,10 +144,10 @@ class Judge:
         return self.tally.add(comparison, self._threshold)
 
     @property
-    def verdict(self) -> str:
+    def verdict(self) -> Verdict:
         """Verdict of all steps so far: "unjudged" also where the auditor failed."""
         verdict = self.tally.verdict
-        return "unjudged" if self.faults and verdict != "fail" else verdict
+        return Verdict.UNJUDGED if self.faults and verdict is not Verdict.FAIL else verdict
 
     def _compare(self, record: StepRecord, reference: Reference) -> Comparison:
         return compare(record, reference, self._threshold, self._rows_per_tensor)
@@ -166,3 +172,19 @@ class Judge:
             "unjudged": self._unjudged(),
             "faults": {"count": self.faults, "tracebacks": self._tracebacks},
         }
+
+
+class _Timed:
+    """Calls a function that gives an iterator, and counts the time that its items take."""
+
+    def __init__(self, function: Callable[[], Iterator[Any]]) -> None:
+        self._function = function
+        self.milliseconds = 0.0
+
+    def __call__(self) -> Iterator[Any]:
+        start = time.perf_counter()
+        for item in self._function():
+            self.milliseconds += (time.perf_counter() - start) * 1e3
+            yield item
+            start = time.perf_counter()
+        self.milliseconds += (time.perf_counter() - start) * 1e3

@@ -2,7 +2,7 @@
 
 from collections import Counter
 
-from gradaudit.records import Comparison
+from gradaudit.records import Comparison, Stage, Verdict
 from gradaudit.scoring.score import of_stages, stage_verdicts
 
 _MOST_FAILURES = 20
@@ -18,14 +18,14 @@ class Tally:
 
     def __init__(self) -> None:
         self._seen: set[int] = set()
-        self.counts: dict[str, Counter[str]] = {"gradient": Counter(), "update": Counter()}
+        self.counts: dict[Stage, Counter[str]] = {stage: Counter() for stage in Stage}
         self.max_z = 0.0
         self.worst = ""
         self.failures: list[str] = []
         self.failed = 0
         self.rows_left_out = 0
-        self._stages: dict[str, set[str]] = {"gradient": set(), "update": set()}
-        self.unjudged: dict[tuple[str, str], str] = {}
+        self._stages: dict[Stage, set[str]] = {stage: set() for stage in Stage}
+        self.unjudged: dict[tuple[Stage, str], str] = {}
 
     def add(self, comparison: Comparison, threshold: float) -> list[str]:
         """Count a step of a replica; return its failures in words."""
@@ -47,9 +47,9 @@ class Tally:
         for tensor in comparison.tensors:
             self.rows_left_out += tensor.count - len(tensor.weights.z)
             self.counts[tensor.stage].update(tensor.counts)
-            if tensor.verdict == "fail":
+            if tensor.verdict is Verdict.FAIL:
                 failures.append(f"{where}, {tensor.stage} of {tensor.path}: {tensor.cause}")
-            if tensor.verdict == "unjudged":
+            if tensor.verdict is Verdict.UNJUDGED:
                 self.unjudged[tensor.stage, tensor.path] = tensor.cause
         self.failed += len(failures)
         self.failures += failures[: _MOST_FAILURES - len(self.failures)]
@@ -57,7 +57,7 @@ class Tally:
 
     def unjudged_in_words(self) -> list[str]:
         """Return what was not judged, one line for each stage and reason."""
-        paths: dict[tuple[str, str], list[str]] = {}
+        paths: dict[tuple[Stage, str], list[str]] = {}
         for (stage, path), reason in self.unjudged.items():
             paths.setdefault((stage, reason), []).append(path)
         return [
@@ -73,8 +73,8 @@ class Tally:
         return len(self._seen)
 
     @property
-    def verdict(self) -> str:
+    def verdict(self) -> Verdict:
         """Verdict of all steps so far; "unjudged" where there are none."""
         if self.failed:
-            return "fail"
-        return of_stages(self._stages) if self.steps else "unjudged"
+            return Verdict.FAIL
+        return of_stages(self._stages) if self.steps else Verdict.UNJUDGED

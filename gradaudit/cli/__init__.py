@@ -4,9 +4,10 @@ One job: arguments to calls, results to stdout, errors to one line on stderr and
 Rejected: argparse, whose help would have to be laid out by hand.
 """
 
+import importlib.metadata
 import os
 import sys
-from typing import NoReturn
+from typing import Annotated, Any, NoReturn
 
 import typer
 
@@ -24,19 +25,32 @@ app = typer.Typer(
     no_args_is_help=True,
     help="Check the gradients that Keras really applied, weight by weight.",
     epilog="Exit codes: 0 all judged and passed, 1 an audit failed, 2 usage, 3 could not audit, "
-    "130 interrupted, 141 whoever reads the output closed the pipe.",
+    "130 interrupted, 141 the reader of the output closed the pipe.",
 )
 
 
+def _print_version(asked: bool) -> None:
+    if asked:
+        print(f"gradaudit {importlib.metadata.version('gradaudit')}")
+        raise typer.Exit()
+
+
 @app.callback()
-def _root() -> None:
+def _root(
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version", callback=_print_version, is_eager=True, help="Print the version."
+        ),
+    ] = False,
+) -> None:
     """Check the gradients that Keras really applied, weight by weight."""
 
 
 for command in (run, models, show, explain, published, rules, selftest):
     app.command()(command)
 
-_USAGE_ERROR = next(
+_USAGE_ERROR: Any = next(
     kind for kind in typer.BadParameter.__mro__ if kind.__name__ == "ClickException"
 )
 
@@ -44,8 +58,8 @@ _USAGE_ERROR = next(
 def main() -> None:
     """Run the command line and exit with its code; errors are one line on stderr.
 
-    Where whoever reads stdout has seen enough (`| head`), it ends with 141 and no words, as a
-    program does that the signal SIGPIPE ends: 1 would say that an audit failed.
+    If the reader of stdout closes the pipe (`| head`), the exit code is 141 and nothing is printed,
+    as if the signal SIGPIPE had ended the program; 1 would mean that an audit failed.
     """
     try:
         code = _answer()

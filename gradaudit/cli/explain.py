@@ -63,8 +63,8 @@ def explain(
 ) -> None:
     """Explain how one weight gets its gradient: every number from the loss back to it.
 
-    The training is that of `gradaudit run` with the same options, so that a step has the same
-    number in both. The exit code is 1 where the tape's gradient is wrong.
+    It trains as `gradaudit run` does with the same options: a step has the same number in both.
+    The exit code is 1 if the tape's gradient is wrong.
     """
     files = out or []
     check_files(files, tuple(_FORMATS), overwrite)

@@ -22,7 +22,7 @@ from gradaudit.errors import (
 
 @dataclass(frozen=True)
 class Asked:
-    """What the options of a command say about the net and its data; None where they say nothing."""
+    """The options of a command about the net and its data; None for those that are not given."""
 
     model: str
     data: str | None = None
@@ -43,9 +43,10 @@ class Asked:
 
 
 def import_tensorflow() -> None:
-    """Import TensorFlow without the lines that its libraries print while they load.
+    """Import TensorFlow without the log lines of its libraries.
 
-    They are written by C++ before any level can be set; they are shown where the import fails.
+    C++ writes them to stderr before a log level can be set. They are shown if the import fails.
+    Every command that needs TensorFlow calls this before it imports a module that imports it.
     """
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     sys.stderr.flush()
@@ -64,7 +65,12 @@ def import_tensorflow() -> None:
 
 
 def prepared(asked: Asked) -> tuple[Any, Any, Any]:
-    """Return a compiled model and the arrays x and y that it trains on."""
+    """Return a compiled model and the arrays x and y that it trains on.
+
+    Raises:
+        UsageError: options do not fit together, or the user's model cannot be used.
+        DataError: the data cannot be read, or do not fit the model.
+    """
     from gradaudit.nets import Settings, encode_targets, net_named, read_table
     from gradaudit.nets.catalogue import compiled
 
@@ -110,7 +116,11 @@ def _refuse_options_of_nets(asked: Asked) -> None:
 
 
 def own_model(asked: Asked) -> Any:
-    """Return the compiled model that package.module:build makes."""
+    """Return the compiled model that the user's package.module:build makes.
+
+    Raises:
+        UsageError: it raises, or returns something else than a model compiled with a loss.
+    """
     import keras
 
     from gradaudit.nets import import_build
@@ -136,7 +146,7 @@ def own_model(asked: Asked) -> Any:
 
 @contextmanager
 def training() -> Iterator[None]:
-    """Tell whatever Keras raises while it trains as a failed training."""
+    """Raise TrainingError for whatever Keras raises while it trains."""
     try:
         yield
     except GradauditError:
@@ -147,7 +157,7 @@ def training() -> Iterator[None]:
 
 
 def target_kind(model: Any) -> str:
-    """Return how a model's loss takes its targets: "real", "one_hot", "integer" or "binary"."""
+    """Return how a model's loss encodes its targets: "real", "one_hot", "integer" or "binary"."""
     import keras
 
     from gradaudit.rules import find_rule

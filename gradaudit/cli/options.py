@@ -1,4 +1,4 @@
-"""What commands have in common: choices, and options with their help."""
+"""Options that several commands share, with their help."""
 
 from enum import StrEnum
 from typing import Annotated
@@ -25,7 +25,7 @@ class Precision(StrEnum):
 
 
 class OnFail(StrEnum):
-    """What follows a failed step."""
+    """What to do after a failed step."""
 
     record = "record"
     stop = "stop"

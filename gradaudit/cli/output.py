@@ -15,7 +15,7 @@ from gradaudit.errors import FolderError
 
 
 def console() -> Console:
-    """Return a console on stdout: as wide as the terminal; in a pipe, for whole variable names."""
+    """Return a console on stdout: as wide as the terminal, at least 160 columns in a pipe."""
     width = Console().width
     return Console(width=width if sys.stdout.isatty() else max(width, 160), soft_wrap=True)
 
@@ -23,9 +23,9 @@ def console() -> Console:
 def print_table(
     columns: Sequence[str], rows: Sequence[Sequence[str]], styles: Mapping[str, str] | None = None
 ) -> None:
-    """Print a table: ruled on a terminal; in a pipe, one line a row, none of which is wrapped.
+    """Print a table: ruled on a terminal; in a pipe, one unwrapped line a row.
 
-    On a terminal that is too narrow for whole words, the columns stand one below the other.
+    On a terminal that is too narrow for whole words, each row is printed over several lines.
 
     styles: of rows, by their first word.
     """
@@ -34,10 +34,10 @@ def print_table(
         table = Table(*columns, box=box.SIMPLE_HEAD, pad_edge=False)
         for row in rows:
             table.add_row(*map(Text, row), style=(styles or {}).get(row[0]))
-        words = (
+        longest = (
             max(map(len, " ".join(cells).split())) for cells in zip(columns, *rows, strict=True)
         )
-        if sum(words) + 3 * len(columns) <= terminal.width:
+        if sum(longest) + 3 * len(columns) <= terminal.width:
             terminal.print(table)
         else:
             _print_narrow(terminal, columns, rows, styles or {})
@@ -57,7 +57,7 @@ def _print_narrow(
     rows: Sequence[Sequence[str]],
     styles: Mapping[str, str],
 ) -> None:
-    """Print rows without a table: two words, and below them what else is said, by column."""
+    """Print rows without a table: their first two cells, and below them the others by column."""
     names = [column.replace("\n", "_") for column in columns]
     for row in rows:
         style = styles.get(row[0], "")
@@ -72,15 +72,20 @@ def _print_narrow(
             terminal.print(Text(textwrap.indent("\n".join(lines), "    "), style=style))
 
 
+def counted(count: int, what: str, plural: str = "") -> str:
+    """Return a number with its noun: "1 step", "2 steps"; `plural` if that is not what + "s"."""
+    return f"{count} {what if count == 1 else plural or what + 's'}"
+
+
 def fail(message: str, code: int) -> NoReturn:
-    """Print one line on stderr, and exit."""
-    if message:  # a command without arguments has printed its help
+    """Print one line on stderr and exit with a code."""
+    if message:  # there is none after a command without arguments: it has printed its help
         print(f"gradaudit: {' '.join(message.split())}", file=sys.stderr)
     sys.exit(code)
 
 
 def check_files(paths: Sequence[Path], suffixes: Sequence[str], overwrite: bool) -> None:
-    """Refuse, before any work, files that could not be written in the end.
+    """Refuse, before any work, files that cannot be written at the end.
 
     Raises:
         FolderError: a name has another suffix, the file is there already, or its folder is not.

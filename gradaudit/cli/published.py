@@ -13,11 +13,11 @@ from rich.text import Text
 
 from gradaudit.cli.nets import Asked, import_tensorflow, own_model, prepared, target_kind, training
 from gradaudit.cli.options import Data, Overwrite, Seed, Target
-from gradaudit.cli.output import check_files, console, write
+from gradaudit.cli.output import check_files, console, counted, write
 from gradaudit.errors import DataError, UsageError
 
 if TYPE_CHECKING:
-    from gradaudit.records import CheckedClaim, Claim
+    from gradaudit.publications.records import CheckedClaim, Claim
 
 _STYLES = {"cut": "dim", "disagrees": "red", "cannot be checked": "yellow"}
 
@@ -50,7 +50,7 @@ def published(
 ) -> None:
     """Recompute published numbers, and say which agree.
 
-    The exit code is 1 where one disagrees, and 3 where one cannot be checked.
+    The exit code is 1 if a number disagrees, else 3 if one cannot be checked.
     """
     files = out or []
     check_files(files, (".csv", ".html"), overwrite)
@@ -62,7 +62,7 @@ def published(
     if model is not None:
         read = _about(read, model, claims)
     import_tensorflow()
-    from gradaudit.report import claim_rows, claims_csv, claims_html, summary
+    from gradaudit.publications.table import claim_rows, claims_csv, claims_html, summary
 
     checked = []
     for name, own in itertools.groupby(read, lambda claim: claim.model):
@@ -79,7 +79,10 @@ def published(
 
 
 def _about(claims: "list[Claim]", model: str, file: Path | None) -> "list[Claim]":
-    """Return the claims about one net: those that name it, or all if they name one other net."""
+    """Return the claims about one net: those that name it.
+
+    If the net is the user's own and all claims name one other net, they all are about it.
+    """
     names = list(dict.fromkeys(claim.model for claim in claims))
     found = [claim for claim in claims if claim.model == model]
     if not found and ":" in model and len(names) == 1:
@@ -90,15 +93,15 @@ def _about(claims: "list[Claim]", model: str, file: Path | None) -> "list[Claim]
             f"has some about {', '.join(name or 'no name' for name in names)}."
         )
     if len(found) < len(claims) and file is not None:
-        others = len(claims) - len(found)
-        print(f"gradaudit: {others} claims about other nets are left out", file=sys.stderr)
+        others = counted(len(claims) - len(found), "claim")
+        print(f"gradaudit: left out {others} about other nets", file=sys.stderr)
     return found
 
 
 def _check(claims: "list[Claim]", asked: Asked, row: int | None) -> "list[CheckedClaim]":
-    """Check the claims about one net, on the data that are asked for, or on its worked example."""
+    """Check the claims about one net, on the data given, or else on its worked example."""
     from gradaudit.nets import net_named
-    from gradaudit.publications import check_claims, check_published
+    from gradaudit.publications.check import check_claims, check_published
 
     if asked.data is not None:
         built, x, y = prepared(asked)
@@ -117,7 +120,7 @@ def _check(claims: "list[Claim]", asked: Asked, row: int | None) -> "list[Checke
 
 
 def _nothing_known(model: Any, name: str) -> tuple[Any, Any]:
-    """Return one row of inputs and targets that are all unknown."""
+    """Return one row of inputs and targets, all NaN: not known."""
     import numpy as np
 
     shapes = (model.input_shape, model.output_shape) if model.built else ()
@@ -133,7 +136,7 @@ def _nothing_known(model: Any, name: str) -> tuple[Any, Any]:
 
 
 def _print(checked: "list[CheckedClaim]") -> None:
-    from gradaudit.report import shown
+    from gradaudit.publications.table import shown
     from gradaudit.report.tables import index_text
 
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)

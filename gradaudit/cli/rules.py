@@ -10,9 +10,10 @@ import typer
 from rich.text import Text
 
 from gradaudit.cli.nets import import_tensorflow
-from gradaudit.cli.output import console, print_table
+from gradaudit.cli.output import console, counted, print_table
 
 if TYPE_CHECKING:
+    from gradaudit.rules import Rule
     from gradaudit.rules.coverage import Entry
 
 _STYLES = {"traced-only": "yellow", "not differentiable": "dim", "unknown": "red"}
@@ -27,10 +28,10 @@ def rules(
     ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print a list of objects.")] = False,
 ) -> None:
-    """List what of Keras is derived, and why the rest is not; or show one rule.
+    """List which parts of Keras have a derived rule, and why others have none; or show one rule.
 
-    What is traced-only has a gradient, but no derived rule: its code is traced, and the graph run
-    op by op. --ops lists the ops that this is known for.
+    A traced-only part has a gradient but no derived rule: its code is traced, and the graph is
+    derived op by op. --ops lists the ops for which that is possible.
     """
     import_tensorflow()
     if ops:
@@ -59,12 +60,12 @@ def _print_ops(name: str | None, as_json: bool) -> None:
     if as_json:
         print(json.dumps([{"op": op, "kind": kind} for op, kind in chosen.items()], indent=2))
         return
-    console().print(Text(f"{len(chosen)} types of ops", style="bold"))
+    console().print(Text(counted(len(chosen), "type of op", "types of ops"), style="bold"))
     print_table(("kind", "op"), sorted((kind, op) for op, kind in chosen.items()), {})
 
 
 def _object(entry: "Entry", with_rule: bool) -> dict[str, Any]:
-    found = {
+    found: dict[str, Any] = {
         "kind": entry.kind,
         "name": entry.name,
         "aliases": list(entry.aliases),
@@ -73,17 +74,17 @@ def _object(entry: "Entry", with_rule: bool) -> dict[str, Any]:
         "source": entry.source,
     }
     if with_rule and entry.rule is not None:
-        found["rule"] = _file(entry)
+        found["rule"] = _file(entry.rule)
         found["derivation"] = inspect.getdoc(entry.rule.function)
         found["cases"] = [case.name for case in entry.rule.cases]
     return found
 
 
-def _file(entry: "Entry") -> str:
-    """Return where a rule stands, from the folder that gradaudit is in."""
+def _file(rule: "Rule") -> str:
+    """Return the file of a rule, relative to the folder that gradaudit is in."""
     import gradaudit
 
-    path = Path(inspect.getfile(entry.rule.function))
+    path = Path(inspect.getfile(rule.function))
     package = Path(gradaudit.__file__).parents[1]
     return str(path.relative_to(package) if path.is_relative_to(package) else path)
 
@@ -97,7 +98,7 @@ def _explained(entry: "Entry") -> str:
     if entry.rule is not None:
         cases = "\n".join(f"  {case.name}" for case in entry.rule.cases)
         lines += [
-            f"derived in {_file(entry)}",
+            f"derived in {_file(entry.rule)}",
             "",
             inspect.getdoc(entry.rule.function) or "",
             "",
@@ -120,10 +121,9 @@ def _counts(entries: "list[Entry]") -> str:
     from gradaudit.rules.coverage import STATUSES
 
     said = []
-    for word, is_class in (("class", True), ("function", False)):
+    for word, plural, is_class in (("class", "classes", True), ("function", "functions", False)):
         counts = Counter(entry.status for entry in entries if entry.is_class is is_class)
         if total := counts.total():
-            plural = word if total == 1 else f"{word}es" if is_class else f"{word}s"
             parts = ", ".join(f"{counts[s]} {s}" for s in STATUSES if counts[s])
-            said.append(f"{total} {plural}: {parts}")
+            said.append(f"{counted(total, word, plural)}: {parts}")
     return "; ".join(said)

@@ -29,7 +29,7 @@ from gradaudit.cli.options import (
     Target,
     Threshold,
 )
-from gradaudit.cli.output import console, fail
+from gradaudit.cli.output import console, counted, fail
 from gradaudit.cli.summary import print_run
 from gradaudit.errors import UsageError
 
@@ -108,7 +108,7 @@ def run(
             first=first,
             layers=layers,
             budget=budget,
-            on_fail=str(on_fail),
+            on_fail=on_fail.value,
             threshold=threshold,
             overwrite=overwrite,
             verbose=verbose,
@@ -145,7 +145,8 @@ def show(
     raise typer.Exit(print_run(folder, as_json, allow_unjudged=False))
 
 
-def _every(text: str | None) -> int | str | None:
+def _every(text: str | None) -> Any:
+    """Return the number or the word that --every gives; GradientAudit checks it."""
     return int(text) if text is not None and text.isdecimal() else text
 
 
@@ -159,7 +160,7 @@ def _steps(text: str | None) -> tuple[int, ...]:
 
 
 def _folder(out: Path | None, model: str, several: bool) -> Path:
-    """Return where a run goes: `out`, or the first of runs/NAME, runs/NAME-2, ... that is free."""
+    """Return the folder of a run: `out`, or the first unused one of runs/NAME, runs/NAME-2, ..."""
     name = model.rpartition(":")[0].rpartition(".")[2] or model
     if out is not None:
         return out / name if several else out
@@ -203,4 +204,5 @@ def _fit(model: Any, x: Any, y: Any, epochs: int, batch_size: int, audit: "Gradi
         if progress.live.is_started:
             progress.stop()
     if interrupted:
-        fail(f"interrupted after {audit.audited_steps} audited steps; their rows are whole", 130)
+        audited = counted(audit.audited_steps, "audited step")
+        fail(f"interrupted after {audited}; every written row is complete", 130)

@@ -9,7 +9,7 @@ from rich import box
 from rich.table import Table
 from rich.text import Text
 
-from gradaudit.cli.output import console
+from gradaudit.cli.output import console, counted
 
 if TYPE_CHECKING:
     from gradaudit.report import Run
@@ -42,8 +42,8 @@ def print_summary(found: "Run") -> None:
     for (stage, path), rows in found.tensors.groupby(["stage", "path"], sort=False):
         verdicts = rows["verdict"].value_counts()
         table.add_row(
-            stage,
-            Text(path),
+            str(stage),
+            Text(str(path)),
             str(rows["count"].iloc[0]),
             f"{rows['max_z'].max():.2f}",
             f"{rows['detectable_rel'].median():.1e}",
@@ -56,14 +56,12 @@ def print_summary(found: "Run") -> None:
     for failure in run.get("failures", [])[:5]:
         terminal.print(Text(f"FAIL {failure}", style="red"))
     if run.get("failed", 0) > 5:
-        terminal.print(f"... and {run['failed'] - 5} more that fail")
+        terminal.print(f"... and {counted(run['failed'] - 5, 'more failure')}")
     for left_out in run.get("left_out", []):
         terminal.print(Text(f"left out: {left_out}"))
     worst = f", worst z {run['max_z']:.2f} at {run['worst']}" if run.get("worst") else ""
     counts = [Counter(stage) for stage in run.get("counts", {}).values()]
-    counted = ", ".join(f"{n} {verdict}" for verdict, n in sum(counts, Counter()).most_common())
-    line = (
-        f"{found.verdict.upper()}: {len(found.steps)} steps audited ({counted}){worst}. "
-        f"Report: {found.path}"
-    )
+    by_verdict = ", ".join(f"{n} {verdict}" for verdict, n in sum(counts, Counter()).most_common())
+    audited = f"{counted(len(found.steps), 'step')} audited ({by_verdict}){worst}"
+    line = f"{found.verdict.upper()}: {audited}. Report: {found.path}"
     terminal.print(Text(line, style="bold"))

@@ -8,10 +8,9 @@ import keras
 import numpy as np
 from keras import tree
 
-from gradaudit.records import Formula, Symbol
-from gradaudit.reference.arguments import Tensor
-from gradaudit.reference.quantities import NOT_ELEMENTWISE, activation_of
-from gradaudit.reference.walk import Application
+from gradaudit.explanation.records import Formula, Symbol
+from gradaudit.reference.arguments import Tensor, numbers
+from gradaudit.reference.quantity import WatchedCall, activation_name, activation_of
 from gradaudit.rules import apply_activation
 
 _LETTERS = {"kernel": "W", "bias": "b"}
@@ -21,14 +20,14 @@ _PROBABILITIES = (keras.activations.softmax, keras.activations.sigmoid)
 class Notation:
     """Symbols and formulas of the calls of layers in one step.
 
-    Layers that have weights are numbered in the order of their calls, from 1, where there are
-    several: aₖ is a pre-activation, hₖ an activation, y or p the last one, Wₖ and bₖ are weights.
+    aₖ is a pre-activation, hₖ an activation, y or p the last one, Wₖ and bₖ are weights. If several
+    layers have weights, k numbers them from 1 in the order of their calls.
 
     Args:
         calls: all calls of layers, in their order. targets: of the step. losses: in words.
     """
 
-    def __init__(self, calls: Sequence[Application], targets: Any, losses: str) -> None:
+    def __init__(self, calls: Sequence[WatchedCall], targets: Any, losses: str) -> None:
         self._calls, self._targets, self._losses = calls, targets, losses
         owners = [call.layer for call in calls if call.paths]
         self._owners = list({id(layer): layer for layer in owners}.values())
@@ -40,24 +39,24 @@ class Notation:
         return Symbol(_LETTERS.get(name, name), self.sub(owner.layer))
 
     def sub(self, layer: Any) -> str:
-        """Return what stands below the letters of a layer: its number, or its name."""
+        """Return the subscript of a layer's letters: its number, or its name."""
         if layer not in self._owners:
             return layer.name
         return str(self._owners.index(layer) + 1) if len(self._owners) > 1 else ""
 
     def symbol(self, n: int, part: str) -> Symbol:
-        """Return the symbol of what the n-th call makes: "z" before its activation, or "y"."""
+        """Return the symbol of the n-th call's pre-activation (part "z") or output (part "y")."""
         call = self._calls[n]
         again = sum(earlier.layer is call.layer for earlier in self._calls[:n])
         sub = self.sub(call.layer) + "′" * again
         if part == "z":
-            return self.input(n) if only_activates(call) else Symbol("a", sub)
+            return self.input(n) if call.only_activates else Symbol("a", sub)
         if n < len(self._calls) - 1:
             return Symbol("h", sub)
         return Symbol("p" if activation_of(call.layer) in _PROBABILITIES else "y")
 
     def source(self, n: int) -> int | None:
-        """Return which call made the input of the n-th one; None for an input of the model."""
+        """Return the call that made the n-th one's input; None for an input of the model."""
         makers = {id(call.y): m for m, call in enumerate(self._calls[:n])}
         tensor: Tensor | None = self._calls[n].x
         while tensor is not None and id(tensor) not in makers:
@@ -65,7 +64,7 @@ class Notation:
         return None if tensor is None else makers[id(tensor)]
 
     def users(self, n: int) -> list[int]:
-        """Return the calls whose input the n-th one made."""
+        """Return the calls that use the n-th one's output."""
         return [m for m in range(len(self._calls)) if self.source(m) == n]
 
     def input(self, n: int) -> Symbol:
@@ -74,39 +73,41 @@ class Notation:
         return Symbol("x") if maker is None else self.symbol(maker, "y")
 
     def dz(self, n: int) -> Symbol:
-        """Return the symbol of the cotangent that the n-th call's rule is given."""
+        """Return the symbol of the cotangent that goes into the n-th call's rule."""
         return replace(self.symbol(n, "y" if self._calls[n].z is None else "z"), d=True)
 
     def before_activation(self, n: int) -> Formula:
-        """Return how the n-th call makes its pre-activation."""
+        """Return the formula of the n-th call's pre-activation."""
         layer, x = self._calls[n].layer, self.input(n)
         if not isinstance(layer, keras.layers.Dense):
             return (f"{type(layer).__name__}(", x, ")")
-        formula = (x, " ", Symbol("W", self.sub(layer)))
-        return (*formula, " + ", Symbol("b", self.sub(layer))) if layer.use_bias else formula
+        product: Formula = (x, " ", Symbol("W", self.sub(layer)))
+        return (*product, " + ", Symbol("b", self.sub(layer))) if layer.use_bias else product
 
     def activation(self, n: int) -> Formula:
-        """Return how the n-th call makes its output of its pre-activation."""
-        return (f"{_name(self._calls[n])}(", self.symbol(n, "z"), ")")
+        """Return the formula of the n-th call's output, from its pre-activation."""
+        return (f"{activation_name(self._calls[n].layer)}(", self.symbol(n, "z"), ")")
 
     def slope(self, n: int, at: str) -> Formula:
         """Return the derivative of the n-th call's activation at an element."""
-        return (f"{_name(self._calls[n])}′(", replace(self.symbol(n, "z"), at=at), ")")
+        name, z = activation_name(self._calls[n].layer), replace(self.symbol(n, "z"), at=at)
+        return (f"{name}′(", z, ")")
 
     def through_activation(self, n: int) -> Formula:
-        """Return what the activation of the n-th call sends back to its pre-activation."""
+        """Return the formula of the cotangent of the n-th call's pre-activation."""
         call, dy = self._calls[n], replace(self.symbol(n, "y"), d=True)
-        if call.y.cotangent is None:
-            return self.from_loss(n, call.z.cotangent.value)
-        if mixes(call):
-            return (f"vjp of {_name(call)} (", dy, ")")
-        return (f"{_name(call)}′(", self.symbol(n, "z"), ") ∘ ", dy)
+        dz, name = call.made.cotangent, activation_name(call.layer)
+        if call.y.cotangent is None and dz is not None:  # the loss takes the logits
+            return self.from_loss(n, numbers(dz))
+        if call.mixes:
+            return (f"vjp of {name} (", dy, ")")
+        return (f"{name}′(", self.symbol(n, "z"), ") ∘ ", dy)
 
     def from_loss(self, n: int, cotangent: np.ndarray) -> Formula:
-        """Return what the loss sends back: p − t, once or twice, where the numbers are that."""
-        y, t = self._calls[n].y.value.value, self._targets
+        """Return the formula of the loss's cotangent: p − t or 2 (y − t)/n if the numbers fit."""
+        y, t = numbers(self._calls[n].y.value), self._targets
         if not tree.is_nested(t) and np.shape(t) == y.shape == cotangent.shape:
-            residual = (self.symbol(n, "y"), " − ", Symbol("t"))
+            residual: Formula = (self.symbol(n, "y"), " − ", Symbol("t"))
             if np.allclose(cotangent, y - t, rtol=1e-12, atol=1e-15):
                 return residual
             for factor, words in ((1, ""), (2, "2 ")):
@@ -116,9 +117,14 @@ class Notation:
                         return (f"{words}(", *residual, f"){divided}")
         return (f"vjp of {self._losses}",)
 
-    def to_output(self, n: int, reached: set[int]) -> Formula:
-        """Return what the calls that use the n-th one's output, or the loss, send back to it."""
-        users, cotangent = self.users(n), self._calls[n].y.cotangent.value
+    def to_output(self, n: int, reached: set[int], cotangent: np.ndarray) -> Formula:
+        """Return the formula of the cotangent of the n-th call's output.
+
+        Its terms come from the calls that use the output, and from the loss.
+
+        reached: the calls that the gradient of the weight goes through.
+        """
+        users = self.users(n)
         if not users:
             return self.from_loss(n, cotangent)
         sent = sum(self._sent(m) for m in users)
@@ -127,54 +133,41 @@ class Notation:
         return formula if whole else (*formula, f" + vjp of {self._losses}")
 
     def _sent(self, n: int) -> np.ndarray:
-        """Return what the n-th call sends back to its input, in numbers."""
+        """Return the cotangent that the n-th call sends to its input, in numbers."""
         call = self._calls[n]
-        made = call.y if call.z is None else call.z
-        if only_activates(call):
-            return (
-                made.cotangent.value
-                if call.y.cotangent is None
-                else apply_activation(call.layer.activation, made.value)[1](call.y.cotangent).value
-            )
-        return call.vjp(made.cotangent)[0].value
+        dz, dy = call.made.cotangent, call.y.cotangent
+        if dz is None:  # no loss depends on it
+            return np.zeros(())
+        if not call.only_activates:
+            return numbers(call.vjp(dz)[0])
+        if dy is None:
+            return numbers(dz)
+        _, vjp = apply_activation(call.layer.activation, call.made.value)
+        return numbers(vjp(dy))
 
     def to_input(self, n: int) -> Formula:
-        """Return what the n-th call sends back to its input."""
+        """Return the formula of the cotangent that the n-th call sends to its input."""
         layer = self._calls[n].layer
-        if only_activates(self._calls[n]):
+        if self._calls[n].only_activates:
             return self.through_activation(n)
         if isinstance(layer, keras.layers.Dense):
             return (self.dz(n), " ", Symbol("W", self.sub(layer)), "ᵀ")
         return (f"vjp of {type(layer).__name__} (", self.dz(n), ")")
 
     def to_weight(self, n: int, path: str) -> Formula:
-        """Return what the n-th call sends to a weight of its own."""
+        """Return the formula of the cotangent that the n-th call sends to a weight of its own."""
         call = self._calls[n]
         if not isinstance(call.layer, keras.layers.Dense):
             return (f"vjp of {type(call.layer).__name__} (", self.dz(n), ")")
         if path == call.paths["kernel"]:
             return (self.input(n), "ᵀ ", self.dz(n))
-        rows = self._calls[n].y.value.shape[:-1]
+        rows = call.y.value.shape[:-1]
         return (self.dz(n),) if rows == (1,) else ("Σₙ ", self.dz(n))
 
 
 def joined(formulas: Sequence[Formula]) -> Formula:
-    """Return the sum of formulas; nothing for none."""
+    """Return the sum of formulas; () for none."""
     found: Formula = ()
     for formula in formulas:
         found += (" + ", *formula) if found else formula
     return found
-
-
-def only_activates(call: Application) -> bool:
-    """Return whether a layer is nothing but its activation function."""
-    return call.z is not None and call.z is call.x
-
-
-def mixes(call: Application) -> bool:
-    """Return whether one output of the activation depends on several pre-activations."""
-    return activation_of(call.layer) in NOT_ELEMENTWISE
-
-
-def _name(call: Application) -> str:
-    return activation_of(call.layer).__name__

@@ -9,7 +9,7 @@ from html import escape
 import numpy as np
 from markupsafe import Markup
 
-from gradaudit.records import Formula, GradientPath, PathTerms, Symbol
+from gradaudit.explanation.records import Formula, GradientPath, PathTerms, Symbol
 from gradaudit.report.pages import rendered
 from gradaudit.report.tables import index_text
 
@@ -20,7 +20,7 @@ _MOST_TERMS = 32
 
 @dataclass(frozen=True, repr=False)
 class Explanation:
-    """How one weight got its gradient in one step. In a notebook it shows itself.
+    """How one weight got its gradient in one step. A notebook shows it as Markdown.
 
     path: all numbers.
     """
@@ -39,7 +39,7 @@ class Explanation:
 
     @property
     def html(self) -> str:
-        """A page of its own, which loads nothing."""
+        """An HTML page in one file, which loads nothing."""
         return _rendered("explanation.html", self.path, _html)
 
     def __repr__(self) -> str:
@@ -53,7 +53,7 @@ class Explanation:
 
 @dataclass(frozen=True)
 class _Sum:
-    """The products of one call of a layer: the largest ones, and what the others add up to."""
+    """The products of one call of a layer: the largest ones, and the sum of the others."""
 
     terms: PathTerms
     shown: list[tuple[str, list[float], float]]
@@ -80,6 +80,7 @@ class _Sum:
 def _rendered(template: str, path: GradientPath, write: Callable[[Formula], str]) -> str:
     sums = [_Sum.of(terms) for terms in path.terms]
     return rendered(
+        "gradaudit.explanation",
         template,
         path=path,
         title=f"{_text((path.symbol,))} of {path.model}, step {path.step}",
@@ -102,7 +103,7 @@ def _factor_number(value: float, first: bool) -> str:
 
 
 def _array(value: np.ndarray) -> str:
-    """Return an array in one piece, single numbers to six digits."""
+    """Return an array as text, its numbers to six digits."""
     if value.ndim == 0:
         return f"{value:.6g}"
     return np.array2string(

@@ -1,4 +1,4 @@
-"""The path of one weight's gradient, with numbers: `explain`."""
+"""`explain`: how one weight of a model gets its gradient in one step."""
 
 from dataclasses import replace
 from typing import Any
@@ -7,13 +7,15 @@ import keras
 import numpy as np
 
 from gradaudit.audit.judge import check_threshold
-from gradaudit.backends.tensorflow import Capture, Replay, peeked, uncaptured
+from gradaudit.backends.tensorflow import uncaptured
 from gradaudit.errors import UsageError
+from gradaudit.explanation.find import check_weight
 from gradaudit.explanation.page import Explanation
-from gradaudit.explanation.path import Path, find_weight
+from gradaudit.explanation.path import StepPaths
+from gradaudit.explanation.train_until import train_until
 from gradaudit.one_step import recorded
-from gradaudit.records import StepRecord
-from gradaudit.reference import Derivation
+from gradaudit.records import Stage, StepRecord, StepSpec
+from gradaudit.reference import Policy, derive
 from gradaudit.scoring import compare
 
 
@@ -31,10 +33,13 @@ def explain(
     The model's own train step runs once; the model stays as it is.
 
     Args:
-        x, y, sample_weight: one batch, as `train_on_batch` takes it.
-        weight: such as "W2[0,1]", "b3[1]" or "dense_1/kernel[0,1]": a layer's kernel, its bias, a
-            weight by its path, with the index of one element, counted from 0. Layers with weights
-            are numbered from 1 in the order in which the model calls them.
+        model: a compiled Keras model.
+        x: one batch of inputs, as `train_on_batch` takes it.
+        y: its targets.
+        sample_weight: its sample weights.
+        weight: a layer's kernel ("W2[0,1]"), its bias ("b3[1]") or a weight by its path
+            ("dense_1/kernel[0,1]"), with the index of one element, counted from 0. Layers with
+            weights are numbered from 1 in the order in which the model calls them.
         threshold: the largest |tape − reference| / (κ σ) that passes.
 
     Returns:
@@ -56,7 +61,7 @@ def explain(
         6.0
     """
     check_threshold(threshold)
-    return explain_record(model, recorded(model, x, y, sample_weight), weight, threshold)
+    return explain_record(model, *recorded(model, x, y, sample_weight), weight, threshold)
 
 
 def explain_step(
@@ -73,73 +78,51 @@ def explain_step(
 ) -> Explanation:
     """Train a compiled model up to a step, counted from 0, and explain one weight in that step.
 
-    row: explain it on this row of the data alone, with the weights that the step begins with.
+    Args:
+        model: a compiled Keras model.
+        x: all inputs, as `fit` takes them.
+        y: all targets.
+        weight: as `explain` takes it.
+        step: the number of the step, from 0.
+        row: explain it on this row of the data alone, with the weights before the step.
+        epochs: of the training.
+        batch_size: of the training.
+        threshold: as `explain` takes it.
 
     Raises:
-        UsageError: the training has fewer steps, or the data have no such row.
+        UsageError: the training has fewer steps, or the data have no such row; and as `explain`.
     """
     if row is not None and row >= len(x):
         raise UsageError(f"the row is {row}. Expected one of the data, from 0 to {len(x) - 1}.")
     check_threshold(threshold)
     if model.built:  # or else the weights have no names yet
-        find_weight(model, replace(uncaptured(model, 0, 0), x=x[:1]), weight)
-    stop = _Stop(step, captured=row is None)
-    model.steps_per_execution = 1
-    if row is None or step > 0:
-        model.fit(x, y, epochs=epochs, batch_size=batch_size, verbose=0, callbacks=[stop])
-    if row is None:
-        record = stop.record
-    else:
-        record = replace(recorded(model, x[row : row + 1], y[row : row + 1]), step=step)
-    if record is None or stop.steps < step:
+        check_weight(model, replace(uncaptured(model, 0, 0), x=x[:1]), weight)
+    found, steps = train_until(
+        model, x, y, step, captured=row is None, epochs=epochs, batch_size=batch_size
+    )
+    if row is not None:
+        record, spec = recorded(model, x[row : row + 1], y[row : row + 1])
+        found = replace(record, step=step), spec
+    if found is None or steps < step:
         raise UsageError(
-            f"the step is {step}. Expected one of the {stop.steps} steps of the training, counted "
+            f"the step is {step}. Expected one of the {steps} steps of the training, counted "
             "from 0. Ask for more epochs."
         )
-    return explain_record(model, record, weight, threshold)
+    return explain_record(model, *found, weight, threshold)
 
 
 def explain_record(
-    model: keras.Model, record: StepRecord, weight: str, threshold: float
+    model: keras.Model, record: StepRecord, spec: StepSpec, weight: str, threshold: float
 ) -> Explanation:
-    """Explain one weight in a step that was captured."""
-    replay = Replay(record.jit)
-    step = Path(model, record, replay)
+    """Explain one weight in a recorded step; arguments and errors are those of `explain`."""
+    step = StepPaths(model, record, spec.framework.draw)
     path, index = step.find(weight)
-    reference = Derivation(model, replay, lambda each: each == path)(record)
-    updates = dict(reference.updates)
-    reference = replace(reference, updates=tuple(updates.items()))
+    reference = derive(record, spec, Policy(lambda each: each == path))
+    updates = dict(reference.updates())
+    reference = replace(reference, updates=lambda: iter(updates.items()))
     comparison = compare(record, reference, threshold, rows_per_tensor=np.iinfo(np.int64).max)
-    gradient = next(t for t in comparison.tensors if t.stage == "gradient")
+    gradient = next(t for t in comparison.tensors if t.stage is Stage.GRADIENT)
     at = int(np.ravel_multi_index(index, gradient.shape)) if index else 0
     z, verdict = float(gradient.weights.z[at]), str(gradient.weights.verdict[at])
     estimate = reference.gradients[path]
     return Explanation(step.of(path, index, estimate, updates.get(path), z, verdict))
-
-
-class _Stop(keras.callbacks.Callback):
-    """Ends fit when a step is reached; captured: after that step, and keeps its record."""
-
-    def __init__(self, step: int, captured: bool) -> None:
-        super().__init__()
-        self._wanted, self._is_captured = step, captured
-        self.steps = 0
-        self.record: StepRecord | None = None
-
-    def on_train_batch_begin(self, batch: int, logs: Any = None) -> None:
-        if self._is_captured and self.steps == self._wanted:
-            self._function = self.model.train_function
-            vars(self.model)["train_function"] = self._captured
-
-    def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
-        self.steps += 1
-        self.model.stop_training = self.steps == self._wanted + self._is_captured
-
-    def _captured(self, iterator: Any) -> Any:
-        vars(self.model)["train_function"] = self._function
-        data, iterator = peeked(iterator)
-        capture = Capture(self.model)
-        capture.trace(data, iterator)
-        logs, seen = capture.run(iterator, self._function)
-        (self.record,) = capture.records(seen, step=self._wanted, epoch=0)
-        return logs

@@ -1,7 +1,7 @@
-"""The three built-in nets, the data that they train on, and nets that users bring.
+"""The three built-in nets, their data, and the import of users' own nets.
 
-One job: a name to a compiled model with its arrays. Rejected: downloading data sets at run time.
-Keras is imported inside the functions that build, so that listing the nets does not wait for it.
+One job: from a name to a compiled model with its arrays. Rejected: downloading data sets at run
+time. Keras is imported inside the functions that build, so that listing the nets is quick.
 """
 
 from gradaudit.nets.catalogue import NETS, Net, Settings, compiled, net_named

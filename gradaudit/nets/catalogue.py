@@ -1,4 +1,4 @@
-"""The built-in nets by name, and how each is compiled."""
+"""The built-in nets by name, and how they are compiled."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -16,8 +16,8 @@ from gradaudit.nets.precision import set_precision
 class Published:
     """The worked example that a tutorial publishes for a net.
 
-    sample: returns x and y. weights: by path, NaN where they are not printed; those that are not
-    here are as the net is built.
+    sample: returns x and y.
+    weights: by path, NaN where they are not printed; others are as the net is built.
     """
 
     sample: Callable[[], tuple[np.ndarray, np.ndarray]]
@@ -28,9 +28,11 @@ class Published:
 class Net:
     """A built-in net.
 
-    layers, loss: in words. data: the arrays (x, y) of each of its data sets, the default first.
+    layers, loss: in words.
+    data: functions that return the arrays (x, y), by the name of the data set, the default first.
     about: each data set in words. targets: how y is encoded. features: width of x.
     build: makes the uncompiled Keras model. make_loss: makes its loss.
+    published: its worked example in a tutorial, if there is one.
     """
 
     name: str
@@ -51,7 +53,7 @@ class Net:
 
 @dataclass(frozen=True)
 class Settings:
-    """What `compiled` needs besides the net."""
+    """How a net is compiled: optimizer, precision, mode and the seed of its weights."""
 
     optimizer: str
     learning_rate: float
@@ -122,7 +124,7 @@ def net_named(name: str) -> Net:
 def compiled(net: Net, settings: Settings) -> Any:
     """Return a net as a compiled Keras model, its random weights drawn from the seed.
 
-    The precision and the seed are set for all that Keras builds from then on.
+    The precision and the seed stay set for everything that Keras builds afterwards.
     """
     import keras
 

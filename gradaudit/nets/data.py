@@ -1,4 +1,4 @@
-"""CSV files as arrays: one target column, every other column a number."""
+"""Reads CSV files with one target column and numbers in all other columns."""
 
 import csv
 import math
@@ -14,7 +14,11 @@ from gradaudit.errors import DataError, UnknownNameError
 
 @dataclass(frozen=True)
 class Table:
-    """A CSV file: name, features (rows, columns) and the cells of the target column as text."""
+    """The contents of a CSV file.
+
+    features: float64, shape (rows, columns). columns: their names. target: the cells of the target
+    column as text.
+    """
 
     name: str
     columns: tuple[str, ...]
@@ -23,7 +27,13 @@ class Table:
     target: tuple[str, ...]
 
     def target_classes(self) -> np.ndarray:
-        """Return the target as class numbers: whole numbers as they are, names in their order."""
+        """Return the target as class numbers (rows,).
+
+        Whole numbers are class numbers already; names are numbered from 0 in alphabetical order.
+
+        Raises:
+            DataError: a number is not whole, or is 2³¹ or more in size.
+        """
         try:
             numbers = [float(cell) for cell in self.target]
         except ValueError:
@@ -38,7 +48,11 @@ class Table:
         return np.array(numbers, np.int64)
 
     def target_numbers(self) -> np.ndarray:
-        """Return the target as numbers."""
+        """Return the target as float64 numbers (rows,).
+
+        Raises:
+            DataError: a cell is not a finite number that float32 holds.
+        """
         return np.array(
             [
                 _number(cell, self.name, row, self.target_name)
@@ -49,6 +63,10 @@ class Table:
 
 def read_table(path: str | os.PathLike, target: str) -> Table:
     """Read a CSV file with a header line.
+
+    Args:
+        path: of the file.
+        target: the name of the target column.
 
     Raises:
         DataError: the file is missing, empty or ragged, or a feature is not a finite number.
@@ -70,7 +88,7 @@ def read_table(path: str | os.PathLike, target: str) -> Table:
     if target not in header:
         raise UnknownNameError(f"column in {path}", target, header)
     if len(header) < 2:
-        raise DataError(f"{path} has only the target column. Expected at least one feature beside.")
+        raise DataError(f"{path} has only the target column. Expected at least one feature, too.")
     for number, row in enumerate(rows, start=1):
         if len(row) != len(header):
             raise DataError(
@@ -95,7 +113,7 @@ def _number(cell: str, name: str, row: int, column: str) -> float:
     if not abs(number) < 3.4e38:  # what float32 holds; false for NaN, too
         raise DataError(
             f"{name}, row {row + 1}: the column {column!r} is {cell.strip()!r}. Expected a finite "
-            "number that float32 holds. Mend the cell, or leave out the row or the column."
+            "number that float32 holds. Correct the cell, or leave out the row or the column."
         )
     return number
 
@@ -104,8 +122,9 @@ def encode_targets(table: Table, kind: str, outputs: int) -> np.ndarray:
     """Return a table's target as a loss takes it.
 
     Args:
+        table: of which the target is encoded.
         kind: "one_hot" (rows, outputs), "integer" (rows,), "binary" or "real" (rows, 1).
-        outputs: how many the model has.
+        outputs: the number of the model's outputs.
 
     Raises:
         DataError: a label is out of range.
@@ -119,7 +138,7 @@ def encode_targets(table: Table, kind: str, outputs: int) -> np.ndarray:
             raise DataError(
                 f"{table.name}, row {row + 1}: the target {table.target_name!r} is "
                 f"{table.target[row]!r}, class {label}. Expected a class from 0 to {most - 1}: the "
-                f"model tells {most} apart."
+                f"model has {most} classes."
             )
     if kind == "one_hot":
         return one_hot(classes, outputs)
@@ -132,6 +151,6 @@ def one_hot(classes: np.ndarray, count: int) -> np.ndarray:
 
 
 def iris_table() -> Table:
-    """Return Fisher's Iris data: 150 rows, 4 measurements in cm, the species as target."""
+    """Return Fisher's Iris data: 150 rows, 4 measurements in cm, with the species as the target."""
     with resources.as_file(resources.files("gradaudit.nets") / "data" / "iris.csv") as path:
         return read_table(path, "species")

@@ -1,4 +1,4 @@
-"""The 3-layer tanh net of a published worked example, with the weights that it starts from."""
+"""The 3-layer tanh net of a published worked example, with its initial weights."""
 
 from typing import Any
 

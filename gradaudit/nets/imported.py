@@ -1,4 +1,4 @@
-"""A net that the user brings: a function in a module of theirs."""
+"""Imports the function that builds a user's own net."""
 
 import importlib
 import os
@@ -19,7 +19,7 @@ def import_build(name: str) -> Callable[[], Any]:
     module_name, _, function = name.partition(":")
     if not module_name or not function.isidentifier():
         raise UsageError(
-            f"the model {name!r} is not of the form package.module:function, as nets:build is."
+            f"the model {name!r} is not of the form package.module:function, such as nets:build."
         )
     if os.getcwd() not in sys.path:
         sys.path.insert(0, os.getcwd())
@@ -27,7 +27,7 @@ def import_build(name: str) -> Callable[[], Any]:
         module = importlib.import_module(module_name)
     except ModuleNotFoundError as error:
         raise UsageError(
-            f"the module {error.name!r} was not found on the way to {name!r}. Expected a "
+            f"the module {error.name!r} was not found while importing {name!r}. Expected a "
             "module in the working folder or among the installed packages."
         ) from error
     except Exception as error:

@@ -1,4 +1,4 @@
-"""The dtypes in which Keras builds and computes: global settings of Keras."""
+"""Sets the dtypes in which Keras builds and computes: global settings of Keras."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -8,7 +8,7 @@ PRECISIONS = ("float32", "float64", "mixed_float16", "mixed_bfloat16")
 
 
 def set_precision(policy: str) -> None:
-    """Make layers and losses that are built from now on compute under a dtype policy."""
+    """Set the dtype policy of all layers and losses that are built from now on."""
     import keras
 
     keras.config.set_floatx("float64" if policy == "float64" else "float32")
@@ -17,7 +17,7 @@ def set_precision(policy: str) -> None:
 
 @contextmanager
 def floats(dtype: str) -> Iterator[None]:
-    """Let Keras build and compute in a dtype for a while."""
+    """Let Keras build and compute in a dtype within a `with` block."""
     import keras
 
     floatx, policy = keras.config.floatx(), keras.config.dtype_policy()

@@ -3,14 +3,37 @@
 One job: give the rules one kind of arithmetic at a time (float64, float32, or float64 with the
 rounding error that the audited precision must make), so that a rule is written once in plain NumPy.
 Rejected: interval arithmetic, whose bounds at a depth of twelve layers are 1e15 times the gradient.
+
+    rounded.py          the rounding model, and `Rounded`, the array that carries its error
+    decision.py         what a comparison of such arrays returns
+    dispatch.py         the table of NumPy functions that they support, by module
+    precision.py        the framework's precisions;  elementary.py  its elementary functions
+    simulated.py        arrays that round as half precisions do
+    arithmetic.py       the three kinds of arithmetic, and what their arrays have in common
+    below_largest.py, scatter.py, sum_of_steps.py, newton_schulz.py   for rules, in any arithmetic
 """
 
-from gradaudit.numerics import linear_systems  # noqa: F401 - of Rounded arrays
-from gradaudit.numerics.arithmetic import Arithmetic, Plain, Rounding, Simulating
+from gradaudit.numerics import (  # noqa: F401 - they fill the table of dispatch.py
+    choices,
+    elementwise,
+    linear_systems,
+    moves,
+    products,
+    sums,
+)
+from gradaudit.numerics.arithmetic import (
+    Arithmetic,
+    Array,
+    Plain,
+    Rounding,
+    Simulating,
+    as_rounded,
+)
 from gradaudit.numerics.below_largest import below_largest
+from gradaudit.numerics.decision import Decision
 from gradaudit.numerics.newton_schulz import newton_schulz
 from gradaudit.numerics.precision import PRECISIONS, Precision
-from gradaudit.numerics.rounded import DOUBT, Decision, Rounded, estimated, exact
+from gradaudit.numerics.rounded import DOUBT, Rounded, estimated, exact
 from gradaudit.numerics.scatter import scatter_add
 from gradaudit.numerics.simulated import Simulated
 from gradaudit.numerics.sum_of_steps import SumOfSteps
@@ -19,6 +42,7 @@ __all__ = [
     "DOUBT",
     "PRECISIONS",
     "Arithmetic",
+    "Array",
     "Decision",
     "Plain",
     "Precision",
@@ -27,6 +51,7 @@ __all__ = [
     "Simulated",
     "Simulating",
     "SumOfSteps",
+    "as_rounded",
     "below_largest",
     "estimated",
     "exact",

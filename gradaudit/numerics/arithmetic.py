@@ -1,7 +1,12 @@
-"""The kinds of arithmetic in which one and the same rule can be run."""
+"""The kinds of arithmetic in which one and the same rule can be run.
 
-from dataclasses import dataclass, field
-from typing import Protocol
+Plain        float64 or float32 NumPy arrays       the reference's value, the float32 twin
+Rounding     `Rounded`: float64 with variances     the rounding error of the audited precision
+Simulating   `Simulated`: float64, rounded         the twin of a half precision
+"""
+
+from dataclasses import dataclass
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike
@@ -10,22 +15,79 @@ from gradaudit.numerics.precision import PRECISIONS, Precision
 from gradaudit.numerics.rounded import Rounded
 from gradaudit.numerics.simulated import Simulated
 
-Array = np.ndarray | Rounded | Simulated
+
+class Array(Protocol):
+    """What rules may do with an array: the common interface of ndarray, Rounded and Simulated.
+
+    A protocol and not the union of the three: a type checker tests each expression for every
+    member of a union, and NumPy's stubs do not know `__array_function__`. Operators and indexing
+    return Any, since the result has the class of the operands; `__array__` is what makes
+    `np.where(c, x, y)` accept an Array (the stubs then promise an ndarray, which is an Array too).
+    Not part of it: `dtype` and `value`, which one arithmetic has and the others lack. Ask for the
+    class with `isinstance(x, Rounded)`, or state it with `as_rounded(x)` where only `Rounding`
+    runs; `isinstance(x, Array)` is not possible.
+    """
+
+    @property
+    def shape(self) -> tuple[int, ...]: ...
+    @property
+    def ndim(self) -> int: ...
+    @property
+    def size(self) -> int: ...
+    @property
+    def T(self) -> Any: ...
+    def __array__(self) -> np.ndarray: ...
+    def __len__(self) -> int: ...
+    def __getitem__(self, key: Any, /) -> Any: ...
+
+    def __neg__(self) -> Any: ...
+    def __abs__(self) -> Any: ...
+    def __add__(self, other: Any, /) -> Any: ...
+    def __radd__(self, other: Any, /) -> Any: ...
+    def __sub__(self, other: Any, /) -> Any: ...
+    def __rsub__(self, other: Any, /) -> Any: ...
+    def __mul__(self, other: Any, /) -> Any: ...
+    def __rmul__(self, other: Any, /) -> Any: ...
+    def __truediv__(self, other: Any, /) -> Any: ...
+    def __rtruediv__(self, other: Any, /) -> Any: ...
+    def __pow__(self, other: Any, /) -> Any: ...
+    def __rpow__(self, other: Any, /) -> Any: ...
+    def __matmul__(self, other: Any, /) -> Any: ...
+    def __rmatmul__(self, other: Any, /) -> Any: ...
+    def __lt__(self, other: Any, /) -> Any: ...
+    def __le__(self, other: Any, /) -> Any: ...
+    def __gt__(self, other: Any, /) -> Any: ...
+    def __ge__(self, other: Any, /) -> Any: ...
+
+    def reshape(self, shape: Any, /, *more: int) -> Any: ...
+    def sum(self, axis: Any = None, *, keepdims: bool = False) -> Any: ...
+    def mean(self, axis: Any = None, *, keepdims: bool = False) -> Any: ...
+    def max(self, axis: Any = None, *, keepdims: bool = False) -> Any: ...
+
+
+def as_rounded(array: Any) -> Rounded:
+    """Return `array` itself, for code that runs in the arithmetic `Rounding` alone.
+
+    Raises TypeError for an array of another arithmetic.
+    """
+    if not isinstance(array, Rounded):
+        raise _of_another_arithmetic(array, Rounded)
+    return array
 
 
 class Arithmetic(Protocol):
-    """Makes the arrays that flow through rules, and moves them between the framework's dtypes."""
+    """Makes the arrays that flow through rules, and casts them between the framework's dtypes."""
 
     def array(self, value: ArrayLike, dtype: str) -> Array:
         """Return `value` as the framework holds it in a variable or constant of `dtype`."""
 
     def cast(self, array: Array, dtype: str) -> Array:
-        """Return `array` after the framework cast it to `dtype`."""
+        """Return `array`, of the same arithmetic, after the framework cast it to `dtype`."""
 
 
 @dataclass(frozen=True)
 class Plain:
-    """NumPy arrays of one dtype throughout; casts of the framework do nothing."""
+    """NumPy arrays of one dtype throughout; the framework's casts do nothing."""
 
     dtype: DTypeLike
 
@@ -38,14 +100,14 @@ class Plain:
 
 @dataclass(frozen=True)
 class Rounding:
-    """float64 values with the rounding error of the framework's own dtypes.
+    """float64 values with the rounding error of the framework's own dtypes (see `Rounded`).
 
-    uniform: where given, every dtype counts as this precision (for κ, measured in float32).
-    tensorfloat32: matrix products of float32 round their factors to 11 bits (NVIDIA GPUs).
+    uniform: if given, the precision of every dtype (for κ, which is measured in float32).
+    tensorfloat32: float32 matrix products round their factors to 11 bits (NVIDIA GPUs).
     """
 
     uniform: Precision | None = None
-    tensorfloat32: bool = field(default=False)
+    tensorfloat32: bool = False
 
     def _precision(self, dtype: str) -> Precision:
         if self.uniform is not None:
@@ -57,16 +119,25 @@ class Rounding:
     def array(self, value: ArrayLike, dtype: str) -> Rounded:
         return Rounded.stored(value, self._precision(dtype))
 
-    def cast(self, array: Rounded, dtype: str) -> Rounded:
-        return array.cast(self._precision(dtype))
+    def cast(self, array: Array, dtype: str) -> Rounded:
+        return as_rounded(array).cast(self._precision(dtype))
 
 
 @dataclass(frozen=True)
 class Simulating:
-    """float64 values rounded after every operation as the framework's own dtypes round."""
+    """float64 values rounded after every operation to the framework's own dtypes (`Simulated`)."""
 
     def array(self, value: ArrayLike, dtype: str) -> Simulated:
         return Simulated(value, PRECISIONS[dtype])
 
-    def cast(self, array: Simulated, dtype: str) -> Simulated:
+    def cast(self, array: Array, dtype: str) -> Simulated:
+        if not isinstance(array, Simulated):
+            raise _of_another_arithmetic(array, Simulated)
         return Simulated(array.value, PRECISIONS[dtype])
+
+
+def _of_another_arithmetic(array: Any, expected: type) -> TypeError:
+    return TypeError(
+        f"a {type(array).__name__} was given where {expected.__name__} arrays are expected. "
+        "Make constants with the `array` method of the arithmetic that the rule runs in."
+    )

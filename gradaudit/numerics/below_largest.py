@@ -1,4 +1,4 @@
-"""How far elements are below the largest, as softmax has it."""
+"""Differences to the largest element, the exponents of a softmax."""
 
 from typing import Any
 
@@ -9,10 +9,12 @@ from gradaudit.numerics.rounded import Rounded
 
 
 def below_largest(z: Array, axis: Any) -> Array:
-    """Return z − max z along an axis, or several; for any arithmetic.
+    """Return y = z − max z along one axis or several, in any arithmetic.
 
-    The largest is 0 whatever its error; that of the others is the error of both. So the rounding
-    error of a softmax that is all but 1 is as small as what is left to 1.
+    Error: σ² = σ²(zᵢ) + σ²(max z) + r(yᵢ), but 0 at a unique largest element, which is 0 whatever
+    its error. So where a softmax is close to 1, its error is as small as its distance to 1.
+
+    Shapes: z and y are equal; `axis` is an int or a tuple of ints.
     """
     largest = z.max(axis=axis, keepdims=True)
     shifted = z - largest

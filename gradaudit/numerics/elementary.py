@@ -1,7 +1,7 @@
-"""The table of elementary functions: derivative and accuracy of each.
+"""The table of elementary functions: the derivative and accuracy of each.
 
 Accuracy is the largest error of TensorFlow's kernels (graph and XLA, CPU) in halves of a unit in
-the last place, rounded up: once in float32, and once in float16 and bfloat16, which most kernels
+the last place, rounded up: one number for float32, one for float16 and bfloat16, which most kernels
 compute in float32 and round at the end. `benchmarks/calibrate_rounding.py` measures both again.
 """
 
@@ -14,13 +14,14 @@ from scipy import special
 
 
 class Elementary(NamedTuple):
-    """What is known of one function y = f(a).
+    """Derivative and accuracy of one function y = f(a).
 
-    derivative: (a, y) to dy/da.
-    ulps: accuracy c in float32 and float64, |error| ≤ c h(y); of a where that is not the same.
+    derivative: (a, y) -> dy/da, elementwise.
+    ulps: accuracy c in float32 and float64, |error| ≤ c h(y): a number, or a function of a.
     half_ulps: accuracy in float16 and bfloat16.
     inside: an intermediate result that some kernels compute; where it overflows they return 0.
-    in_halves: the operations, each rounded, of kernels that do not compute it in float32.
+    in_halves: f as the sequence of rounded operations of half-precision kernels that do not compute
+        it in float32.
     """
 
     derivative: Callable[[np.ndarray, np.ndarray], np.ndarray]
@@ -30,7 +31,7 @@ class Elementary(NamedTuple):
     in_halves: Callable[[Any], Any] | None = None
 
     def accuracy(self, a: np.ndarray, halves: bool = False) -> float | np.ndarray:
-        """Return c at a, in float32 or in the half precisions."""
+        """Return c at a, a number or an array of a's shape; `halves` for float16 and bfloat16."""
         if halves:
             return self.half_ulps
         return self.ulps(a) if callable(self.ulps) else self.ulps
@@ -42,9 +43,10 @@ def _logistic(a: Any) -> Any:
 
 
 POWER_ULPS, RSQRT_ULPS, RECIPROCAL_ULPS = 3.0, 6.0, 6.0
-"""Accuracy of xᵖ, and where p is −1/2, of TensorFlow's rsqrt: it takes x / sqrt(y) by that too.
+"""Accuracies of xᵖ, x^(−1/2) and 1 / x.
 
-Graphs take x⁻¹ and 1 / x by its reciprocal, which is as coarse.
+TensorFlow computes x^(−1/2), and x / sqrt(y) too, by rsqrt. Its graphs compute x⁻¹ and 1 / x by the
+reciprocal op, which is as inaccurate.
 """
 
 ELEMENTARY: dict[np.ufunc, Elementary] = {
@@ -58,7 +60,7 @@ ELEMENTARY: dict[np.ufunc, Elementary] = {
     special.erf: Elementary(lambda a, y: 2 / math.sqrt(math.pi) * np.exp(-a * a), 12, 1),
     special.erfc: Elementary(
         lambda a, y: -2 / math.sqrt(math.pi) * np.exp(-a * a),
-        lambda a: np.where(a > 0, 16 + 2 * a * a, 6.0),  # a² is rounded before exp(−a²) is taken
+        lambda a: np.where(a > 0, 16 + 2 * a * a, 6.0),  # exp(−a²) of a rounded a²
         1,
     ),
     np.sin: Elementary(lambda a, y: np.cos(a), 3, 1),

@@ -1,7 +1,7 @@
-"""The precisions in which frameworks compute, described by what rounding in them does."""
+"""The precisions in which frameworks compute, described by their rounding errors."""
 
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, overload
 
 import numpy as np
 
@@ -12,11 +12,11 @@ class Precision:
 
     roundoff: unit roundoff u, the largest relative error of one rounding.
     sum_roundoff: u of the accumulator of a sum.
-    rows_roundoff: u of the accumulator of a sum over rows, which may be a bias's gradient.
+    rows_roundoff: u of the accumulator of a sum over rows, which may be the gradient of a bias.
     product_roundoff: u to which the factors of a matrix product are rounded first; 0 for none.
     matmul_roundoff: u of the accumulator of a matrix product.
-    smallest: the absolute error of a result that underflows.
-    largest: the largest finite number.
+    smallest: absolute error of a result that underflows.
+    largest: largest finite number.
     """
 
     name: str
@@ -28,36 +28,46 @@ class Precision:
     smallest: float
     largest: float
 
-    def nearest(self, value: np.ndarray) -> np.ndarray:
-        """Return the numbers of this precision that are nearest to `value`, a float64 array.
+    @property
+    def is_half(self) -> bool:
+        """Whether this is float16 or bfloat16, with fewer bits than float32."""
+        return self.roundoff > 2.0**-24
 
-        Overflow is left to the caller.
+    def nearest(self, value: np.ndarray | np.float64) -> np.ndarray:
+        """Return the numbers of this precision nearest to `value` (float64), of its shape.
+
+        rint(value / unit) unit, with unit = max(2 h(value), 2 smallest), so ties go to even, and
+        infinities and NaN stay. Overflow is left to the caller: the result may exceed `largest`.
         """
         unit = np.maximum(2 * self.roundoff * binade(value), 2 * self.smallest)
         with np.errstate(all="ignore"):
             return np.where(np.isfinite(value), np.rint(value / unit) * unit, value)
 
     def accumulator(self, shape: tuple[int, ...], axis: Any) -> float:
-        """Return u of the accumulator of a sum of an array of this shape over these axes.
+        """Return u of the accumulator that sums an array of `shape` over `axis` (None: all axes).
 
-        What keeps one axis of channels, the last one or the second of three or more, may be the
-        gradient of a bias, which TensorFlow takes by an operation of its own: BiasAddGrad.
+        A sum that keeps one axis of channels, the last one or the second of three or more, may be
+        the gradient of a bias, which TensorFlow computes by an op of its own: BiasAddGrad.
         """
         summed = range(len(shape)) if axis is None else np.atleast_1d(axis) % len(shape)
         kept = [i for i, length in enumerate(shape) if length > 1 and i not in summed]
         channels = (len(shape) - 1, 1 if len(shape) > 2 else -1)
         return self.rows_roundoff if len(kept) == 1 and kept[0] in channels else self.sum_roundoff
 
-    def variance(self, roundoff: float) -> float:
-        """Return the variance of one rounding relative to its result, for a unit roundoff.
+    @overload
+    def variance(self, roundoff: float) -> float: ...
+    @overload
+    def variance(self, roundoff: np.ndarray) -> np.ndarray: ...
+    def variance(self, roundoff: float | np.ndarray) -> float | np.ndarray:
+        """Return u², the square of the relative error of one rounding to unit roundoff `roundoff`.
 
-        A float64 audit counts it twice: the float64 reference makes the same roundings again.
+        In float64 it is 2 u²: the float64 reference makes the same roundings as the framework.
         """
         return roundoff**2 * (2.0 if self.name == "float64" else 1.0)
 
 
-def binade(value: np.ndarray) -> np.ndarray:
-    """Return 2^⌊log₂|value|⌋, and 0 at 0: the exponent bits of a float64 alone."""
+def binade(value: np.ndarray | np.float64) -> np.ndarray:
+    """Return 2^⌊log₂|value|⌋, and 0 at 0, of value's shape: a float64's exponent bits alone."""
     return (np.asarray(value).view(np.uint64) & np.uint64(0x7FF0000000000000)).view(np.float64)
 
 
@@ -68,11 +78,12 @@ def _precision(
     return Precision(name, u, by_sums, by_rows, 0.0, by_products, smallest, largest)
 
 
-# TensorFlow flushes subnormals to zero on its CPU threads, so an underflow in float32 may cost the
-# smallest normal number; float16 keeps them. Half-precision matrix products accumulate in float32.
-# Of its two sums over rows, on CPU and without XLA, Sum accumulates bfloat16 in float32 and float16
-# in float16, and BiasAddGrad the other way round, row by row: the less accurate one counts, since a
-# rule does not say which it means. `benchmarks/calibrate_rounding.py` measures all this.
+# TensorFlow's CPU threads flush subnormals to zero, so an underflow in float32 may cost the
+# smallest normal number; float16 keeps subnormals. Half-precision matrix products accumulate in
+# float32. There are two sums over rows, on CPU without XLA: Sum accumulates bfloat16 in float32 and
+# float16 in float16; BiasAddGrad accumulates row by row, bfloat16 in bfloat16 and float16 in
+# float32. A rule does not say which of the two it means, so the less accurate one counts.
+# Source: measured by `benchmarks/calibrate_rounding.py`.
 _FLOAT32 = _precision("float32", 24, 2.0**-126, 2.0**128 * (1 - 2.0**-24), 24, 24, 24)
 
 PRECISIONS: dict[str, Precision] = {

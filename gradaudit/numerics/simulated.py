@@ -1,10 +1,12 @@
-"""`Simulated`: an array that makes the roundings of a half precision, in float64.
+"""`Simulated`: float64 values that are rounded to a half precision after every operation.
 
 It is the twin run of a half precision: NumPy has no bfloat16, and its float16 has no fast product.
-Every result is computed in float64 and rounded once, so that rows that are alike round alike, as
-they do in the framework. So are the sums that TensorFlow accumulates in the half precision itself,
-term by term: once the partial sum is large, small terms are lost in it all alike. Other errors
-within a sum are not simulated; `Rounded` accounts for them.
+
+    y = f(a, b)    nearest(f(a, b)), f in float64, and infinity beyond `largest`
+
+So equal rows round alike, as they do in the framework. Sums that TensorFlow accumulates in the half
+precision itself are added term by term in that precision: small terms are lost in a large partial
+sum. Other errors within a sum are not simulated; `Rounded` accounts for them.
 """
 
 from collections.abc import Callable
@@ -23,9 +25,15 @@ _HALVES = {"float16": np.float16, "bfloat16": ml_dtypes.bfloat16}
 
 
 class Simulated(Carrier):
-    """value: a float64 array of numbers that `precision` holds, or infinities."""
+    """A float64 array of numbers that a precision can hold.
+
+    value: float64 array, rounded to `precision`; infinite where it overflows.
+    precision: the framework's precision that the value is held in.
+    """
 
     __slots__ = ("precision",)
+
+    carries = "precision"
 
     def __init__(self, value: ArrayLike, precision: Precision) -> None:
         value = np.asarray(value, np.float64)
@@ -47,7 +55,9 @@ class Simulated(Carrier):
             return known.in_halves(*inputs)
         return self._rounded(ufunc, inputs, {})
 
-    def __array_function__(self, function: Callable, types: Any, args: Any, kwargs: Any) -> Any:
+    def __array_function__(
+        self, function: Callable[..., Any], types: Any, args: Any, kwargs: Any
+    ) -> Any:
         if function is np.sum:
             return self._sum(*args, **kwargs)
         return self._rounded(function, args, kwargs)
@@ -56,7 +66,7 @@ class Simulated(Carrier):
         p = self.precision
         value = np.sum(a.value, axis=axis, keepdims=keepdims)
         n = a.size // max(value.size, 1)
-        if n > 1 and p.accumulator(a.shape, axis) == p.roundoff > 2.0**-24:
+        if n > 1 and p.is_half and p.accumulator(a.shape, axis) == p.roundoff:
             axes = range(a.ndim) if axis is None else np.atleast_1d(axis)
             terms = np.moveaxis(a.value, axes, range(len(axes))).reshape(n, -1)
             with np.errstate(all="ignore"):
@@ -64,7 +74,7 @@ class Simulated(Carrier):
             value = partial[-1].astype(np.float64).reshape(value.shape)
         return Simulated(value, p)
 
-    def _rounded(self, function: Callable, args: Any, kwargs: Any) -> Any:
+    def _rounded(self, function: Callable[..., Any], args: Any, kwargs: Any) -> Any:
         result = function(*self._bare(args), **self._bare(kwargs))
         kind = np.asarray(result).dtype.kind
         return Simulated(result, self.precision) if kind == "f" else result

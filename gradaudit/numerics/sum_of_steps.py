@@ -1,4 +1,4 @@
-"""Sums of what the steps of a recurrence bring to a gradient, one step after the other."""
+"""The sum of the contributions of a recurrence's steps to a gradient."""
 
 import numpy as np
 
@@ -7,13 +7,15 @@ from gradaudit.numerics.rounded import Rounded
 
 
 class SumOfSteps:
-    """Adds one term after the other, as the gradient of a loop does.
+    """Adds terms y = Σₜ aₜ one after the other, as the gradient of a loop does.
 
-    The errors of the terms are not independent, as errors of a sum's terms are elsewhere: that of a
-    state goes on in the states of later steps, and terms that are alike are off alike. Of n terms,
-    m = (Σ aₜ)² / Σ aₜ² are alike, all n where they are equal, and 1 where they are as random
-    numbers. So an error is √m times what it would be for independent ones. m of one element and of
-    all together count, whichever is larger: terms of one element may cancel, and errors not.
+    Error: σ² = m σ₀², m = max(1, y² / Σ aₜ²), with σ₀ that of a sum of independent errors. Those of
+    the terms are not independent: an error of a state propagates to the states of later steps, and
+    similar terms err alike. m estimates how many of the n terms are alike: n where all are equal, 1
+    where they are random. It is taken per element and over all elements, and the larger one
+    counts, since the terms of one element may cancel where their errors do not.
+
+    Shapes: all terms and the sum have one shape.
     """
 
     def __init__(self) -> None:
@@ -26,11 +28,11 @@ class SumOfSteps:
         if isinstance(term, Rounded):
             self._squares = self._squares + term.value**2
 
-    def total(self) -> Array:
-        """Return the sum."""
-        if not isinstance(self._sum, Rounded) or self._sum.variance is None:
-            return self._sum
+    def total(self) -> Array | None:
+        """Return the sum with its error, or None if no term was added."""
         y, squares = self._sum, self._squares
+        if not isinstance(y, Rounded) or y.variance is None:
+            return y
         alike = max(1.0, float(np.sum(y.value**2) / max(np.sum(squares), 1e-300)))
         own = np.divide(y.value**2, squares, out=np.zeros(y.shape), where=squares > 0)
         return Rounded(y.value, y.variance * np.maximum(own, alike), y.kink, y.precision)

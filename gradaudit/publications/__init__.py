@@ -1,10 +1,8 @@
 """Checks what others have published about a net.
 
 One job: claims about a net's numbers to verdicts on them. Rejected: a table of the right numbers
-to compare with, which would be right for one net, and say nothing about where a wrong number
-comes from.
+to compare with, which would be right for one net, and would not say where a wrong number comes
+from. The room is not called `published`, because importing a module of that name would hide the
+public function `gradaudit.published`. Nothing is imported here: claims can be read before
+TensorFlow is imported.
 """
-
-from gradaudit.publications.check import check_claims, check_published, published
-
-__all__ = ["check_claims", "check_published", "published"]

@@ -1,4 +1,4 @@
-"""Published numbers to verdicts."""
+"""Recomputes published numbers and gives each a verdict."""
 
 import itertools
 import math
@@ -16,6 +16,8 @@ from gradaudit.nets.precision import floats
 from gradaudit.one_step import recorded
 from gradaudit.publications.claims_file import published_claims
 from gradaudit.publications.net import ClaimedNet, Given, Recomputed, is_in
+from gradaudit.publications.records import CheckedClaim, Claim
+from gradaudit.publications.table import claims_table
 from gradaudit.publications.verdict import (
     AGREES,
     DISAGREES,
@@ -24,9 +26,7 @@ from gradaudit.publications.verdict import (
     diagnose_claims,
     within_a_unit,
 )
-from gradaudit.records import CheckedClaim, Claim
 from gradaudit.reference import Quantity
-from gradaudit.report import claims_table
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -36,10 +36,10 @@ def published(model: str | None = None) -> "pd.DataFrame":
     """Recompute the numbers that tutorials print for the built-in nets.
 
     Args:
-        model: only those about this net.
+        model: the name of a built-in net, to check only the numbers about it.
 
     Returns:
-        One row for each number, with the columns model, quantity, index, given, printed, decimals,
+        One row a number, with the columns model, quantity, index, given, printed, decimals,
         recomputed, verdict (agrees, cut, disagrees, cannot be checked) and diagnosis.
 
     Raises:
@@ -61,8 +61,16 @@ def published(model: str | None = None) -> "pd.DataFrame":
 def check_published(claims: Sequence[Claim], name: str, seed: int = 0) -> list[CheckedClaim]:
     """Check numbers that were published for a built-in net, with the inputs of its worked example.
 
-    What the example does not print, or where there is none, must be said in the claims' `given`;
-    weights of a net without an example are drawn from the seed.
+    What the example does not print must stand in the claims' `given`, and so must everything for a
+    net without an example; its weights are drawn from the seed.
+
+    Args:
+        claims: about the net.
+        name: of the net in `NETS`.
+        seed: of random weights.
+
+    Returns:
+        One result a claim, in their order.
     """
     net = NETS[name]
     with floats("float64"):
@@ -85,23 +93,26 @@ def check_claims(
 ) -> list[CheckedClaim]:
     """Recompute published numbers about one step of a compiled model.
 
-    A claim's `given` says what a number was computed from: parts with numbers, such as
-    "probabilities 0.7 0.2 0.1" or "kernel 0.15, step size 0.25", replace the net's; "the printed
-    logits" takes those of other claims; other words say nothing. What the net leaves open is taken
-    as other claims print it.
+    A claim's `given` says what a number was computed from. Parts with numbers, such as
+    "probabilities 0.7 0.2 0.1" or "kernel 0.15, step size 0.25", replace the net's numbers; "the
+    printed logits" uses those that other claims print; other words are ignored. What the net leaves
+    open is taken as other claims print it.
 
     Args:
-        x, y: the batch; NaN where it is not known.
-        weights: by path, in place of the model's; NaN where they are not known.
+        claims: about the model.
+        model: a compiled Keras model.
+        x: the inputs of the batch; NaN where they are not known.
+        y: its targets; NaN where they are not known.
+        weights: by path, instead of the model's; NaN where they are not known.
 
     Returns:
-        One result for each claim, in their order.
+        One result a claim, in their order.
 
     Raises:
         UsageError: the model is not compiled.
         UnsupportedModelError: a part of the model has no rule.
     """
-    record = recorded(model, np.nan_to_num(x), np.nan_to_num(y))
+    record, _ = recorded(model, np.nan_to_num(x), np.nan_to_num(y))
     record = replace(
         record,
         x=x,
@@ -112,14 +123,14 @@ def check_claims(
     groups: dict[tuple[str, str], list[Claim]] = {}
     for claim in claims:
         groups.setdefault((claim.quantity, claim.given), []).append(claim)
-    found = {}
+    found: dict[int, CheckedClaim] = {}
     for group in groups.values():
         found.update((id(checked.claim), checked) for checked in _check_group(net, group))
     return [found[id(claim)] for claim in claims]
 
 
 def _check_group(net: ClaimedNet, group: Sequence[Claim]) -> Iterator[CheckedClaim]:
-    """Check the claims about one quantity that were computed from the same."""
+    """Check the claims about one quantity that have the same `given`."""
     try:
         quantity = net.quantity(group[0].quantity)
         stated, printed = net.given(group)
@@ -161,7 +172,7 @@ def _judge(
         if verdict == NOT_CHECKED:
             words = f"it depends on what is not printed: {net.unknown()}"
             if np.isfinite(value):
-                words = "how far rounding may move it is not known: a value on the way may overflow"
+                words = "its rounding error is not known: an intermediate value may overflow"
             yield CheckedClaim(claim, None, verdict, words)
             continue
         words = reason if verdict == DISAGREES else ""
@@ -179,7 +190,7 @@ def _diagnosis(
     group: Sequence[Claim],
     right: Recomputed,
 ) -> str:
-    """Return what makes of the recomputed numbers those that are printed."""
+    """Return the simplest explanation of the printed numbers, given the recomputed ones."""
     numbers = np.array([claim.number for claim in group])
     unit = np.array([claim.unit for claim in group])
     for words, inputs in _other_inputs(net, quantity, stated, printed, group[0].given):
@@ -195,14 +206,14 @@ def _diagnosis(
         names = [str(list(index)) for index in indices]
         return diagnose_claims(numbers, allowed, right.value, net.rows, names)
     order = np.lexsort(np.transpose(indices)[::-1]) if shape else [0]
-    whole = (each[order].reshape(shape) for each in (numbers, allowed, right.value))
-    return diagnose_claims(*whole, net.rows)
+    whole = [each[order].reshape(shape) for each in (numbers, allowed, right.value)]
+    return diagnose_claims(whole[0], whole[1], whole[2], net.rows)
 
 
 def _other_inputs(
     net: ClaimedNet, quantity: Quantity, stated: Given, printed: Given, given: str
 ) -> Iterator[tuple[str, Given]]:
-    """Yield inputs that a source may have computed with, other than those that it states."""
+    """Yield diagnoses with the inputs that a source may have used instead of the stated ones."""
     if printed:
         names = " and ".join(net.name(other) for other in printed)
         yield f"follows from {names} as recomputed, not as printed", stated

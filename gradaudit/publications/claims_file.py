@@ -1,15 +1,16 @@
-"""Files of published numbers, and those that come with the built-in nets."""
+"""Reads files of published numbers, and the one that comes with the built-in nets."""
 
 import csv
 import math
 import os
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
 
 from gradaudit.errors import DataError, UnclearClaimError
-from gradaudit.records import Claim
+from gradaudit.publications.records import Claim
 
 _NUMBER = r"[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?"
 _NUMBERS = re.compile(rf"{_NUMBER}(?:\s+{_NUMBER})*")
@@ -23,20 +24,22 @@ _PRINTED = re.compile(
 _LONE_NUMBER = re.compile(rf"(?<![\w.]){_NUMBER}(?![\w.])")
 
 _MOST_DECIMALS = 30
-"""Far more than a float holds, and few enough to be written."""
+"""More than a float holds; more cannot be meant."""
 
 COLUMNS = ("model", "quantity", "index", "printed", "given")
-"""What a file must have; a column `decimals` may say how many digits behind the point are meant."""
+"""The columns that a file must have. A further one, `decimals`, may say how many are printed."""
 
 
 def published_claims() -> list[Claim]:
-    """Return the numbers that the tutorials print for the built-in nets."""
-    with resources.as_file(resources.files("gradaudit.nets") / "data" / "claims.csv") as path:
+    """Return the numbers that tutorials print for the built-in nets."""
+    with resources.as_file(
+        resources.files("gradaudit.publications") / "data" / "claims.csv"
+    ) as path:
         return read_claims(path)
 
 
 def read_claims(path: str | os.PathLike) -> list[Claim]:
-    """Read a CSV file of published numbers.
+    """Read a CSV file of published numbers, with the columns `COLUMNS`.
 
     Raises:
         DataError: the file is missing or empty, a column is missing, or a cell cannot be read.
@@ -62,12 +65,14 @@ def read_claims(path: str | os.PathLike) -> list[Claim]:
     return [_claim(row, f"{path}, row {number}") for number, row in enumerate(rows, start=1)]
 
 
-def _claim(row: dict[str, str | None], where: str) -> Claim:
-    if None in row or None in row.values():
+def _claim(row: Mapping[str | None, str | None], where: str) -> Claim:
+    cells = {
+        name: cell.strip() for name, cell in row.items() if name is not None and cell is not None
+    }
+    if len(cells) < len(row):  # the csv module puts None where cells or columns are missing
         raise DataError(
             f"{where}: there are not as many cells as columns. Quote cells with commas."
         )
-    cells = {name: cell.strip() for name, cell in row.items()}
     printed = cells["printed"].replace("\N{MINUS SIGN}", "-")
     try:
         finite = math.isfinite(float(printed))
@@ -93,17 +98,17 @@ def _claim(row: dict[str, str | None], where: str) -> Claim:
 
 
 def _decimals(printed: str) -> int:
-    """Return how many digits a number is printed with behind the point, its exponent included."""
+    """Return the decimals of a printed number: 3 for 1.500 and 5 for 1.500e-2."""
     digits, _, exponent = printed.lower().partition("e")
     return len(digits.partition(".")[2]) - int(exponent or 0)
 
 
 @dataclass(frozen=True)
 class Stated:
-    """What a number was computed from, as far as its `given` says.
+    """What a number was computed from, as its `given` says.
 
-    values: quantities in words, with their numbers. printed: those that are taken as other claims
-    print them.
+    values: quantities in words, with their numbers.
+    printed: quantities whose numbers are those that other claims print.
     """
 
     values: tuple[tuple[str, tuple[float, ...]], ...]
@@ -111,10 +116,10 @@ class Stated:
 
 
 def stated(given: str) -> Stated:
-    """Return what `given` says: parts with numbers, and parts with "printed".
+    """Parse `given`: parts with numbers, and parts with "printed".
 
     Raises:
-        UnclearClaimError: there is a number that belongs to no words, or "printed" to none.
+        UnclearClaimError: a number follows no quantity, or "printed" belongs to none.
     """
     values: list[tuple[str, list[float]]] = []
     printed = []

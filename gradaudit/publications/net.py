@@ -1,4 +1,4 @@
-"""A net about which numbers are published: its step, and what is printed about it."""
+"""A net about which numbers are published: one step of it, and what claims say about it."""
 
 import difflib
 import math
@@ -13,24 +13,25 @@ from gradaudit.backends.tensorflow import Replay
 from gradaudit.errors import UnclearClaimError
 from gradaudit.numerics import Rounded
 from gradaudit.publications.claims_file import Stated, stated
-from gradaudit.records import Claim, StepRecord
+from gradaudit.publications.records import Claim
+from gradaudit.records import StepRecord
 from gradaudit.reference import Quantities, Quantity, activation_of, loss_terms
 
 _EXAMPLE = re.compile(r"_(?:\w+_)?example$")
 _BINARY = 1e-9
-"""By how much decimals that add up to 1 may miss it as binary numbers."""
+"""Decimals that add up to 1 miss it by at most this as binary numbers."""
 _SYNONYMS = {"step_size": "learning_rate", "x": "input"}
 
 Given = dict[Quantity, np.ndarray]
-"""Quantities that are to have other values than the net's; NaN where they are not."""
+"""Values to use instead of the net's; NaN keeps the net's."""
 
 
 @dataclass(frozen=True)
 class Recomputed:
-    """The numbers of a group of claims, recomputed: arrays with one element for each.
+    """The numbers of a group of claims, recomputed: arrays with one element a claim.
 
-    value: NaN where it is not known. doubt: by how much it may be off. taken: names of what the net
-    leaves open and other claims print.
+    value: NaN where it is not known. doubt: the largest error of the value.
+    taken: names of quantities that the net leaves open, and whose printed numbers were used.
     """
 
     value: np.ndarray
@@ -42,7 +43,9 @@ class ClaimedNet:
     """One step of a net, and what claims say about it.
 
     Args:
-        model: a compiled model. record: of a step; NaN where something is not known.
+        claims: about this net.
+        model: a compiled model.
+        record: of a step; NaN where something is not known.
     """
 
     def __init__(self, claims: Sequence[Claim], model: keras.Model, record: StepRecord) -> None:
@@ -56,22 +59,22 @@ class ClaimedNet:
         return Quantities(self._model, self._record, self._replay, given)
 
     def _with(self, given: Given) -> Quantities:
-        """Return the step where some quantities are given.
+        """Return the step with some quantities given.
 
         Raises:
-            UnclearClaimError: what is given for the output of a softmax is none.
+            UnclearClaimError: numbers given for the output of a softmax do not add up to 1.
         """
         step = self._step(given)
         for quantity in given:
             if quantity.part == "activation" and not quantity.d:
-                layer = step.applications[quantity.call].layer
+                layer = step.calls[quantity.call].layer
                 total = step[quantity].value.sum(axis=-1)
                 if activation_of(layer) is keras.activations.softmax and np.any(
                     np.abs(total - 1) > _BINARY
                 ):
                     raise UnclearClaimError(
-                        f"the numbers for {self.name(quantity)} add up to {np.max(total):.10g}, "
-                        "and those of a softmax to 1"
+                        f"the numbers for {self.name(quantity)} add up to {np.max(total):.10g}; "
+                        "those of a softmax add up to 1"
                     )
         return step
 
@@ -84,7 +87,7 @@ class ClaimedNet:
         return self._base[quantity].shape
 
     def name(self, quantity: Quantity) -> str:
-        """Return the name that claims have for a quantity, or its shortest."""
+        """Return the name that claims use for a quantity, or else its shortest name."""
         used = [claim.quantity for known, claim in self._claims if known == quantity]
         known = [name for name, own in self._base.names.items() if own == quantity]
         return used[0] if used else min(known, key=len)
@@ -104,7 +107,7 @@ class ClaimedNet:
         return found
 
     def given(self, group: Sequence[Claim]) -> tuple[Given, Given]:
-        """Return what claims were computed from: numbers that they state, and printed ones.
+        """Return what claims were computed from: the numbers that they state, and printed ones.
 
         Raises:
             UnclearClaimError: their `given` cannot be understood.
@@ -120,7 +123,7 @@ class ClaimedNet:
         return values, {q: self.printed(q) for q in meant if q not in values}
 
     def _input(self, words: str, claim: Claim) -> Quantity:
-        """Return the quantity that words in `given` stand for, if the claim's follows from it."""
+        """Return the quantity that words in `given` mean; the claim's must depend on it."""
         found, about = self._meant(words, claim), self.quantity(claim.quantity)
         raw = found.part in ("input", "target", "weight", "learning_rate")
         raw &= not (found.d or found.updated)
@@ -131,7 +134,7 @@ class ClaimedNet:
         return found
 
     def _meant(self, words: str, claim: Claim) -> Quantity:
-        """Return the quantity that words in `given` stand for."""
+        """Return the quantity that words in `given` mean."""
         name = re.sub(r"^(?:(?:the|a|an|printed) )+", "", words.strip().lower()).replace(" ", "_")
         if name.removesuffix("s") == "gradient":
             return replace(self.quantity(claim.quantity), updated=False, d=True)
@@ -156,7 +159,7 @@ class ClaimedNet:
     def _placed(
         words: str, numbers: Sequence[float], shape: tuple[int, ...], group: Sequence[Claim]
     ) -> np.ndarray:
-        """Return an array of the numbers; a single one stands at the indices of the claims."""
+        """Return the numbers as an array; a single one goes to the indices of the claims."""
         size = math.prod(shape)
         if len(numbers) == size:
             return np.reshape(numbers, shape)
@@ -170,9 +173,9 @@ class ClaimedNet:
         return found
 
     def printed(self, quantity: Quantity, given: str | None = None) -> np.ndarray:
-        """Return a quantity as claims print it; NaN where none does, or they contradict each other.
+        """Return a quantity as claims print it; NaN where none does, or where claims differ.
 
-        given: only claims that were computed from the same.
+        given: use only claims that were computed from the same.
         """
         claims = [claim for known, claim in self._claims if known == quantity]
         if given is not None:
@@ -184,15 +187,15 @@ class ClaimedNet:
         return found
 
     def printed_before(self, quantity: Quantity) -> list[Quantity]:
-        """Return the printed quantities that it may be computed from, the nearest first."""
+        """Return the printed quantities that a quantity may depend on, the nearest first."""
         found = {known for known, _ in self._claims if known and known.rank < quantity.rank}
         return sorted(found, key=lambda each: each.rank, reverse=True)
 
     def recomputed(self, quantity: Quantity, given: Given, group: Sequence[Claim]) -> Recomputed:
-        """Return the numbers of a group of claims; what the net leaves open is taken as printed.
+        """Recompute the numbers of a group of claims; what the net leaves open is taken as printed.
 
         Raises:
-            UnclearClaimError: the net cannot have what is given.
+            UnclearClaimError: the net cannot have the values that are given.
         """
         step = self._with(given)
         found = _at(step[quantity], group)
@@ -207,7 +210,7 @@ class ClaimedNet:
                 more = taken | {other: np.where(is_open, printed, present)}
                 try:
                     found = _at(self._with(given | more)[quantity], group)
-                except UnclearClaimError:  # this cannot stand in the net's place
+                except UnclearClaimError:  # the net cannot have these values
                     continue
                 taken = more
                 if not np.isnan(found.value).any():
@@ -223,7 +226,7 @@ class ClaimedNet:
         group: Sequence[Claim],
         value: np.ndarray,
     ) -> np.ndarray:
-        """Return how far half a unit in each printed number that was taken moves the values."""
+        """Return how far half a unit of each printed number that was used moves the values."""
         doubt = np.zeros(value.shape)
         for known, claim in self._claims:
             if known in taken and taken[known][claim.index] == claim.number:
@@ -234,7 +237,7 @@ class ClaimedNet:
         return doubt
 
     def unknown(self) -> str:
-        """Say what of the net is not known."""
+        """Return, in words, which numbers of the net are not known."""
         names = self._base.names
         inputs = [names[name] for name in ("input", "target") if name in names]
         weights = [q for q in names.values() if q == Quantity("weight", path=q.path)]

@@ -1,4 +1,4 @@
-"""A printed number against the recomputed one: what print says is known to its last digit only."""
+"""Verdicts on printed numbers, which are known to their last digit only."""
 
 from collections.abc import Sequence
 
@@ -9,21 +9,28 @@ from gradaudit.scoring import relation
 AGREES, CUT, DISAGREES, NOT_CHECKED = "agrees", "cut", "disagrees", "cannot be checked"
 
 _TELLING, _ONE_TELLING = 20, 100
-"""How many units of its last digit a number must have to tell one factor from another: those with
-names are 13 % apart at least (2 and ln 10). A single number is near one of them by chance."""
+"""Units of the last digit that a number needs to tell one named factor from another: they are at
+least 13 % apart (2 and ln 10). A single number needs more: it may be near one of them by chance."""
 
 _BINARY = 1e-9
-"""Part of a unit by which decimals may miss each other as binary numbers."""
+"""Decimals miss each other by at most this part of a unit as binary numbers."""
 
 
 def claim_verdict(printed: float, unit: float, value: float, doubt: float) -> str:
     """Return whether a printed number is what was recomputed.
 
-    It agrees where it is the value rounded, or less than one unit of its last digit away; it is cut
-    where it is less than a unit short and not the value rounded. A value that carries a rounding
-    error may have been cut just below a decimal: 0.57 · 0.2 is 0.11399999999999999.
+    It agrees if it is the rounded value, or less than one unit of its last digit away. It is cut if
+    it is less than a unit short and not the rounded value. A value with a rounding error may have
+    been cut just below a decimal: 0.57 · 0.2 is 0.11399999999999999.
 
-    unit: one in the last digit. doubt: by how much rounding may have moved the value.
+    Args:
+        printed: the published number.
+        unit: of its last digit.
+        value: the recomputed number.
+        doubt: the largest rounding error of the value.
+
+    Returns:
+        AGREES, CUT or DISAGREES.
     """
     difference, short = abs(printed - value), abs(value) - abs(printed)
     if difference <= unit / 2 * (1 + _BINARY) + doubt:
@@ -55,10 +62,11 @@ def diagnose_claims(
     """Return the simplest relation of printed numbers to recomputed ones, in a few words.
 
     Args:
-        printed, allowed, value: float64 arrays of one shape; a number is the right one where it is
-            off by less than what is allowed.
+        printed: float64, any shape.
+        allowed: of that shape; a number is right if it is off by less.
+        value: of that shape, the recomputed numbers.
         rows: of the batch, to recognise a missing mean.
-        names: of the numbers, where the arrays are not whole tensors.
+        names: of the numbers, if the arrays are not whole tensors.
     """
     if not printed.any() or not value.any():
         return "zero is printed" if not printed.any() else "zero is right"

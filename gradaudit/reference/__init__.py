@@ -4,18 +4,22 @@ One job: StepRecord to Reference. Rejected: a second Keras model in float64 as t
 would repeat the framework's mistakes in more digits.
 """
 
-from gradaudit.reference.derive import Derivation
+from gradaudit.reference.derive import derive, rewound
 from gradaudit.reference.gaps import is_graph
 from gradaudit.reference.graph import graph_of
 from gradaudit.reference.losses import loss_terms
-from gradaudit.reference.quantities import Quantities, Quantity, activation_of
+from gradaudit.reference.policy import Policy
+from gradaudit.reference.quantities import Quantities
+from gradaudit.reference.quantity import Quantity, activation_of
 
 __all__ = [
-    "Derivation",
+    "Policy",
     "Quantities",
     "Quantity",
     "activation_of",
+    "derive",
     "graph_of",
     "is_graph",
     "loss_terms",
+    "rewound",
 ]

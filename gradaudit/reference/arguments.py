@@ -114,6 +114,13 @@ def others_of(arguments: Mapping[str, Any]) -> dict[str, Any]:
     return found
 
 
+def inputs_of(given: Any) -> list[Tensor]:
+    """Return the tensors in a call's arguments, the masks on some, and the logits on some."""
+    tensors = [leaf for leaf in tree.flatten(given) if isinstance(leaf, Tensor)]
+    masks = [Tensor(x.mask, "bool") for x in tensors if x.mask is not None]
+    return [*tensors, *masks, *(x.logits for x in tensors if x.logits is not None)]
+
+
 def mask_outputs(outputs: list[Tensor], masks: list[np.ndarray | None]) -> None:
     """Put masks on those outputs that have none, unless all have: Layer._set_mask_metadata."""
     for y, mask in zip(outputs, masks, strict=False):

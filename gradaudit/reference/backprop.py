@@ -81,7 +81,7 @@ def _loss(walk: Walk, term: LossTerm, given: Given, replicas: int, total_dtype: 
         options,
         term.dtype,
         walk.arithmetic,
-        keras.config.epsilon(),
+        walk.epsilon,
         None if read is None else read.value,
     )
     true, ranked = same_rank(y_true, y.value)

@@ -2,8 +2,10 @@
 
 import functools
 import operator
+import weakref
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import keras
@@ -11,36 +13,75 @@ import numpy as np
 from keras import tree
 from keras.src.models.functional import Functional  # not exported; models are instances of it
 
+from gradaudit.errors import GapCode
+from gradaudit.records import Gap, StepSpec
 from gradaudit.reference.graph import bound, graph_of, has_no_gradient, nodes
 from gradaudit.reference.losses import loss_terms
 from gradaudit.rules import find_rule, keyed, own_variables, single_optimizers
 from gradaudit.rules.losses.reduction import REDUCTIONS
 
 
-def step_gaps(model: keras.Model) -> list[str]:
+@dataclass(frozen=True)
+class Coverage:
+    """What derived rules cover of a step.
+
+    step: why no gradient can be derived, not even by a trace. model: which parts have no derived
+    rule. update: why the update cannot be derived.
+    whole: the whole step is traced. traced: otherwise, ids of the parts that are.
+    """
+
+    step: tuple[Gap, ...]
+    model: tuple[Gap, ...]
+    update: tuple[Gap, ...]
+    whole: bool
+    traced: frozenset[int]
+
+
+_COVERAGE: weakref.WeakKeyDictionary[StepSpec, Coverage] = weakref.WeakKeyDictionary()
+
+
+def coverage(spec: StepSpec) -> Coverage:
+    """Return what derived rules cover of the steps of a spec."""
+    if spec not in _COVERAGE:
+        model = spec.model
+        gaps = model_gaps(model)
+        layers = traced_layers(model) if gaps else []
+        _COVERAGE[spec] = Coverage(
+            step=_step_gaps(spec),
+            model=gaps,
+            update=_update_gaps(spec),
+            whole=layers is None,
+            traced=frozenset(map(id, layers or ())),
+        )
+    return _COVERAGE[spec]
+
+
+def _step_gaps(spec: StepSpec) -> tuple[Gap, ...]:
     """Return why no gradient of the model can be derived, not even by a trace of its code."""
-    gaps = ["the model overrides train_step"] if _overrides(model, "train_step") else []
-    optimizer = getattr(model, "optimizer", None)  # compile sets it
-    if optimizer is not None and "apply" in vars(optimizer):
-        gaps.append("the optimizer's apply was replaced on the instance")
+    model, gaps = spec.model, []
+    if _overrides(model, "train_step"):
+        gaps.append(Gap(GapCode.TRAIN_STEP, model.name, "the model overrides train_step"))
+    if spec.optimizer is not None and "apply" in vars(spec.optimizer):
+        words = "the optimizer's apply was replaced on the instance"
+        gaps.append(Gap(GapCode.APPLY_REPLACED, spec.optimizer.name, words))
     gaps += _repeated_paths(model)
     if model.built and not model.trainable_variables:
-        gaps.append("the model has no trainable weights")
-    return gaps
+        gaps.append(Gap(GapCode.NO_WEIGHTS, model.name, "the model has no trainable weights"))
+    return tuple(gaps)
 
 
-def model_gaps(model: keras.Model) -> list[str]:
+def model_gaps(model: keras.Model) -> tuple[Gap, ...]:
     """Return, for each part of the model whose gradient no derived rule covers, what and why.
 
     Complete once Keras has trained on a batch: it builds models and losses then.
     """
     gaps = [
-        f"the model overrides {method}"
+        Gap(GapCode.OVERRIDE, model.name, f"the model overrides {method}")
         for method in ("compute_loss", "losses")
         if _overrides(model, method)
     ]
     gaps += layer_gaps(model) + _weight_gaps(model) + _loss_gaps(model)
-    return list(dict.fromkeys(gaps))  # a layer that is called twice has each of its gaps once
+    return tuple(dict.fromkeys(gaps))  # a layer that is called twice has each of its gaps once
 
 
 def traced_layers(model: keras.Model) -> list[Any] | None:
@@ -68,15 +109,8 @@ def _overrides(model: keras.Model, method: str) -> bool:
     return own or method in vars(model)
 
 
-def layer_gaps(layer: Any) -> list[str]:
+def layer_gaps(layer: Any) -> list[Gap]:
     """Return the gaps of a layer, of a model with all that it calls, or of an operation."""
-    if not isinstance(layer, keras.Layer):
-        where, known = f"the operation {layer.name!r} ({type(layer).__name__})", find_rule(layer)
-        return (
-            [f"{where} has no derived rule"]
-            if known is None
-            else _options_gaps(where, known, layer)
-        )
     if isinstance(layer, keras.Model):
         gaps = _own_gaps(layer)
         for node in _deriving_nodes(layer):
@@ -84,61 +118,75 @@ def layer_gaps(layer: Any) -> list[str]:
         if is_graph(layer) and graph_of(layer) is None:
             gaps += [gap for part in layer.layers for gap in layer_gaps(part)]
         return gaps
-    where, gaps = _where(layer), _loss_of_layer_gaps(layer)
-    known = find_rule(layer)
-    if known is None or known.kind != "layer":
-        return [*gaps, f"{where} has no derived rule"]
-    gaps += _options_gaps(where, known, layer)
-    unknown = own_variables(layer).keys() - set(known.weights)
+    where, known = _where(layer), find_rule(layer)
+    gaps = _loss_of_layer_gaps(layer) if isinstance(layer, keras.Layer) else []
+    if known is None or known.kind not in ("layer", "operation"):
+        return [*gaps, Gap(GapCode.NO_RULE, layer.name, f"{where} has no derived rule")]
+    if known.gaps is not None:
+        gaps += _gaps(GapCode.OPTION, layer, [f"has {gap}" for gap in known.gaps(layer)])
+    if not isinstance(layer, keras.Layer):
+        return gaps
+    unknown = ", ".join(sorted(own_variables(layer).keys() - set(known.weights)))
     if unknown:
-        gaps.append(f"{where} owns {', '.join(sorted(unknown))}, which its rule does not know")
+        gaps += _gaps(GapCode.WEIGHT, layer, [f"owns {unknown}, which its rule does not know"])
     if known.autocast and not layer.autocast:
-        gaps.append(f"{where} does not cast its inputs to its dtype (autocast=False)")
+        words = "does not cast its inputs to its dtype (autocast=False)"
+        gaps += _gaps(GapCode.OPTION, layer, [words])
     if getattr(layer, "stateful", False):
-        gaps.append(f"{where} is stateful, and keeps its state where the audit does not see it")
+        words = "is stateful, and keeps its state where the audit does not see it"
+        gaps += _gaps(GapCode.STATEFUL, layer, [words])
     for name in ("activation", "recurrent_activation"):
-        activation = getattr(layer, name, None)
-        if activation is None:
-            continue
-        rule = find_rule(activation)
-        if isinstance(activation, keras.Layer):
-            gaps.append(
-                f"{where} has a layer as its activation, {activation.name!r}: give it a function, "
-                "or put the layer behind it"
-            )
-        elif rule is None or rule.kind != "activation":
-            gaps.append(f"{where} has the activation {activation!r}, which has no derived rule")
-        elif isinstance(activation, functools.partial) and activation.args:
-            gaps.append(f"{where} has an activation with positional arguments: name them")
-    return gaps + [gap for part in layer._layers for gap in _part_gaps(layer, where, part)]
+        gaps += _activation_gaps(layer, getattr(layer, name, None))
+    return gaps + [gap for part in layer._layers for gap in _part_gaps(layer, part)]
 
 
-def _part_gaps(layer: Any, where: str, part: Any) -> list[str]:
+def _gaps(code: GapCode, layer: Any, words: Sequence[str]) -> list[Gap]:
+    return [Gap(code, layer.name, f"{_where(layer)} {each}") for each in words]
+
+
+def _activation_gaps(layer: Any, activation: Any) -> list[Gap]:
+    if activation is None:
+        return []
+    rule = find_rule(activation)
+    if isinstance(activation, keras.Layer):
+        words = (
+            f"has a layer as its activation, {activation.name!r}: give it a function, or put the "
+            "layer behind it"
+        )
+        return _gaps(GapCode.OPTION, layer, [words])
+    if rule is None or rule.kind != "activation":
+        words = f"has the activation {activation!r}, which has no derived rule"
+        return _gaps(GapCode.NO_RULE, layer, [words])
+    if isinstance(activation, functools.partial) and activation.args:
+        words = "has an activation with positional arguments: name them"
+        return _gaps(GapCode.OPTION, layer, [words])
+    return []
+
+
+def _part_gaps(layer: Any, part: Any) -> list[Gap]:
     """Return the gaps of a layer that is called by the rule of another."""
-    gaps = layer_gaps(part)
+    words = []
     if isinstance(part, keras.Model):
-        gaps.append(f"{where} calls a model, which the rule of a layer does not do")
+        words.append("calls a model, which the rule of a layer does not do")
     if part.compute_dtype != layer.compute_dtype:
-        gaps.append(f"{where} has a part, {part.name!r}, that computes in another dtype")
+        words.append(f"has a part, {part.name!r}, that computes in another dtype")
     if part.activity_regularizer is not None:
-        gaps.append(f"{where} has a part, {part.name!r}, with an activity regularizer")
-    return gaps
-
-
-def _options_gaps(where: str, known: Any, layer: Any) -> list[str]:
-    return [] if known.gaps is None else [f"{where} has {gap}" for gap in known.gaps(layer)]
+        words.append(f"has a part, {part.name!r}, with an activity regularizer")
+    return layer_gaps(part) + _gaps(GapCode.PART, layer, words)
 
 
 def _where(layer: Any) -> str:
     what = "model" if isinstance(layer, keras.Model) else "layer"
+    what = what if isinstance(layer, keras.Layer) else "operation"
     return f"the {what} {layer.name!r} ({type(layer).__name__})"
 
 
-def _loss_of_layer_gaps(layer: Any) -> list[str]:
-    where = _where(layer)
-    if layer.activity_regularizer is not None:
-        return _regularizer_gaps(where, "activity regularizer", layer.activity_regularizer)
-    return [f"{where} adds losses of its own (add_loss)"] if layer._losses else []
+def _loss_of_layer_gaps(layer: Any) -> list[Gap]:
+    regularizer = layer.activity_regularizer
+    if regularizer is not None:
+        return _regularizer_gaps(layer.name, _where(layer), "activity regularizer", regularizer)
+    words = ["adds losses of its own (add_loss)"] if layer._losses else []
+    return _gaps(GapCode.ADD_LOSS, layer, words)
 
 
 def is_graph(model: keras.Model) -> bool:
@@ -148,19 +196,21 @@ def is_graph(model: keras.Model) -> bool:
     return isinstance(model, Functional) and type(model).call is Functional.call
 
 
-def _own_gaps(model: keras.Model) -> list[str]:
+def _own_gaps(model: keras.Model) -> list[Gap]:
     """Return the gaps of a model but for those of the layers that it calls."""
-    where, gaps = _where(model), _loss_of_layer_gaps(model)
+    gaps = _loss_of_layer_gaps(model)
     if not is_graph(model):
-        return [*gaps, f"{where} is neither Sequential nor functional"]
+        return gaps + _gaps(GapCode.NO_GRAPH, model, ["is neither Sequential nor functional"])
     graph = graph_of(model)
     if graph is None:
-        return [*gaps, f"{where} was built without a graph of its layers"] if model.built else gaps
+        words = ["was built without a graph of its layers"] if model.built else []
+        return gaps + _gaps(GapCode.NO_GRAPH, model, words)
     for symbol in graph.inputs:
-        what = f"the input {symbol.name!r} of {where}"
-        gaps += [f"{what} is {kind}" for kind in ("sparse", "ragged") if getattr(symbol, kind)]
+        kinds = [kind for kind in ("sparse", "ragged") if getattr(symbol, kind)]
         if getattr(symbol._keras_history.operation, "optional", False):
-            gaps.append(f"{what} is optional")
+            kinds.append("optional")
+        where = f"the input {symbol.name!r} of {_where(model)}"
+        gaps += [Gap(GapCode.INPUT, symbol.name, f"{where} is {kind}") for kind in kinds]
     return gaps
 
 
@@ -170,11 +220,11 @@ def _deriving_nodes(model: keras.Model) -> list[Any]:
     return [] if graph is None else [node for node in nodes(graph) if not has_no_gradient(node)]
 
 
-def _call_gaps(node: Any) -> list[str]:
+def _call_gaps(node: Any) -> list[Gap]:
     """Return what a call in a graph is given that no rule knows of."""
     layer = node.operation
     if isinstance(layer, keras.Model) and len(bound(node).keys() - {"training", "mask"}) > 1:
-        return [f"the model {layer.name!r} is given more than its inputs"]
+        return _gaps(GapCode.PART, layer, ["is given more than its inputs"])
     return []
 
 
@@ -193,75 +243,78 @@ def several_tensors(model: keras.Model) -> list[str]:
     return gaps
 
 
-def _weight_gaps(model: keras.Model) -> list[str]:
+def _weight_gaps(model: keras.Model) -> list[Gap]:
     return [
         gap
         for variable in model.trainable_variables
         if variable.regularizer is not None
         for gap in _regularizer_gaps(
-            f"the weight {variable.path!r}", "regularizer", variable.regularizer
+            variable.path, f"the weight {variable.path!r}", "regularizer", variable.regularizer
         )
     ]
 
 
-def _regularizer_gaps(where: str, what: str, regularizer: Any) -> list[str]:
+def _regularizer_gaps(part: str, where: str, what: str, regularizer: Any) -> list[Gap]:
     known = find_rule(regularizer)
     if known is not None and known.kind == "regularizer":
         return []
-    return [f"{where} has the {what} {regularizer!r}, which has no derived rule"]
+    words = f"{where} has the {what} {regularizer!r}, which has no derived rule"
+    return [Gap(GapCode.NO_RULE, part, words)]
 
 
-def _loss_gaps(model: keras.Model) -> list[str]:
-    gaps = []
+def _loss_gaps(model: keras.Model) -> list[Gap]:
+    gaps: list[Gap] = []
     for term in loss_terms(model):
         where = f"the loss {term.name!r} ({type(term.loss).__name__})"
         if term.path:
             where += f" of the output {term.output!r}"
+        words = []
         if term.rule is None or term.rule.kind != "loss":
-            gaps.append(f"{where} has no derived rule")
+            gaps.append(Gap(GapCode.NO_RULE, term.name, f"{where} has no derived rule"))
         elif term.rule.options is not None:
             given = {key for key, value in term.options.items() if value is not None}
             extra = sorted(given - set(term.rule.options))
-            gaps += [f"{where} has {key}, which its rule does not know" for key in extra]
+            words += [f"has {key}, which its rule does not know" for key in extra]
         if term.reduction not in REDUCTIONS:
-            gaps.append(f"{where} has reduction {term.reduction!r}, not a single number")
+            words.append(f"has reduction {term.reduction!r}, not a single number")
         if not isinstance(term.weight, (int, float, np.integer, np.floating, type(None))):
-            gaps.append(f"{where} has the loss weight {term.weight!r}, not a number")
+            words.append(f"has the loss weight {term.weight!r}, not a number")
         outputs = model._compile_loss._y_pred_build_structure
         if tree.is_nested(functools.reduce(operator.getitem, term.path, outputs)):
-            gaps.append(f"{where} takes several outputs at once")
+            words.append("takes several outputs at once")
+        gaps += [Gap(GapCode.LOSS, term.name, f"{where} {each}") for each in words]
     return gaps
 
 
-def update_gaps(model: keras.Model) -> list[str]:
+def _update_gaps(spec: StepSpec) -> tuple[Gap, ...]:
     """Return, for each part of the update that cannot be derived, what and why."""
-    optimizer = getattr(model, "optimizer", None)
+    model, optimizer = spec.model, spec.optimizer
     if optimizer is None:
-        return ["the model was compiled without an optimizer"]
+        words = "the model was compiled without an optimizer"
+        return (Gap(GapCode.NO_OPTIMIZER, model.name, words),)
     gaps = _repeated_paths(model)
     for path in keyed(model.variables).keys() & keyed(optimizer.variables).keys():
-        gaps.append(f"a weight and a variable of the optimizer are both called {path!r}")
-    replicas = model.distribute_strategy.num_replicas_in_sync
+        words = f"a weight and a variable of the optimizer are both called {path!r}"
+        gaps.append(Gap(GapCode.NAME_CLASH, path, words))
     for single in single_optimizers(optimizer):
-        where = f"the optimizer {single.name!r} ({type(single).__name__})"
         if find_rule(single) is None:
-            gaps.append(f"{where} has no derived rule")
-        if single.gradient_accumulation_steps and replicas > 1:
-            gaps.append(
-                f"{where} gathers gradients on {replicas} replicas (gradient_accumulation_steps), "
-                "each in accumulators of its own, of which those of one are captured"
-            )
+            where = f"the optimizer {single.name!r} ({type(single).__name__})"
+            gaps.append(Gap(GapCode.NO_RULE, single.name, f"{where} has no derived rule"))
     for variable in model.trainable_variables:
+        where, path = f"the weight {variable.path!r}", variable.path
         if variable.constraint is not None and find_rule(variable.constraint) is None:
             kind = type(variable.constraint).__name__
-            gaps.append(
-                f"the weight {variable.path!r} has the constraint {kind}, which has no derived rule"
-            )
+            words = f"{where} has the constraint {kind}, which has no derived rule"
+            gaps.append(Gap(GapCode.NO_RULE, path, words))
         if getattr(variable, "overwrite_with_gradient", False):
-            gaps.append(f"the weight {variable.path!r} is overwritten with its gradient")
-    return gaps
+            gaps.append(Gap(GapCode.WEIGHT, path, f"{where} is overwritten with its gradient"))
+    return tuple(gaps)
 
 
-def _repeated_paths(model: keras.Model) -> list[str]:
+def _repeated_paths(model: keras.Model) -> list[Gap]:
     counts = Counter(v.path for v in model.variables)
-    return [f"several variables are called {path!r}" for path, n in counts.items() if n > 1]
+    return [
+        Gap(GapCode.NAME_CLASH, path, f"several variables are called {path!r}")
+        for path, n in counts.items()
+        if n > 1
+    ]

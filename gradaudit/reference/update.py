@@ -32,6 +32,7 @@ def updated(
     replica_gradients: Sequence[Gradients],
     learning_rates: Sequence[float],
     arithmetic: Arithmetic,
+    epsilon: float,
     assigned: Mapping[str, Array] = MappingProxyType({}),
 ) -> Iterator[dict[str, Array]]:
     """Yield the value after the step of each variable: one weight with its slots at a time.
@@ -39,7 +40,8 @@ def updated(
     variables: the model's trainable Keras variables.
     before: those and the optimizer's, by the keys of `keyed`. replica_gradients: for each replica,
         as `optimizer.apply` received them. learning_rates: one for each of `single_optimizers`.
-    assigned: what layers made of weights in the step, before the optimizer, by path.
+    epsilon: `keras.config.epsilon()`, for constraints.
+    assigned: what layers assigned to weights in the step, before the optimizer, by path.
     As keras/src/optimizers/base_optimizer.py and loss_scale_optimizer.py: gradients g / s for a
     loss scale s; under a LossScaleOptimizer a step with a gradient that is not finite is skipped
     and halves s, and every `dynamic_growth_steps` finite ones in a row double it. A MultiOptimizer
@@ -71,8 +73,17 @@ def updated(
         own = [v for v in variables if moved_by(inner, v) is single]
         if not (finite and own):
             continue
-        gradients = tuple(replica_gradients)
-        step = _Step(single, keys, before, gradients, scale, rate, arithmetic, assigned)
+        step = _Step(
+            single,
+            keys,
+            before,
+            tuple(replica_gradients),
+            scale,
+            rate,
+            arithmetic,
+            assigned,
+            epsilon,
+        )
         for after in step.run(own):
             # What all weights share is derived with each of them.
             new = {key: value for key, value in after.items() if key not in written}
@@ -111,6 +122,7 @@ class _Step:
     learning_rate: float
     arithmetic: Arithmetic
     assigned: Mapping[str, Array]
+    epsilon: float
 
     @functools.cached_property
     def _count(self) -> int:
@@ -193,7 +205,7 @@ class _Step:
             if every and (self._iterations + 1) % every == 0:
                 weight = mean
         if moves and variable.constraint is not None:
-            call = ConstraintCall(variable.constraint, keras.config.epsilon())
+            call = ConstraintCall(variable.constraint, self.epsilon)
             weight = find_rule(variable.constraint).function(call, weight)
         return {variable.path: weight, **after}
 

@@ -16,6 +16,7 @@ from gradaudit.reference.arguments import (
     Tensor,
     bare,
     held_by,
+    inputs_of,
     mask_of,
     mask_outputs,
     numbers,
@@ -23,9 +24,9 @@ from gradaudit.reference.arguments import (
     tensors_of,
     with_masks,
 )
+from gradaudit.reference.framework import Traces
 from gradaudit.reference.graph import graph_of, in_order, is_float, nodes
 from gradaudit.reference.losses import RECURRENT, hides_logits, is_softmax, leaves_logits
-from gradaudit.reference.traces import Traces, inputs_of
 from gradaudit.rules import (
     LayerCall,
     RegularizerCall,
@@ -46,10 +47,10 @@ Vjp = Callable[[Array], Array]
 class Application:
     """One call of a layer in a run that is watched.
 
-    call: what the layer's rule was given, x: and with which input, the first of several. z: the
-    pre-activation, None where the layer has no activation to be taken apart. y: the output, the
-    first of several. paths: of the layer's variables, by the keys of the rule's cotangents.
-    vjp: the rule's, from the cotangent of z, or of y where z is None.
+    call: what the layer's rule was given. x: its input, the first of several.
+    paths: of the layer's variables, by the keys of the rule's cotangents.
+    vjp: the rule's, from the cotangent of the pre-activation, or of the output where the layer has
+        no activation function that is applied apart from the rule.
     """
 
     layer: Any
@@ -57,8 +58,6 @@ class Application:
     x: Tensor
     paths: Mapping[str, str]
     vjp: Callable[[Any], tuple[Any, Mapping[str, Array]]]
-    z: Tensor | None = None
-    y: Tensor | None = None
 
 
 class Watch(Protocol):
@@ -79,7 +78,7 @@ class Walk:
     passed: what stood on the way back to a variable, by its path: TRACED for what was traced, and
         the places of custom gradients.
     traces: traces what has no derived rule. traced: ids of the layers that are traced.
-    jit: whether XLA compiles the step.
+    jit: whether XLA compiles the step. epsilon: `keras.config.epsilon()` in the step.
     watch: is shown the tensors of every layer; activations are then operations of their own.
     """
 
@@ -90,6 +89,7 @@ class Walk:
     traces: Traces | None = None
     traced: Collection[int] = ()
     jit: bool = False
+    epsilon: float = 1e-7
     cotangents: dict[str, Array] = field(default_factory=dict)
     penalties: list[Tensor] = field(default_factory=list)
     assigned: dict[str, Array] = field(default_factory=dict)
@@ -426,7 +426,7 @@ class Walk:
         self._collect(variable, vjp(dpenalty))
 
     def _penalty(self, regularizer: Any, w: Tensor) -> tuple[Array, Vjp]:
-        call = RegularizerCall(regularizer, w.dtype, self.arithmetic, keras.config.epsilon())
+        call = RegularizerCall(regularizer, w.dtype, self.arithmetic, self.epsilon)
         return find_rule(regularizer).function(call, w.value)
 
 

@@ -4,15 +4,8 @@ One job: Comparison to files that a reviewer can sign. Rejected: one file at the
 which a killed run never writes.
 """
 
-from gradaudit.report.claims import (
-    claim_rows,
-    claims_csv,
-    claims_html,
-    claims_table,
-    shown,
-    summary,
-)
 from gradaudit.report.folder import FILES, RunFolder, uninterrupted
+from gradaudit.report.frame import data_frame
 from gradaudit.report.merge import merge
 from gradaudit.report.run import Run, collected, load
 
@@ -20,14 +13,9 @@ __all__ = [
     "FILES",
     "Run",
     "RunFolder",
-    "claim_rows",
-    "claims_csv",
-    "claims_html",
-    "claims_table",
     "collected",
+    "data_frame",
     "load",
     "merge",
-    "shown",
-    "summary",
     "uninterrupted",
 ]

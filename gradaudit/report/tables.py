@@ -9,7 +9,7 @@ from gradaudit.records import Comparison, TensorComparison
 
 STEPS = (
     "step replica epoch batch_size loss_tape loss_reference loss_z max_z worst_path worst_index "
-    "verdict capture_ms reference_ms report_ms"
+    "verdict capture_ms reference_ms compare_ms report_ms"
 ).split()
 TENSORS = (
     "step replica stage path layer shape dtype oracle count tape_norm reference_norm max_abs_diff "
@@ -45,7 +45,7 @@ def step_row(comparison: Comparison, report_ms: float) -> pd.DataFrame:
     row = {name: getattr(comparison, name, None) for name in STEPS}
     row["worst_index"] = index_text(comparison.worst_index)
     row["report_ms"] = report_ms
-    for name in ("capture_ms", "reference_ms", "report_ms"):
+    for name in ("capture_ms", "reference_ms", "compare_ms", "report_ms"):
         row[name] = round(row[name], 3)
     return pd.DataFrame([row], columns=STEPS)
 

@@ -7,12 +7,14 @@ import numpy as np
 from keras import tree
 
 from gradaudit.records import (
-    STAGES,
     Comparison,
     Estimate,
+    Gap,
     Reference,
+    Stage,
     StepRecord,
     TensorComparison,
+    Verdict,
     WeightComparisons,
 )
 from gradaudit.scoring.diagnosis import diagnose
@@ -20,9 +22,9 @@ from gradaudit.scoring.diagnosis import diagnose
 UNRESOLVED = 0.1
 """A tensor is unresolved where its rounding error is larger than this part of its norm."""
 
-VERDICTS = np.array(["pass", "kink", "unresolved", "fail", "unjudged"])
+VERDICTS = np.array(list(Verdict))
 """The verdicts on a single weight; a tensor of them is held as indices into this array."""
-_PASS, _KINK, _UNRESOLVED, _FAIL, _UNJUDGED = range(5)
+_PASS, _KINK, _UNRESOLVED, _FAIL, _UNJUDGED = range(len(Verdict))
 
 
 def compare(
@@ -38,7 +40,7 @@ def compare(
     before = record.variables | record.optimizer_variables
     after = record.variables_after | record.optimizer_variables_after
 
-    def tensor(stage: str, path: str, tape: np.ndarray, estimate: Estimate) -> TensorComparison:
+    def tensor(stage: Stage, path: str, tape: np.ndarray, estimate: Estimate) -> TensorComparison:
         return _tensor(
             stage, path, tape, before[path], estimate, threshold, batch_size, rows_per_tensor
         )
@@ -47,17 +49,18 @@ def compare(
     for path, estimate in reference.gradients.items():
         gradient = record.gradients.get(path)
         tape = np.zeros(estimate.value.shape) if gradient is None else gradient
-        tensors.append(tensor("gradient", path, tape, estimate))
-    for path, estimate in reference.updates:
+        tensors.append(tensor(Stage.GRADIENT, path, tape, estimate))
+    for path, estimate in reference.updates():
         tape = np.asarray(after[path], np.float64) - np.asarray(before[path], np.float64)
-        tensors.append(tensor("update", path, tape, estimate))
-    for (stage, path), reason in reference.unjudged.items():
+        tensors.append(tensor(Stage.UPDATE, path, tape, estimate))
+    for (stage, path), gaps in reference.unjudged.items():
         tape = record.gradients.get(path)
-        if stage == "update":
+        if stage is Stage.UPDATE:
             tape = after[path] - before[path] if path in after else None
-        tensors.append(_unjudged(stage, path, tape, before[path], reason, rows_per_tensor))
+        tensors.append(_unjudged(stage, path, tape, before[path], gaps, rows_per_tensor))
 
-    tensors.sort(key=lambda each: STAGES.index(each.stage))
+    order = list(Stage)
+    tensors.sort(key=lambda each: order.index(each.stage))
     judged = [each for each in tensors if not np.isnan(each.max_z)]
     worst = max(judged, key=lambda each: each.max_z, default=None)
     loss_reference, loss_z = np.nan, np.nan
@@ -77,38 +80,37 @@ def compare(
         max_z=np.nan if worst is None else worst.max_z,
         worst_path="" if worst is None else worst.path,
         worst_index=() if worst is None else worst.worst_index,
-        verdict="fail" if loss_z > threshold else of_stages(stage_verdicts(tensors)),
+        verdict=Verdict.FAIL if loss_z > threshold else of_stages(stage_verdicts(tensors)),
         capture_ms=record.capture_ms,
-        reference_ms=reference.reference_ms,
     )
 
 
-def stage_verdicts(tensors: Iterable[TensorComparison]) -> dict[str, set[str]]:
+def stage_verdicts(tensors: Iterable[TensorComparison]) -> dict[Stage, set[str]]:
     """Return the verdicts on the weights of each stage, counters that pass aside.
 
     A counter, such as the optimizer's iterations, says nothing about the weights beside it.
     """
-    stages: dict[str, set[str]] = {}
+    stages: dict[Stage, set[str]] = {}
     for tensor in tensors:
         present = stages.setdefault(tensor.stage, set())
-        if tensor.shape or tensor.verdict != "pass":
+        if tensor.shape or tensor.verdict is not Verdict.PASS:
             present.update(tensor.counts)
-    return {stage: present or {"pass"} for stage, present in stages.items()}
+    return {stage: present or {Verdict.PASS} for stage, present in stages.items()}
 
 
-def of_stages(stages: Mapping[str, set[str]]) -> str:
+def of_stages(stages: Mapping[Stage, set[str]]) -> Verdict:
     """Return the verdict on a whole from those on the weights of its stages.
 
     A whole is unresolved where one of its stages is: where nothing of it could be said. It is
     unjudged where there is no gradient at all.
     """
     present = set().union(*stages.values())
-    for verdict in ("fail", "unjudged"):
+    for verdict in (Verdict.FAIL, Verdict.UNJUDGED):
         if verdict in present:
             return verdict
-    if not stages.get("gradient"):
-        return "unjudged"
-    return "unresolved" if {"unresolved"} in stages.values() else "pass"
+    if not stages.get(Stage.GRADIENT):
+        return Verdict.UNJUDGED
+    return Verdict.UNRESOLVED if {Verdict.UNRESOLVED} in stages.values() else Verdict.PASS
 
 
 def _scores(tape: np.ndarray, estimate: Estimate) -> tuple[np.ndarray, np.ndarray]:
@@ -131,7 +133,7 @@ def _scores(tape: np.ndarray, estimate: Estimate) -> tuple[np.ndarray, np.ndarra
 
 
 def _tensor(
-    stage: str,
+    stage: Stage,
     path: str,
     tape: np.ndarray,
     weight: np.ndarray,
@@ -177,7 +179,7 @@ def _tensor(
         kappa=estimate.kappa,
         detectable_rel=detectable,
         kinks=int(np.count_nonzero(kink)),
-        verdict=str(VERDICTS[verdict]),
+        verdict=Verdict(VERDICTS[verdict]),
         cause="; ".join(
             part
             for part in (
@@ -190,7 +192,7 @@ def _tensor(
 
 
 def _summary(
-    stage: str,
+    stage: Stage,
     path: str,
     tape: np.ndarray,
     value: np.ndarray,
@@ -205,7 +207,7 @@ def _summary(
     with np.errstate(all="ignore"):
         difference = tape - value
         norm, distance = float(np.linalg.norm(value)), float(np.linalg.norm(difference))
-    judged = z.size > 0 and found["verdict"] != "unjudged"
+    judged = z.size > 0 and found["verdict"] is not Verdict.UNJUDGED
     chosen = np.arange(z.size)
     if z.size > rows:
         order = np.argpartition(-np.nan_to_num(z.ravel()), rows - 1)[:rows]
@@ -258,7 +260,12 @@ def _cause(
 
 
 def _unjudged(
-    stage: str, path: str, tape: np.ndarray | None, weight: np.ndarray, reason: str, rows: int
+    stage: Stage,
+    path: str,
+    tape: np.ndarray | None,
+    weight: np.ndarray,
+    gaps: tuple[Gap, ...],
+    rows: int,
 ) -> TensorComparison:
     nothing = np.full(weight.shape, np.nan)
     return _summary(
@@ -275,6 +282,7 @@ def _unjudged(
         kappa=np.nan,
         detectable_rel=np.nan,
         kinks=0,
-        verdict="unjudged",
-        cause=reason,
+        verdict=Verdict.UNJUDGED,
+        cause="; ".join(gap.message for gap in gaps),
+        gaps=tuple(dict.fromkeys(gap.code for gap in gaps)),
     )

@@ -35,10 +35,10 @@ def audit_passes(rule: Rule, case: Case, subjects: Subjects) -> None:
             modes = modes[1:]
         for jit, mode in modes:
             model, x, y, _ = _net(rule, case, jit)
-            record = one_step.recorded(model, x, y)
-            _require_pass(one_step.judged(model, record, "derived"), mode)
+            recorded = one_step.recorded(model, x, y)
+            _require_pass(one_step.judged(model, *recorded, "derived"), mode)
             if rule.kind not in KINDS:
-                traced = one_step.judged(model, record, "traced")
+                traced = one_step.judged(model, *recorded, "traced")
                 _require_pass(traced, f"{mode}, by a trace of Keras's code,")
 
 

@@ -47,7 +47,13 @@ def updates(
             before = {key: np.array(v.value.numpy()) for key, v in variables.items()}
             rate = float(keras.ops.convert_to_tensor(optimizer.learning_rate))
             parts = updated(
-                optimizer, [weight], before, [{weight.path: gradient}], [rate], arithmetic
+                optimizer,
+                [weight],
+                before,
+                [{weight.path: gradient}],
+                [rate],
+                arithmetic,
+                keras.config.epsilon(),
             )
             ours = {key: value for part in parts for key, value in part.items()}
             optimizer.apply([keras.ops.convert_to_tensor(gradient)], [weight])

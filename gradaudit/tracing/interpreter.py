@@ -1,8 +1,8 @@
 """Runs a graph of TensorFlow in NumPy, op by op, keeping a tape, and back along the tape."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 import keras
@@ -10,7 +10,7 @@ import numpy as np
 import tensorflow as tf
 
 from gradaudit.errors import UnsupportedFunctionError, UnsupportedModelError
-from gradaudit.numerics import Arithmetic, Decision, SumOfSteps, exact
+from gradaudit.numerics import Arithmetic, Decision, Rounded, Simulated, SumOfSteps, exact
 from gradaudit.numerics.arithmetic import Array
 from gradaudit.tracing.differences import NUMERIC, PYTHON, by_differences
 from gradaudit.tracing.evaluate import evaluated
@@ -44,12 +44,6 @@ class Node:
     run: "Interpretation"
     wanted: Sequence[bool] = ()
     read: Sequence[bool] = ()
-    layer: Any = None
-    arguments: Mapping[str, Any] = field(default_factory=dict)
-
-    def of_rule(self, layer: Any = None, **arguments: Any) -> "Node":
-        """Return what the rule of an operation of Keras is given in this op's place."""
-        return replace(self, layer=layer, arguments=arguments)
 
     def attribute(self, name: str) -> Any:
         return self.op.attributes[name]
@@ -308,6 +302,7 @@ def _or_zeros(cotangent: Value, value: Value) -> Value:
     """Return zeros for a cotangent that none arrived of, if gradients go there at all."""
     if cotangent is None and isinstance(value, TensorList):
         return value.unset()
-    if cotangent is None and isinstance(value, Array | Complex) and not is_whole(value):
+    holds_numbers = isinstance(value, np.ndarray | Rounded | Simulated | Complex)
+    if cotangent is None and holds_numbers and not is_whole(value):
         return np.zeros_like(value)
     return cotangent

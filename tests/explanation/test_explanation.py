@@ -15,11 +15,11 @@ from gradaudit import GradientAudit, load
 from gradaudit.backends.tensorflow import Replay
 from gradaudit.errors import UnknownNameError, UnsupportedModelError, UsageError
 from gradaudit.explanation.page import Explanation
-from gradaudit.explanation.path import Path
+from gradaudit.explanation.path import StepPaths
 from gradaudit.explanation.step import explain_record, explain_step
 from gradaudit.nets import NETS, Settings, compiled
 from gradaudit.one_step import recorded
-from gradaudit.reference import Derivation
+from gradaudit.reference import derive
 
 NUMBER = r"-?\d[\d.]*(?:e[-+]?\d+)?"
 
@@ -42,9 +42,9 @@ def total(path):
 @pytest.mark.parametrize("name", NETS)
 def test_the_factors_of_every_weight_multiply_to_the_reference(name, rows):
     model, x, y = built(name)
-    record = recorded(model, x[:rows], y[:rows])
-    step = Path(model, record, Replay(False))
-    reference = Derivation(model, Replay(False))(record).gradients
+    record, spec = recorded(model, x[:rows], y[:rows])
+    step = StepPaths(model, record, Replay(False))
+    reference = derive(record, spec).gradients
     for path, index in weights(model):
         found = step.of(path, index, reference[path], None, 0.0, "pass")
         assert total(found) == pytest.approx(float(reference[path].value[index]), rel=1e-12)
@@ -84,10 +84,10 @@ def parsed(text):
 def test_the_text_says_all_of_it(name):
     model, x, y = built(name, precision="float64")
     row = 7
-    record = recorded(model, x[row : row + 1], y[row : row + 1])
-    step = Path(model, record, Replay(False))
+    record, spec = recorded(model, x[row : row + 1], y[row : row + 1])
+    step = StepPaths(model, record, Replay(False))
     for path, index in weights(model):
-        found = explain_record(model, record, f"{path}[{','.join(map(str, index))}]", 8.0)
+        found = explain_record(model, record, spec, f"{path}[{','.join(map(str, index))}]", 8.0)
         products, sums, last, named, update = parsed(found.text)
         (factors,) = products
         assert np.prod(factors) == pytest.approx(named["reference"], rel=1e-12)
@@ -257,6 +257,18 @@ def test_a_layer_that_is_not_linear_in_its_weight_stays_in_one_piece():
     (terms,) = found.path.terms
     assert terms.names == (("vjp of Nonlinear",),)
     assert total(found.path) == pytest.approx(found.path.reference, rel=1e-12)
+
+
+def test_layers_that_assign_variables_are_explained():
+    stack = [layers.Conv1D(3, 3, activation="relu"), layers.BatchNormalization(), layers.LSTM(3)]
+    model = keras.Sequential([keras.Input((8, 1)), *stack, layers.Dense(2, "sigmoid")])
+    model.compile("sgd", "binary_crossentropy")
+    rng = np.random.default_rng(0)
+    x, y = rng.standard_normal((6, 8, 1)), rng.integers(0, 2, (6, 2)).astype(float)
+    for path, index in dict(weights(model)).items():
+        found = gradaudit.explain(model, x, y, f"{path}[{','.join(map(str, index))}]").path
+        assert total(found) == pytest.approx(found.reference, rel=1e-11, abs=1e-17)
+        assert found.verdict == "pass"
 
 
 def test_a_weight_without_effect_is_told():

@@ -1,4 +1,4 @@
-"""The largest element of a Rounded array, and how far the others are below it."""
+"""The largest element of a Rounded array, and the differences to it."""
 
 import numpy as np
 
@@ -7,7 +7,7 @@ from gradaudit.numerics import PRECISIONS, Plain, Rounded, below_largest
 _SINGLE = PRECISIONS["float32"]
 
 
-def test_the_largest_has_the_error_of_what_may_be_the_largest():
+def test_the_largest_has_the_largest_error_of_all_that_may_be_largest():
     value = np.array([[3.0, 2.0, -1e9], [3.0, 3.0 - 1e-7, 0.0]])
     variance = np.array([[1e-14, 1e-14, 1e3], [1e-14, 4e-14, 9e-14]])
     largest = Rounded(value, variance, None, _SINGLE).max(axis=-1)
@@ -15,7 +15,7 @@ def test_the_largest_has_the_error_of_what_may_be_the_largest():
     np.testing.assert_array_equal(largest.variance, [1e-14, 4e-14])
 
 
-def test_the_largest_is_not_off_from_itself_unless_there_are_several():
+def test_a_unique_largest_element_has_no_error():
     value = np.array([[3.0, 2.0], [3.0, 3.0]])
     below = below_largest(Rounded(value, np.full((2, 2), 1e-14), None, _SINGLE), -1)
     np.testing.assert_array_equal(below.value, [[0.0, -1.0], [0.0, 0.0]])

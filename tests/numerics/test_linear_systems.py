@@ -1,4 +1,4 @@
-"""σ of matrix equations beside TensorFlow's float32 errors, and beside moved inputs."""
+"""σ of matrix equations against TensorFlow's float32 errors and against perturbed inputs."""
 
 import numpy as np
 import pytest
@@ -47,7 +47,7 @@ def _known_to(part, size):
         if function != "det" or n <= 3  # float32 holds smaller ones with fewer digits, or not
     ],
 )
-def test_float32_errors_are_those_of_sigma(function, matrices, n):
+def test_sigma_is_that_of_float32_errors(function, matrices, n):
     ours, theirs = FUNCTIONS[function]
     given = _inputs(matrices, n)
     y = ours(*(Rounded(part, None, None, FLOAT32) for part in given))
@@ -61,7 +61,7 @@ def test_float32_errors_are_those_of_sigma(function, matrices, n):
 
 
 @pytest.mark.parametrize(("function", "matrices"), CASES)
-def test_errors_of_inputs_are_carried(function, matrices):
+def test_errors_of_inputs_are_propagated(function, matrices):
     ours, _ = FUNCTIONS[function]
     rng, given = np.random.default_rng(0), _inputs(matrices, 6)
     sizes = [1e-7 * np.abs(part) for part in given]
@@ -76,7 +76,7 @@ def test_errors_of_inputs_are_carried(function, matrices):
     assert ratio.max() < 2 or matrices == "nearly singular"
 
 
-def test_a_kink_goes_through_a_solution():
+def test_a_kink_is_propagated_through_a_solution():
     a, b = _inputs("positive", 3)
     kink = np.zeros(b.shape)
     kink[0, 1] = 1.0

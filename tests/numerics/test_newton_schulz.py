@@ -16,7 +16,7 @@ def unit(shape, rank=None, spread=0.0, seed=0):
     return (x / np.linalg.norm(x)).astype(np.float32)
 
 
-def test_the_iterations_are_keras_s():
+def test_the_iterations_equal_keras_s():
     x = unit((3, 5)).astype(np.float64)
     muon = keras.optimizers.Muon()
     theirs = muon.zeropower_via_newtonschulz5(keras.ops.convert_to_tensor(x), 5)
@@ -41,7 +41,7 @@ def test_sigma_is_that_of_float32(shape, rank, spread):
 
 
 @pytest.mark.parametrize("shape", [(3, 3), (4, 30)])
-def test_an_error_of_the_input_is_led_through_all_iterations(shape):
+def test_an_error_of_the_input_is_propagated_through_all_iterations(shape):
     x, size = unit(shape).astype(np.float64), 1e-5  # far above the roundings
     given = Rounded(x, np.full(shape, size**2), None, FLOAT32)
     found = newton_schulz(given, 5, MUON)
@@ -52,7 +52,7 @@ def test_an_error_of_the_input_is_led_through_all_iterations(shape):
     assert np.max(right / found.sigma) < 1.5
 
 
-def test_no_element_escapes_an_overflow_before_it():
+def test_an_overflow_in_one_element_is_a_kink_of_all():
     x = unit((2, 3))
     kink = np.zeros((2, 3))
     kink[0, 0] = np.inf

@@ -7,7 +7,7 @@ INDICES = np.array([3, 0, 3, 5, 3, 0, 1])
 
 
 @pytest.mark.parametrize("dtype", [np.float64, np.float32])
-def test_rows_are_added_where_they_belong(dtype):
+def test_rows_are_added_by_index(dtype):
     rows = np.random.default_rng(0).standard_normal((7, 2)).astype(dtype)
     expected = np.zeros((6, 2), dtype)
     np.add.at(expected, INDICES, rows)

@@ -9,7 +9,7 @@ from gradaudit.numerics import PRECISIONS, Rounded, SumOfSteps
 _SINGLE = PRECISIONS["float32"]
 
 
-def widened(signs):
+def ratio_to_independent(signs):
     """Return σ of the sum of terms ±a, over that of a plain sum of the same terms."""
     terms = [Rounded(np.array([s * 0.7]), np.array([1e-4]), None, _SINGLE) for s in signs]
     steps, plain = SumOfSteps(), terms[0]
@@ -24,15 +24,15 @@ def widened(signs):
 
 def test_errors_of_equal_terms_are_alike():
     for n in (2, 9, 50):
-        assert widened([1] * n) == pytest.approx(np.sqrt(n), rel=1e-6)
+        assert ratio_to_independent([1] * n) == pytest.approx(np.sqrt(n), rel=1e-6)
 
 
 def test_errors_of_terms_that_alternate_are_independent():
     for n in (2, 9, 50):
-        assert widened([(-1) ** k for k in range(n)]) == pytest.approx(1.0, rel=1e-6)
+        assert ratio_to_independent([(-1) ** k for k in range(n)]) == pytest.approx(1.0, rel=1e-6)
 
 
-def test_an_array_without_errors_is_just_added():
+def test_arrays_without_errors_are_added():
     steps = SumOfSteps()
     for k in range(4):
         steps.add(np.array([k, 2.0 * k]))
@@ -40,8 +40,8 @@ def test_an_array_without_errors_is_just_added():
 
 
 @tf.custom_gradient
-def off(kernel):
-    """Return the kernel; the gradient of its weight (0, 8) is off by 1e-4 of itself."""
+def wrong_gradient(kernel):
+    """Return the kernel; the gradient of its weight (0, 8) has a relative error of 1e-4."""
 
     def gradient(dkernel):
         factors = tf.one_hot(8, tf.size(dkernel), 1.0001, 1.0)
@@ -60,7 +60,7 @@ def test_an_error_in_one_weight_of_an_lstm_is_found_after_50_steps(planted):
 
     def call(x, states, training=None):
         h, c = states
-        recurrent = off(tf.identity(cell.recurrent_kernel.value))
+        recurrent = wrong_gradient(tf.identity(cell.recurrent_kernel.value))
         z = x @ cell.kernel + h @ recurrent + cell.bias
         i, f, g, o = tf.split(z, 4, axis=1)
         c = tf.sigmoid(f) * c + tf.sigmoid(i) * tf.tanh(g)

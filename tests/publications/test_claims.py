@@ -12,10 +12,10 @@ from hypothesis import strategies as st
 import gradaudit
 from gradaudit.errors import DataError
 from gradaudit.nets.precision import floats
-from gradaudit.publications import check_claims, check_published
+from gradaudit.publications.check import check_claims, check_published
 from gradaudit.publications.claims_file import published_claims, read_claims
+from gradaudit.publications.records import Claim
 from gradaudit.publications.verdict import claim_verdict, within_a_unit
-from gradaudit.records import Claim
 
 X, T = np.array([2.0, 5.0, 3.0]), np.array([1.0, 0.0])
 W1 = np.array([[0.1, 0.3, 0.8], [-0.3, -0.2, 0.5], [-0.3, 0.1, 0.4]])
@@ -213,9 +213,12 @@ def test_a_number_that_follows_from_a_wrong_one_is_traced_to_it():
             ("loss", (), "0.39", "probabilities 0.5 0.3 0.2"),
             "given for 'probabilities' are 3, and it has 2",
         ),
-        (("loss", (), "0.44", "probabilities 0.64 0.35"), "output add up to 0.99, and those"),
+        (("loss", (), "0.44", "probabilities 0.64 0.35"), "output add up to 0.99; those"),
         (("dlogit", (0,), "-0.3", "probability 0.7"), "add up to 1.03"),
-        (("loss", (), "0.44", "logits 1.7976931348623157e308 0"), "how far rounding may move it"),
+        (
+            ("loss", (), "0.44", "logits 1.7976931348623157e308 0"),
+            "its rounding error is not known",
+        ),
         (("loss", (), "0.44", "loss 0.5"), "'loss' in `given` is not what loss is computed from"),
         (("logit", (0,), "0.44", "probabilities 0.5 0.5"), "is not what logit is computed from"),
         (("dlogit", (0,), "0.4", "updated_kernel_2 5"), "is not what dlogit is computed from"),
@@ -286,7 +289,9 @@ def test_where_a_relu_is_given_its_slope_follows():
     assert [each.verdict for each in found] == ["agrees", "agrees"]
     model.layers[0].activation = keras.activations.gelu
     (found,) = check_claims(claims(("dpreactivation_a", (0,), "0.0"), given=said), model, *nothing)
-    assert "the output of gelu is given, and not what makes it" in found.diagnosis
+    assert (
+        "the output of gelu is given, and its pre-activation cannot be computed" in found.diagnosis
+    )
 
 
 def test_a_target_that_is_no_class_is_told():

@@ -23,7 +23,7 @@ def net(stack, rows=2, loss="categorical_crossentropy", optimizer=None):
         keras.utils.set_random_seed(1)
         model = keras.Sequential([keras.Input((3,)), *stack()], name="net")
         model.compile(optimizer or keras.optimizers.SGD(0.5), loss)
-        return model, recorded(model, X[:rows], Y[:rows])
+        return model, recorded(model, X[:rows], Y[:rows])[0]
 
 
 def two_layers():

@@ -12,7 +12,7 @@ from gradaudit.report.tables import guarded, unguarded
 
 COLUMNS = {
     "steps.csv": "step,replica,epoch,batch_size,loss_tape,loss_reference,loss_z,max_z,worst_path,"
-    "worst_index,verdict,capture_ms,reference_ms,report_ms",
+    "worst_index,verdict,capture_ms,reference_ms,compare_ms,report_ms",
     "tensors.csv": "step,replica,stage,path,layer,shape,dtype,oracle,count,tape_norm,"
     "reference_norm,max_abs_diff,rel_l2_diff,max_z,worst_index,detectable_rel,kinks,verdict,cause",
     "weights.csv": "step,replica,stage,path,index,weight,tape,reference,abs_diff,rel_diff,"
@@ -43,7 +43,7 @@ def comparison(*tensors, step=0, **changes):
         step=step, replica=0, epoch=0, batch_size=5,
         loss_tape=1 / 3, loss_reference=1 / 3, loss_z=0.1,
         tensors=tensors, max_z=1.5, worst_path=tensors[0].path if tensors else "",
-        worst_index=(1, 2), verdict="pass", capture_ms=1.0, reference_ms=2.0,
+        worst_index=(1, 2), verdict="pass", capture_ms=1.0, reference_ms=2.0, compare_ms=0.5,
     )  # fmt: skip
     return Comparison(**{**values, **changes})
 

@@ -19,7 +19,7 @@ from gradaudit.rules.registry import _RULES
 from gradaudit.testing import CHECKS, PLANTED, check_rule, parametrize_with_checks
 from gradaudit.testing.check import applicable
 from gradaudit.testing.kernels import needs_xla
-from gradaudit.tracing.tf_ops import elementwise
+from gradaudit.tracing.tf_ops import arithmetic
 
 EXPENSIVE = ["rule_equals_trace", "stays_float32", "rounding_is_calibrated"]
 CHEAP = [name for name in CHECKS if name not in (*EXPENSIVE, "audit_passes")]
@@ -214,7 +214,7 @@ def test_the_examples_in_contributing_are_rules(checks):
     try:
         for code in re.findall(r"```python\n(.*?)```", text, re.S):
             if code.startswith("@op("):
-                assert code in inspect.getsource(elementwise)
+                assert code in inspect.getsource(arithmetic)
             else:
                 exec(code, scope)
         assert scope["test_rules"].pytestmark[0].args[0] == "check"

@@ -1,5 +1,7 @@
 """Every entry of the table of ops beside TensorFlow's own forward and tape, in float64."""
 
+import re
+
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -7,7 +9,7 @@ import tensorflow as tf
 from gradaudit.errors import UnsupportedModelError
 from gradaudit.numerics import Plain, Rounding
 from gradaudit.tracing import trace
-from gradaudit.tracing.tf_ops.table import all_ops
+from gradaudit.tracing.tf_ops.table import Entry, all_ops, find_op
 from op_cases import CASES, MATRIX, NOT_ALONE, POSITIVE, REAL, SINGLE, UNDERIVED, UNIT
 
 EVERY = {**CASES, **SINGLE, **UNDERIVED}
@@ -96,6 +98,28 @@ def test_rounding_errors_are_those_of_numpy_and_of_tensorflow_in_float32(name):
             assert (np.abs(tensorflow - y.value) <= y.doubt + 1e-30).all()
 
 
+def _is_documented(entry):
+    """Return whether a docstring begins with a formula, and has that of a cotangent, or of none."""
+    text = entry.function.__doc__ or ""
+    has_formula = re.match(r"(Compute|Apply) .*\S = ?\S", text.partition("\n")[0])
+    return bool(
+        has_formula and re.search(r"\bd\w[\w.]* = |\bd\w+\[.*\] = |No gradient passes", text)
+    )
+
+
+def test_every_entry_says_its_formula_and_its_vjp():
+    assert [kind for kind in all_ops() if not _is_documented(find_op(kind))] == []
+
+
+@pytest.mark.parametrize("text", [None, "Add two tensors.", "Compute y = a + b.", "da = dy"])
+def test_an_entry_without_a_formula_or_a_vjp_is_noticed(text):
+    def entry(node, a, b):
+        return a + b, lambda dy: (dy, dy)
+
+    entry.__doc__ = text
+    assert not _is_documented(Entry(entry, False, False))
+
+
 def test_every_entry_is_met_by_a_case():
     met = set()
     for name in EVERY:
@@ -119,5 +143,5 @@ def test_an_op_without_an_entry_is_named_with_its_line():
     def function(x):
         return tf.math.real(tf.exp(tf.complex(x, x)))
 
-    with pytest.raises(UnsupportedModelError, match=r"\(Exp\) at .*test_ops\.py:\d+ .* complex"):
+    with pytest.raises(UnsupportedModelError, match=r"\(Exp\) at .*test_tf_ops\.py:\d+ .* complex"):
         _run(trace(function, [np.ones(3, np.float32)], []), [np.ones(3)], Plain(np.float32))

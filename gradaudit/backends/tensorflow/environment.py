@@ -2,23 +2,18 @@
 
 import platform
 import warnings
-from importlib.metadata import version
 from typing import Any
 
 import keras
 import tensorflow as tf
 
+from gradaudit.backends.tensorflow.spec import versions
+
 
 def environment(model: keras.Model) -> dict[str, Any]:
     """Return the facts of run.json that come from the framework and the model."""
     return {
-        "versions": {
-            "python": platform.python_version(),
-            **{
-                name: version(name)
-                for name in ("gradaudit", "tensorflow", "keras", "numpy", "scipy", "pandas")
-            },
-        },
+        "versions": versions(),
         "device": {
             "platform": platform.platform(),
             "devices": [device.name for device in tf.config.list_logical_devices()],

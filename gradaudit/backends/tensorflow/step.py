@@ -15,9 +15,11 @@ import tensorflow as tf
 from keras import tree
 from keras.src.backend.tensorflow.trainer import reduce_per_replica  # not exported
 
+from gradaudit.backends.tensorflow.replay import Replay
+from gradaudit.backends.tensorflow.spec import specified
 from gradaudit.backends.tensorflow.workers import worker
 from gradaudit.errors import UnsupportedModelError
-from gradaudit.records import Arrays, StepRecord
+from gradaudit.records import Arrays, StepRecord, StepSpec
 from gradaudit.rules import keyed, single_optimizers
 
 _ITERATORS = (tf.data.Iterator, tf.distribute.DistributedIterator)
@@ -53,6 +55,8 @@ class Capture:
             model.optimizer, "built", True
         )
         self._generators: list[Any] = []  # of each trace, as it began
+        self._specs: list[StepSpec] = []  # of each trace
+        self._draws = Replay(self._jit)
         self._replica = threading.local()  # a strategy traces each replica in a thread of its own
         self._compile()
 
@@ -123,8 +127,13 @@ class Capture:
             for replica in range(replicas)
         ]
 
-    def records(self, seen: dict[str, Any], step: int, epoch: int) -> list[StepRecord]:
-        """Return the record of the step that has just run, one for each local replica."""
+    def records(
+        self, seen: dict[str, Any], step: int, epoch: int
+    ) -> tuple[list[StepRecord], StepSpec]:
+        """Return the records of the last step, one for each local replica, and its spec.
+
+        The spec is that of the moment when the step was traced, or, when eager, run.
+        """
         model, replicas = self._model, seen["replicas"]
         start = time.perf_counter()
         paths = [v.path for v in model.trainable_variables]
@@ -133,7 +142,7 @@ class Capture:
         ]
         everywhere = local if self._workers == 1 else _of_each(replicas[0]["gathered"], paths)
         milliseconds = seen["capture_ms"] + (time.perf_counter() - start) * 1e3
-        return [
+        records = [
             StepRecord(
                 step=step,
                 epoch=epoch,
@@ -158,6 +167,7 @@ class Capture:
             )
             for number, replica in enumerate(replicas)
         ]
+        return records, self._specs[int(seen["spec"])]
 
     def _repeating(self, indices: dict[str, tf.Tensor]) -> frozenset[str]:
         """Return which gradients name an index twice: those of several replicas are taken to."""
@@ -196,7 +206,8 @@ class Capture:
             with self._watched():
                 seen = strategy.run(self._step, args=(data,))
             logs = reduce_per_replica(seen.pop("logs"), strategy, reduction="auto")
-            return {"logs": logs, "replicas": _per_replica(seen, strategy)}
+            spec = self._noted_spec()
+            return {"logs": logs, "replicas": _per_replica(seen, strategy), "spec": spec}
 
         if not model.run_eagerly:
             on_data = tf.function(on_data, reduce_retracing=True, jit_compile=model.jit_compile)
@@ -236,6 +247,13 @@ class Capture:
                 for path, gradient in seen["gradients"].items()
             }
         return {**seen, "logs": logs}
+
+    def _noted_spec(self) -> tf.Tensor:
+        """Note the spec of the step; return the place where it stands."""
+        if tf.executing_eagerly():
+            self._specs.clear()
+        self._specs.append(specified(self._model, self._draws))
+        return tf.constant(len(self._specs) - 1)
 
     def _noted_generators(self) -> tf.Tensor:
         """Note the states of random generators; return the place where they stand."""

@@ -8,9 +8,9 @@ from keras.src.activations import activations as own  # not exported, as what fo
 from keras.src.ops import nn
 from keras.src.ops import numpy as operations
 
-import gradaudit.rules.activations  # noqa: F401 - declares the rules that these repeat
+from gradaudit.errors import RuleDefinitionError
 from gradaudit.rules.context import apply_activation
-from gradaudit.rules.registry import Case, declared, rule
+from gradaudit.rules.registry import Case, find_rule, rule
 
 _ACTIVATIONS = {
     nn.Relu: activations.relu,
@@ -67,7 +67,12 @@ def _register(operation, f):
         y, vjp = apply_activation(functools.partial(f, **_options(call.layer)), x)
         return y, lambda dy: (vjp(dy), {})
 
-    known = declared(f)
+    known = find_rule(f)
+    if known is None:
+        raise RuleDefinitionError(
+            f"{operation.__name__} binds to the activation {f.__name__}, which has no rule. Write "
+            "one in gradaudit/rules/activations."
+        )
     activation.__name__ = operation.__name__
     activation.__doc__ = (
         f"{inspect.getdoc(known.function)}\n\nBy the rule of {f.__name__}: x is z.\n\n"

@@ -6,18 +6,18 @@ import numpy as np
 from keras import ops
 from keras.src.ops import numpy as operations  # not exported; x[:, 1] makes one of GetItem
 
-from gradaudit.rules.layers.concatenate import concatenated
+from gradaudit.rules.primitives import layout
 from gradaudit.rules.primitives.gather import moved
 from gradaudit.rules.registry import Case, rule
 
 _SOURCE = "keras/src/ops/numpy.py"
 
 
-def _moving(operation, what, move, cases):
-    """Register the rule of an operation: move(operation, array, **arguments) is what it does."""
+def _register(operation, what, f, cases):
+    """Register the rule of an operation: f(operation, x, **arguments) returns y and the VJP."""
 
     def apply(call, x):
-        y, vjp = moved(x, functools.partial(move, call.layer, **call.arguments))
+        y, vjp = f(call.layer, x, **call.arguments)
         return y, lambda dy: (vjp(dy), {})
 
     apply.__name__ = operation.__name__
@@ -46,49 +46,53 @@ def _squeezed_to_a_known_rank(operation, x):  # unknown to TensorFlow, as the ba
     return ops.reshape(operation(x), (-1, 3))
 
 
-_moving(
+_register(
     operations.Reshape,
-    "Lay the elements out anew, in the same order.",
-    lambda operation, x: np.reshape(x, operation.newshape),
+    "Apply y = x in another shape, elements in the same order.",
+    lambda operation, x: layout.reshape(x, operation.newshape),
     _cases(operations.Reshape, (4, 6), inferred={"newshape": (-1, 2, 3)}),
 )
-_moving(
+_register(
     operations.Transpose,
-    "Change the order of the axes.",
-    lambda operation, x: np.transpose(x, operation.axes),
+    "Apply y = x with its axes in another order.",
+    lambda operation, x: layout.transpose(x, operation.axes),
     _cases(operations.Transpose, (2, 3, 4), chosen={"axes": (0, 2, 1)}, turned={}),
 )
-_moving(
+_register(
     operations.Moveaxis,
-    "Move axes to other places.",
-    lambda operation, x: np.moveaxis(x, operation.source, operation.destination),
+    "Apply y = x with axes moved to other places.",
+    lambda operation, x: moved(
+        x, lambda array: np.moveaxis(array, operation.source, operation.destination)
+    ),
     _cases(operations.Moveaxis, (2, 3, 4), one={"source": 1, "destination": -1}),
 )
-_moving(
+_register(
     operations.ExpandDims,
-    "Add axes of length 1.",
-    lambda operation, x: np.expand_dims(x, operation.axis),
+    "Apply y = x with new axes of length 1.",
+    lambda operation, x: layout.expand_dims(x, operation.axis),
     _cases(operations.ExpandDims, (2, 3), one={"axis": 1}, two={"axis": (1, -1)}),
 )
-_moving(
+_register(
     operations.Squeeze,
-    "Take axes of length 1 away.",
-    lambda operation, x: np.squeeze(x, operation.axis),
+    "Apply y = x without axes of length 1.",
+    lambda operation, x: layout.squeeze(x, operation.axis),
     [
         *_cases(operations.Squeeze, (2, 1, 3, 1), one={"axis": 1}, two={"axis": (1, 3)}),
         Case("all", operations.Squeeze, (2, 1, 3, 1), apply=_squeezed_to_a_known_rank),
     ],
 )
-_moving(
+_register(
     operations.Flip,
-    "Turn axes round.",
-    lambda operation, x: np.flip(x, operation.axis),
+    "Apply y = x, reversed along axes.",
+    lambda operation, x: moved(x, lambda array: np.flip(array, operation.axis)),
     _cases(operations.Flip, (2, 3, 4), one={"axis": 1}, two={"axis": (1, 2)}, all={}),
 )
-_moving(
+_register(
     operations.GetItem,
-    "Take the elements that a key chooses: y = x[key].",
-    lambda operation, x, key: x[tuple(key) if isinstance(key, list) else key],
+    "Apply y = x[key].",
+    lambda operation, x, key: moved(
+        x, lambda array: array[tuple(key) if isinstance(key, list) else key]
+    ),
     [
         _item("slices", (slice(None), slice(1, None), slice(None, None, 2))),
         _item("a number", (slice(None), 1)),
@@ -108,13 +112,14 @@ _moving(
     source=_SOURCE,
 )
 def concatenate(call, x):
-    """Put tensors one behind the other along an axis.
+    """Apply y = the xᵢ joined along an axis.
 
     Shapes: the xᵢ alike but for that axis, along which y has the sum of their lengths.
     VJP:    dxᵢ is the part of dy that came from xᵢ.
     Kinks:  none.
     """
-    return concatenated(x, call.layer.axis)
+    y, vjp = layout.concatenate(_several(x), call.layer.axis)
+    return y, lambda dy: (_as_given(vjp(dy), x), {})
 
 
 @rule(
@@ -126,18 +131,19 @@ def concatenate(call, x):
     source=_SOURCE,
 )
 def stack(call, x):
-    """Put tensors one behind the other along a new axis.
+    """Apply y = the xᵢ joined along a new axis.
 
     Shapes: the xᵢ alike; y has a new axis, as long as there are xᵢ.
     VJP:    dxᵢ is the part of dy that came from xᵢ.
     Kinks:  none.
     """
-    xs = x if isinstance(x, tuple) else (x,)
-    axis = call.layer.axis % (xs[0].ndim + 1)
-    before = (slice(None),) * axis
+    y, vjp = layout.stack(_several(x), call.layer.axis)
+    return y, lambda dy: (_as_given(vjp(dy), x), {})
 
-    def vjp(dy):
-        dx = tuple(dy[(*before, i)] for i in range(len(xs)))
-        return (dx if isinstance(x, tuple) else dx[0]), {}
 
-    return np.stack(xs, axis), vjp
+def _several(x):
+    return x if isinstance(x, tuple) else (x,)
+
+
+def _as_given(dxs, x):
+    return dxs if isinstance(x, tuple) else dxs[0]

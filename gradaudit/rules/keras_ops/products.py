@@ -6,9 +6,9 @@ import numpy as np
 from keras.src.ops import numpy as operations  # not exported: x @ y makes an instance of Matmul
 
 from gradaudit.errors import UnsupportedModelError
-from gradaudit.rules.keras_ops.arithmetic import cotangents, operands
-from gradaudit.rules.primitives.broadcasting import unbroadcast
+from gradaudit.rules.keras_ops.arithmetic import apply_to_operands
 from gradaudit.rules.primitives.contraction import contract
+from gradaudit.rules.primitives.matmul import matmul
 from gradaudit.rules.registry import Case, rule
 
 _SOURCE = "keras/src/ops/numpy.py"
@@ -40,34 +40,14 @@ _CONSTANT = np.random.default_rng(0).standard_normal((2, 4, 3)).astype(np.float3
     ],
     source=_SOURCE,
 )
-def matmul(call, x):
+def matrix_product(call, x):
     """Apply y = a @ b, as np.matmul has it.
 
     Shapes: a (..., I, J), b (..., J, K), y (..., I, K); one axis less where a or b has but one.
     VJP:    da = dy bᵀ and db = aᵀ dy, summed over the axes of broadcasting.
     Kinks:  none.
     """
-    a, b = operands(call, x)
-    wide_a = a.reshape(1, -1) if a.ndim == 1 else a
-    wide_b = b.reshape(-1, 1) if b.ndim == 1 else b
-    wide = wide_a @ wide_b
-    shape = wide.shape if b.ndim > 1 else wide.shape[:-1]
-    shape = shape if a.ndim > 1 else (*wide.shape[:-2], *shape[len(wide.shape) - 1 :])
-
-    def vjp(dy):
-        dwide = dy.reshape(wide.shape)
-
-        def back(array, narrow):
-            return unbroadcast(array, narrow.shape)
-
-        return cotangents(
-            call,
-            x,
-            lambda: back(dwide @ np.swapaxes(wide_b, -1, -2), wide_a).reshape(a.shape),
-            lambda: back(np.swapaxes(wide_a, -1, -2) @ dwide, wide_b).reshape(b.shape),
-        ), {}
-
-    return wide.reshape(shape), vjp
+    return apply_to_operands(call, x, matmul)
 
 
 @rule(

@@ -5,6 +5,7 @@ import functools
 import numpy as np
 from keras.src.ops import numpy as operations  # not exported; keras.ops.split makes one of Split
 
+from gradaudit.rules.primitives import layout
 from gradaudit.rules.registry import Case, rule
 
 
@@ -21,16 +22,14 @@ def _case(name, parts, axis):
     source="keras/src/ops/numpy.py",
 )
 def split(call, x):
-    """Cut x along an axis, into equal parts or at indices.
+    """Apply yₖ = the parts of x along an axis, cut into equal ones or at indices.
 
     Shapes: x (..., M, ...), y a tuple of (..., Mₖ, ...) with Σ Mₖ = M.
-    VJP:    dx is the dyₖ, put together.
+    VJP:    dx is the dyₖ, joined.
     Kinks:  none.
     """
     axis, at = call.layer.axis % x.ndim, call.layer.indices_or_sections
     size = x.shape[axis]
     inner = list(at) if np.ndim(at) else [size * k // at for k in range(1, at)]
-    edges = zip([0, *inner], [*inner, size], strict=True)
-    lead = (slice(None),) * axis
-    parts = tuple(x[(*lead, slice(start, end))] for start, end in edges)
-    return parts, lambda dys: (np.concatenate(dys, axis), {})
+    parts, vjp = layout.split(x, [*inner, size], axis)
+    return parts, lambda dys: (vjp(dys), {})

@@ -3,7 +3,7 @@
 import numpy as np
 from keras.src.ops import numpy as operations  # not exported; keras.ops.where makes one of Where
 
-from gradaudit.rules.primitives.broadcasting import unbroadcast
+from gradaudit.rules.primitives import selection
 from gradaudit.rules.registry import Case, rule
 
 _CONDITION = np.array(np.resize([1, 0, 0, 1, 0], (3, 4)), bool)
@@ -48,16 +48,12 @@ def where(call, x):
     tensors = iter(x if isinstance(x, tuple) else (x,))
     names = ("condition", "x1", "x2")
     given = [call.arguments[n] if n in call.arguments else next(tensors) for n in names]
-    condition, a, b = np.asarray(call.numbers(given[0]), bool), *given[1:]
+    condition, a, b = given
+    y, vjp = selection.where(np.asarray(call.numbers(condition), bool), a, b)
 
-    def vjp(dy):
-        parts = {"x1": np.where(condition, dy, 0.0), "x2": np.where(condition, 0.0, dy)}
-        shapes = {"x1": getattr(a, "shape", ()), "x2": getattr(b, "shape", ())}
-        found = [
-            None if n == "condition" else unbroadcast(parts[n], shapes[n])
-            for n in names
-            if n not in call.arguments
-        ]
-        return (tuple(found) if isinstance(x, tuple) else found[0]), {}
+    def back(dy):
+        cotangents = dict(zip(names, (None, *vjp(dy)), strict=True))
+        found = tuple(cotangents[n] for n in names if n not in call.arguments)
+        return (found if isinstance(x, tuple) else found[0]), {}
 
-    return np.where(condition, a, b), vjp
+    return y, back

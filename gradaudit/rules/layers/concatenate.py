@@ -3,6 +3,7 @@
 import numpy as np
 from keras import layers
 
+from gradaudit.rules.primitives import layout
 from gradaudit.rules.registry import Case, rule
 
 
@@ -38,15 +39,7 @@ def concatenate(call, x):
     VJP:    dxᵢ is the part of dy that came from xᵢ.
     Kinks:  none.
     """
-    return concatenated(x, call.layer.axis)
-
-
-def concatenated(x, axis):
-    """Return the xᵢ one behind the other along an axis, and the VJP."""
     if not isinstance(x, tuple):
         return x, lambda dy: (dy, {})
-    axis = axis % x[0].ndim
-    ends = np.cumsum([each.shape[axis] for each in x]).tolist()
-    spans = [slice(start, end) for start, end in zip([0, *ends], ends, strict=False)]
-    before = (slice(None),) * axis
-    return np.concatenate(x, axis), lambda dy: (tuple(dy[(*before, span)] for span in spans), {})
+    y, vjp = layout.concatenate(x, call.layer.axis)
+    return y, lambda dy: (vjp(dy), {})

@@ -49,7 +49,7 @@ def global_max_pooling(call, x):
     Kinks:  where the largest value stands twice: each place has an equal part of the cotangent.
     """
     cells, axis, shape = all_cells(call.layer, x)
-    vjp = shared_by_largest(call, cells, axis)
+    vjp = shared_by_largest(cells, axis)
 
     def layer_vjp(dy):
         kept = dy.reshape([1 if i == axis else n for i, n in enumerate(cells.shape)])

@@ -76,7 +76,7 @@ def categorical_hinge(call, y_true, y_pred):
     """
     t = call.array(y_true)
     others = (1.0 - t) * y_pred
-    shared = shared_by_largest(call, others, -1)
+    shared = shared_by_largest(others, -1)
     margin = others.max(axis=-1) - (t * y_pred).sum(axis=-1) + 1.0
 
     def vjp(d):

@@ -1,4 +1,8 @@
-"""Broadcasting, and the sums that undo it on the way back."""
+"""Broadcasting, and the sums that undo it in a VJP."""
+
+from collections.abc import Callable
+
+import numpy as np
 
 from gradaudit.numerics.arithmetic import Array
 
@@ -10,3 +14,8 @@ def unbroadcast(dy: Array, shape: tuple[int, ...]) -> Array:
         axis for axis, size in enumerate(shape, new) if size == 1 and dy.shape[axis] != 1
     )
     return dy.sum(axis=axes).reshape(shape) if axes else dy
+
+
+def broadcast(x: Array, shape: tuple[int, ...]) -> tuple[Array, Callable[[Array], Array]]:
+    """Return x broadcast to a shape, and its VJP: dx = Σ dy over the broadcast axes."""
+    return np.broadcast_to(x, shape), lambda dy: unbroadcast(dy, x.shape)

@@ -10,7 +10,9 @@ from gradaudit.errors import UnsupportedModelError
 from gradaudit.numerics.arithmetic import Array
 
 
-def contract(equation: str, a: Array, b: Array) -> tuple[Array, Callable]:
+def contract(
+    equation: str, a: Array, b: Array
+) -> tuple[Array, Callable[[Array], tuple[Array, Array]]]:
     """Return y of an equation such as "abc,cd->abd", and vjp(dy) -> (da, db).
 
     A letter in both arrays and in y is a batch axis, one in both but not in y is contracted, one in
@@ -19,7 +21,7 @@ def contract(equation: str, a: Array, b: Array) -> tuple[Array, Callable]:
     dB = Aᵀ dY. An ellipsis stands for the axes of a or b that have no letters.
 
     Raises:
-        UnsupportedModelError: a letter stands twice in one array.
+        UnsupportedModelError: a letter occurs twice in one array.
     """
     axes_a, axes_b, axes_y = _letters(equation, a.ndim, b.ndim)
     sizes = dict(zip(axes_a + axes_b, a.shape + b.shape, strict=True))
@@ -32,7 +34,7 @@ def contract(equation: str, a: Array, b: Array) -> tuple[Array, Callable]:
     lay_y, back_y = _layout(axes_y, (batch, rows, columns), sizes)
     flat_a, flat_b = lay_a(a), lay_b(b)
 
-    def vjp(dy):
+    def vjp(dy: Array) -> tuple[Array, Array]:
         flat_dy = lay_y(dy)
         da = flat_dy @ np.swapaxes(flat_b, -1, -2)
         return back_a(da), back_b(np.swapaxes(flat_a, -1, -2) @ flat_dy)

@@ -1,6 +1,7 @@
-"""Functions that only move elements, take some of them or repeat them, and the way back."""
+"""Functions that only move elements, take some of them or repeat them, and their VJP."""
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 
@@ -8,10 +9,11 @@ from gradaudit.numerics import scatter_add
 from gradaudit.numerics.arithmetic import Array
 
 
-def moved(x: Array, move: Callable) -> tuple[Array, Callable[[Array], Array]]:
+def moved(x: Array, move: Callable[[Any], Any]) -> tuple[Array, Callable[[Array], Array]]:
     """Return y = move(x), and its VJP: dx is Σ dy over the places that an element went to.
 
-    move: applied to an array of places, too, which says where each element went.
+    move: takes an array of x's shape. It is applied to an array of places, too, to find where each
+        element goes.
     """
     places = move(np.arange(x.size).reshape(x.shape)).reshape(-1)
     n = places.size
@@ -23,7 +25,7 @@ def moved(x: Array, move: Callable) -> tuple[Array, Callable[[Array], Array]]:
         flat = dy.reshape(-1)
         if not once:
             dx = scatter_add(flat, places, x.size)
-        elif n < x.size:  # those that went nowhere take the 0 behind the last
+        elif n < x.size:  # an element that went nowhere takes the 0 after the last
             dx = np.pad(flat, [(0, 1)])[came_from]
         else:
             dx = flat[came_from]

@@ -11,10 +11,15 @@ from gradaudit.numerics.arithmetic import Array
 def log_softmax(z: Array, axis: Any) -> tuple[Array, Array]:
     """Return log p = z − max z − log Σ exp(z − max z), and p, along an axis or several.
 
-    VJP: of log p, dz = dlog p − p Σ dlog p; of p, dz = p (dp − Σ p dp).
+    VJP: of log p, dz = dlog p − p Σ dlog p; that of p is `softmax_vjp`.
     """
     below, log_total, p = _parts(z, axis)
     return below - log_total, p
+
+
+def softmax_vjp(p: Array, dp: Array, axis: Any) -> Array:
+    """Return dz of p = softmax(z): p (dp − Σ p dp), as ∂pᵢ/∂zⱼ = pᵢ (δᵢⱼ − pⱼ)."""
+    return p * (dp - (p * dp).sum(axis=axis, keepdims=True))
 
 
 def log_sum_exp(z: Array, axis: Any) -> tuple[Array, Array]:

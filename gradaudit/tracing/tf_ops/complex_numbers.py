@@ -1,7 +1,7 @@
 """Complex numbers as pairs of arrays, and Fourier transforms.
 
-A cotangent is a pair as well: of the real part, and of the imaginary part. What is linear in both
-parts alike acts on each of them by itself. Of what is not, products alone are derived.
+A cotangent is a pair, too: that of the real part and that of the imaginary part. A linear function
+with real factors acts on each part by itself. Of other functions only products are derived.
 """
 
 from collections.abc import Callable
@@ -16,7 +16,7 @@ from gradaudit.tracing.tf_ops.table import op
 
 
 class Complex:
-    """re + i im, which NumPy's linear functions move, add and sum up part by part."""
+    """re + i im; NumPy's linear functions act on each part."""
 
     def __init__(self, re: Array, im: Array) -> None:
         self.re, self.im = re, im
@@ -66,7 +66,7 @@ class Complex:
         return Complex(self.re.reshape(*shape), self.im.reshape(*shape))
 
     def sum(self, axis: Any = None, keepdims: bool = False) -> "Complex":
-        return np.sum(self, axis=axis, keepdims=keepdims)
+        return Complex(*(x.sum(axis=axis, keepdims=keepdims) for x in (self.re, self.im)))
 
     def __array_ufunc__(self, ufunc: np.ufunc, method: str, *inputs: Any, **kwargs: Any) -> Any:
         raise UnsupportedFunctionError(f"numpy.{ufunc.__name__} of complex numbers")
@@ -104,19 +104,10 @@ def _part(given: Any, name: str) -> Any:
     return given
 
 
-def added(a: Complex, b: Complex, is_sum: bool) -> tuple[Complex, Callable]:
-    """Return y = a + b, or a − b, and its VJP."""
-
-    def vjp(dy: Complex) -> tuple[Complex, Complex]:
-        return unbroadcast(dy, a.shape), unbroadcast(dy if is_sum else -dy, b.shape)
-
-    return (a + b if is_sum else a - b), vjp
-
-
 def multiplied(a: Complex, b: Complex) -> tuple[Complex, Callable]:
     """Return y = a b, and its VJP: da = dy times the conjugate of b, db alike."""
 
-    def vjp(dy: Complex) -> tuple[Complex, Complex]:
+    def vjp(dy: Any) -> tuple[Any, Any]:
         da, db = dy * b.conjugate, dy * a.conjugate
         return unbroadcast(da, a.shape), unbroadcast(db, b.shape)
 
@@ -125,27 +116,31 @@ def multiplied(a: Complex, b: Complex) -> tuple[Complex, Callable]:
 
 @op("Complex")
 def make_complex(node, re, im):
+    """Compute z = re + i im; dre = dz.re, dim = dz.im."""
     return Complex(re, im), lambda dz: (dz.re, dz.im)
 
 
 @op("Real")
 def real(node, z):
+    """Compute y = the real part of z; dz.re = dy, dz.im = 0."""
     return z.re, lambda dy: Complex(dy, np.zeros_like(dy))
 
 
 @op("Imag")
 def imaginary(node, z):
+    """Compute y = the imaginary part of z; dz.re = 0, dz.im = dy."""
     return z.im, lambda dy: Complex(np.zeros_like(dy), dy)
 
 
 @op("Conj")
 def conjugate(node, z):
+    """Compute y = re − i im; dz = the conjugate of dy."""
     return z.conjugate, lambda dz: dz.conjugate
 
 
 @op("ComplexAbs")
 def absolute(node, z):
-    """Apply y = √(re² + im²); dre = re dy / y, dim = im dy / y, and 0 at 0."""
+    """Compute y = √(re² + im²); dre = re dy / y, dim = im dy / y, and 0 at 0."""
     y = np.sqrt(np.square(z.re) + np.square(z.im))
     is_zero = node.numbers(y) == 0
 
@@ -189,9 +184,9 @@ def _along(node, z, axes, sign):
 
 @op("FFT", "FFT2D", "FFT3D", "IFFT", "IFFT2D", "IFFT3D")
 def fourier(node, z):
-    """Apply Σⱼ zⱼ exp(∓2πi jk / n) along the last axes, over the n of these if inverse.
+    """Compute yₖ = Σⱼ zⱼ exp(∓2πi jk / n) along the last axes, divided by n if inverse.
 
-    VJP: the same with the other sign.
+    VJP: dzⱼ = Σₖ dyₖ exp(±2πi jk / n), divided by n if inverse.
     """
     kind = node.op.kind
     axes = range(-int(kind[-2]), 0) if kind.endswith("D") else (-1,)
@@ -208,7 +203,10 @@ def fourier(node, z):
 
 @op("RFFT")
 def real_fourier(node, x, length):
-    """Apply the first n / 2 + 1 of Σⱼ xⱼ exp(−2πi jk / n); x is cut, or filled up with zeros."""
+    """Compute yₖ = Σⱼ xⱼ exp(−2πi jk / n) for k ≤ n / 2; x is cut, or padded with zeros, to n.
+
+    VJP: dxⱼ = the real part of Σₖ dyₖ exp(2πi jk / n).
+    """
     n, kept = int(length[0]), min(int(length[0]), x.shape[-1])
     short = _filled(x[..., :kept], n)
     y = _transformed(node, Complex(short, np.zeros_like(short)), -1)
@@ -222,7 +220,10 @@ def real_fourier(node, x, length):
 
 @op("IRFFT")
 def inverse_real_fourier(node, z, length):
-    """Apply 1/n Σₖ wₖ (reₖ cos(2π jk / n) − imₖ sin(2π jk / n)), w 1 for 0 and n / 2, 2 else."""
+    """Compute yⱼ = 1/n Σₖ wₖ (reₖ cos(2π jk / n) − imₖ sin(2π jk / n)), k ≤ n / 2.
+
+    w is 1 for k = 0 and n / 2, 2 elsewhere. VJP: dzₖ = wₖ / n Σⱼ dyⱼ exp(−2πi jk / n).
+    """
     n = int(length[0])
     kept = min(n // 2 + 1, z.shape[-1])
     ends = (np.arange(kept) == 0) | (2 * np.arange(kept) == n)

@@ -51,6 +51,10 @@ def _windows(node, cells, size):
 
 @op("Conv2D", "Conv3D")
 def conv(node, x, kernel):
+    """Compute y = Σₜ at(x, t) kernel[t], t the taps of a window.
+
+    VJP: dx = Σₜ placed(dy, t) kernel[t]ᵀ, dkernel[t] = at(x, t)ᵀ dy.
+    """
     x = _last(node, x)
     windows = _windows(node, x.shape[1:-1], kernel.shape[:-2])
     y, vjp = convolution(x, kernel, windows, x.shape[-1] // kernel.shape[-2])
@@ -64,6 +68,7 @@ def conv(node, x, kernel):
 
 @op("DepthwiseConv2dNative")
 def depthwise_conv(node, x, kernel):
+    """Compute y = Σₜ at(x, t) kernel[t] of each channel alone; dx, dkernel = as those of Conv2D."""
     x = _last(node, x)
     windows = _windows(node, x.shape[1:-1], kernel.shape[:-2])
     y, vjp = convolution(x, _grouped(node, kernel), windows, x.shape[-1])
@@ -77,7 +82,10 @@ def depthwise_conv(node, x, kernel):
 
 @op("Conv2DBackpropInput", "Conv3DBackpropInputV2", "DepthwiseConv2dNativeBackpropInput")
 def conv_transpose(node, shape, kernel, dy):
-    """Apply what the gradient of a convolution by its input is: a transposed convolution."""
+    """Compute dx = Σₜ placed(dy, t) kernel[t]ᵀ, a transposed convolution.
+
+    VJP, with c the cotangent of dx: dkernel[t] = at(c, t)ᵀ dy, ddy = Σₜ at(c, t) kernel[t].
+    """
     windows, rows = _windows(node, _cells(node, shape), kernel.shape[:-2]), _last(node, dy)
     channels = int(shape[1 if _is_first(node) else -1])
     grouped, groups = _grouped(node, kernel), _groups(node, kernel.shape, channels)
@@ -92,7 +100,10 @@ def conv_transpose(node, shape, kernel, dy):
 
 @op("Conv2DBackpropFilter", "Conv3DBackpropFilterV2", "DepthwiseConv2dNativeBackpropFilter")
 def kernel_gradient(node, x, shape, dy):
-    """Apply what the gradient of a convolution by its kernel is: linear in x and in dy."""
+    """Compute dkernel[t] = at(x, t)ᵀ dy, the gradient of a convolution by its kernel.
+
+    VJP, with c the cotangent of dkernel: dx = Σₜ placed(dy, t) c[t]ᵀ, ddy = Σₜ at(x, t) c[t].
+    """
     shape, x, rows = tuple(shape.tolist()), _last(node, x), _last(node, dy)
     windows, groups = _windows(node, x.shape[1:-1], shape[:-2]), _groups(node, shape, x.shape[-1])
     y = kernel_cotangent(x, rows, windows, groups).reshape(shape)
@@ -117,6 +128,11 @@ def _groups(node, kernel_shape, channels):
     return channels // (1 if node.op.kind.startswith("Depthwise") else kernel_shape[-2])
 
 
+_MAX = "Compute y = max x of each window; dx = Σ dy of the windows whose largest cell it is."
+_AVERAGE = "Compute y = Σ x / n of each window, n its cells; dx = Σ dy / n over the windows."
+_FORMULAS = {"MaxPool": _MAX, "MaxPool3D": _MAX, "AvgPool": _AVERAGE, "AvgPool3D": _AVERAGE}
+
+
 def _pooling(kind, pool):
     @op(kind)
     def apply(node, x):
@@ -124,6 +140,8 @@ def _pooling(kind, pool):
         windows = _windows(node, x.shape[1:-1], _spatial(node, "ksize"))
         y, vjp = pool(node, x, windows)
         return _back(node, y), lambda dy: _back(node, vjp(_last(node, dy)))
+
+    apply.__doc__ = _FORMULAS[kind]
 
 
 for _kind, _pool in {
@@ -137,7 +155,7 @@ for _kind, _pool in {
 
 @op("MaxPoolGrad", "MaxPool3DGrad")
 def max_pool_gradient(node, x, _, g):
-    """Put g on the largest cell of each window; dg is what dy has there."""
+    """Compute y = Σ g of the windows whose largest cell it is; dg = dy at that cell."""
     x = _last(node, x)
     windows = _windows(node, x.shape[1:-1], _spatial(node, "ksize"))
     _, put, taken = largest(node, x, windows)
@@ -147,7 +165,7 @@ def max_pool_gradient(node, x, _, g):
 
 @op("AvgPoolGrad", "AvgPool3DGrad")
 def average_pool_gradient(node, shape, g):
-    """Share g among the cells of each window; dg is the mean of dy over these."""
+    """Compute y = Σ g / n over the windows that see a cell, n the cells of each; dg = Σ dy / n."""
     windows = _windows(node, _cells(node, shape), _spatial(node, "ksize"))
     zeros = node.array(np.zeros((g.shape[0], *windows.cells, _last(node, g).shape[-1])))
     _, put = average_pool(node, zeros, windows)
@@ -160,7 +178,7 @@ def average_pool_gradient(node, shape, g):
 
 @op("ExtractImagePatches")
 def extract_patches(node, x):
-    """Lay the cells that each window sees side by side, as channels."""
+    """Compute yₜ = at(x, t), the taps of each window as channels; dx = Σₜ placed(dyₜ, t)."""
     strides, rates = (tuple(node.attribute(name)[1:-1]) for name in ("strides", "rates"))
     padding, size = node.attribute("padding").decode().lower(), node.attribute("ksizes")[1:-1]
     windows = Windows.over(x.shape[1:-1], size, strides, padding, rates)
@@ -178,7 +196,7 @@ def extract_patches(node, x):
 
 @op("LRN")
 def local_response_normalization(node, x):
-    """Apply y = x / s^β, s = bias + α Σ x² over the channels at most a radius away.
+    """Compute y = x / s^β, s = bias + α Σ x² over the channels at most a radius away.
 
     VJP: dx = dy / s^β − 2 α β x Σ dy x / s^(β + 1), over the same channels.
     """

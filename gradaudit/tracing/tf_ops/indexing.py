@@ -1,31 +1,42 @@
-"""Ops that choose by value, look up, or put at places."""
+"""Ops that take elements by place or by rank, and ops that put rows at places."""
 
 import numpy as np
 
 from gradaudit.numerics import scatter_add
 from gradaudit.rules.primitives.gather import moved
-from gradaudit.tracing.tf_ops.shape import moving
-from gradaudit.tracing.tf_ops.state import read_variable
+from gradaudit.tracing.tf_ops.moving import moving
 from gradaudit.tracing.tf_ops.table import op
 
 
-@op("OneHot")
-def one_hot(node, indices, depth, on, off):
-    """Make constants of whole numbers: TensorFlow lets no gradient through to the two values."""
-    axis, depth = node.attribute("axis"), int(depth)
-    hot = np.expand_dims(indices, -1) == np.arange(depth)
-    return np.where(hot if axis == -1 else np.moveaxis(hot, -1, axis), on, off), None
+@moving("GatherV2")
+def gather(node, x, indices, axis):
+    """Compute yᵢ = x at indexᵢ along an axis; dx = Σ dyᵢ over the i that name a place."""
+    batch, axis = node.op.attributes.get("batch_dims", 0), int(axis) % x.ndim
+    if not batch:
+        return np.take(x, indices, axis)
+    lead = int(np.prod(x.shape[:batch]))
+    rows = np.arange(lead).reshape(-1, *[1] * (indices.ndim - batch))
+    flat = np.moveaxis(x.reshape(lead, *x.shape[batch:]), axis - batch + 1, 1)
+    taken = flat[rows, indices.reshape(lead, *indices.shape[batch:])]
+    apart = indices.ndim - batch
+    taken = np.moveaxis(
+        taken, range(1, 1 + apart), range(axis - batch + 1, axis - batch + 1 + apart)
+    )
+    return taken.reshape(*x.shape[:batch], *taken.shape[1:])
 
 
-@op("Range")
-def arange(node, start, limit, delta):
-    numbers = [node.numbers(each).item() for each in (start, limit, delta)]
-    return node.array(np.arange(*numbers)), None
+@moving("GatherNd")
+def gather_nd(node, x, indices):
+    """Compute yᵢ = x[indexᵢ], an index a row of numbers; dx = Σ dyᵢ over the i that name it."""
+    return x[tuple(np.moveaxis(indices, -1, 0))]
 
 
 @op("TopKV2")
 def top_k(node, x, k):
-    """Take the k largest of each row, the first of equal ones before the others."""
+    """Compute y = the k largest of each row and their places; dx = dy at these places, 0 elsewhere.
+
+    Of equal elements the first comes first.
+    """
     order = np.argsort(-node.numbers(x), axis=-1, kind="stable")[..., : int(k)]
     y, vjp = moved(x, lambda array: np.take_along_axis(array, order, -1))
     return (y, order.astype(node.op.dtypes[1].as_numpy_dtype)), lambda dy, _: (vjp(dy), None)
@@ -33,25 +44,14 @@ def top_k(node, x, k):
 
 @op("ArgMax", "ArgMin")
 def argument(node, x, axis):
+    """Compute y = the place of the largest, or smallest, x along an axis. No gradient passes."""
     found = np.argmax if node.op.kind == "ArgMax" else np.argmin
     return found(node.numbers(x), int(axis)).astype(node.op.dtypes[0].as_numpy_dtype), None
 
 
-@op("ResourceGather", always=True)
-def resource_gather(node, variable, indices):
-    """Look rows of a variable up."""
-    held, read_vjp = read_variable(node, variable)
-
-    def vjp(dy):
-        rows = dy.reshape(-1, *held.shape[1:])
-        return read_vjp(scatter_add(rows, indices.reshape(-1), len(held))), None
-
-    return np.take(held, indices.reshape(-1), 0).reshape(*indices.shape, *held.shape[1:]), vjp
-
-
 @op("ScatterNd")
 def scatter_nd(node, indices, updates, shape):
-    """Put rows at places of zeros, added where they meet."""
+    """Compute y = Σ of the updates of each place; dupdates = dy at their places."""
     shape = tuple(shape.tolist())
     depth = indices.shape[-1]
     flat = np.ravel_multi_index(tuple(np.moveaxis(indices, -1, 0)), shape[:depth]).reshape(-1)
@@ -66,7 +66,13 @@ def scatter_nd(node, indices, updates, shape):
 
 @op("TensorScatterUpdate", "TensorScatterAdd", "TensorScatterSub")
 def tensor_scatter(node, x, indices, updates):
-    """Put rows at places of x, or add them there, or take them away."""
+    """Compute y = x, at the places that indices name replaced by updates, or plus or minus these.
+
+    VJP: dx = dy, 0 where replaced; dupdates = dy at their places, −dy where subtracted.
+
+    Raises:
+        UnsupportedModelError: several updates replace one place, of which any may remain.
+    """
     key = tuple(np.moveaxis(indices, -1, 0))
     depth = indices.shape[-1]
     flat = np.ravel_multi_index(key, x.shape[:depth]).reshape(-1)
@@ -74,7 +80,7 @@ def tensor_scatter(node, x, indices, updates):
     count = int(np.prod(x.shape[:depth]))
     replaces = node.op.kind == "TensorScatterUpdate"
     if replaces and len(np.unique(flat)) < len(flat):
-        raise node.unsupported("puts several rows in one place, of which any may stay")
+        raise node.unsupported("puts several rows in one place, of which any may remain")
     sign = -1.0 if node.op.kind == "TensorScatterSub" else 1.0
     put = scatter_add(rows, flat, count).reshape(x.shape)
     taken = np.isin(np.arange(count), flat).reshape(*x.shape[:depth], *[1] * (x.ndim - depth))
@@ -84,14 +90,3 @@ def tensor_scatter(node, x, indices, updates):
         return np.where(taken, 0.0, dy) if replaces else dy, None, drows * sign
 
     return np.where(taken, put, x) if replaces else x + put * sign, vjp
-
-
-@moving("ReverseSequence")
-def reverse_sequence(node, x, lengths):
-    """Turn the first steps of each row round, as many as its length says."""
-    along, batch = node.attribute("seq_dim"), node.attribute("batch_dim")
-    rows = np.moveaxis(x, (batch, along), (0, 1))
-    place = np.arange(rows.shape[1])
-    turned = lengths[:, None] - 1 - place
-    taken = rows[np.arange(len(rows))[:, None], np.where(turned >= 0, turned, place)]
-    return np.moveaxis(taken, (0, 1), (batch, along))

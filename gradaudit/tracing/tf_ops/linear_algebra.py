@@ -1,12 +1,10 @@
 """Matrix products, contractions and matrix equations."""
 
 import numpy as np
-from keras.src.ops import numpy as operations  # not exported: x @ y makes an instance of Matmul
 
-from gradaudit.rules.keras_ops import products  # noqa: F401 - declares its rules
+from gradaudit.rules.primitives import matmul as products
 from gradaudit.rules.primitives.broadcasting import unbroadcast
 from gradaudit.rules.primitives.contraction import contract
-from gradaudit.rules.registry import declared
 from gradaudit.tracing.tf_ops.table import op
 
 
@@ -16,14 +14,13 @@ def _swapped(x, is_swapped):
 
 @op("MatMul", "BatchMatMul", "BatchMatMulV2", "BatchMatMulV3")
 def matmul(node, a, b):
-    """Apply y = A B, each transposed where the op says so."""
+    """Compute Y = A B, each transposed where the op says so; dA = dY Bᵀ, dB = Aᵀ dY."""
     names = ("transpose_a", "transpose_b") if node.op.kind == "MatMul" else ("adj_x", "adj_y")
     turn_a, turn_b = map(node.attribute, names)
-    given = _swapped(a, turn_a), _swapped(b, turn_b)
-    y, vjp = declared(operations.Matmul).function(node, given)
+    y, vjp = products.matmul(_swapped(a, turn_a), _swapped(b, turn_b))
 
     def turned_vjp(dy):
-        da, db = vjp(dy)[0]
+        da, db = vjp(dy)
         return _swapped(da, turn_a), _swapped(db, turn_b)
 
     return y, turned_vjp
@@ -31,6 +28,13 @@ def matmul(node, a, b):
 
 @op("Einsum")
 def einsum(node, *xs):
+    """Compute y = Σ a b over the letters that the equation leaves out of y.
+
+    VJP: da = Σ b dy and db = Σ a dy, contracted to their letters.
+
+    Raises:
+        UnsupportedModelError: it contracts more than two tensors, or takes a diagonal.
+    """
     equation = node.attribute("equation").decode()
     if len(xs) == 1:
         y, vjp = contract(equation.replace("->", ",->"), xs[0], node.array(np.ones(())))
@@ -46,7 +50,7 @@ def _solve(a, b, turned):
 
 @op("MatrixSolve", "MatrixTriangularSolve")
 def solve(node, a, b):
-    """Apply X = A⁻¹ B, or A⁻ᵀ B (adjoint); of A only a triangle may count.
+    """Compute X = A⁻¹ B, or A⁻ᵀ B (adjoint); of A only a triangle may count.
 
     VJP: dB = A⁻ᵀ dX, dA = −dB Xᵀ, or its transpose.
     """
@@ -78,7 +82,7 @@ def _upper(a):
 
 @op("MatrixInverse")
 def inverse(node, a):
-    """Apply Y = A⁻¹, or A⁻ᵀ (adjoint): dA = −Yᵀ dY Yᵀ."""
+    """Compute Y = A⁻¹, or A⁻ᵀ (adjoint); dA = −Yᵀ dY Yᵀ."""
     adjoint = node.attribute("adjoint")
     y = np.linalg.inv(_swapped(a, adjoint))
 
@@ -91,14 +95,14 @@ def inverse(node, a):
 
 @op("MatrixDeterminant")
 def determinant(node, a):
-    """Apply y = det A: dA = dy det A A⁻ᵀ."""
+    """Compute y = det A; dA = dy y A⁻ᵀ."""
     y = np.linalg.det(a)
     return y, lambda dy: _lifted(dy * y) * _swapped(np.linalg.inv(a), True)
 
 
 @op("LogMatrixDeterminant")
 def log_determinant(node, a):
-    """Return the sign of det A, and y = log |det A|: dA = dy A⁻ᵀ."""
+    """Compute sign(det A), and y = log |det A|; dA = dy A⁻ᵀ."""
     sign, y = np.linalg.slogdet(a)
     return (sign, y), lambda _, dy: _lifted(dy) * _swapped(np.linalg.inv(a), True)
 
@@ -109,9 +113,9 @@ def _lifted(y):
 
 @op("Cholesky")
 def cholesky(node, a):
-    """Apply A = L Lᵀ.
+    """Compute L with A = L Lᵀ.
 
-    VJP: dA is the symmetric part of L⁻ᵀ Φ(Lᵀ dL) L⁻¹, Φ the lower triangle with half of the
+    VJP: dA = the symmetric part of L⁻ᵀ Φ(Lᵀ dL) L⁻¹, Φ the lower triangle with half of the
     diagonal. Source: I. Murray, Differentiation of the Cholesky decomposition, 2016.
     """
     factor = np.linalg.cholesky(a)
@@ -129,7 +133,7 @@ def cholesky(node, a):
 
 @op("Cross")
 def cross(node, a, b):
-    """Apply y = a × b: da = b × dy, db = dy × a."""
+    """Compute y = a × b; da = b × dy, db = dy × a."""
     return _cross(a, b), lambda dy: (_cross(b, dy), _cross(dy, a))
 
 

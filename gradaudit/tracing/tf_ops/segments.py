@@ -1,20 +1,20 @@
-"""Reductions of the rows that have the same id, and rows that are dealt out and put together."""
+"""Ops that reduce the rows of equal id, deal rows out by id, and put them together again."""
 
 import functools
 
 import numpy as np
-from keras.src.ops import numpy as operations  # not exported; keras.ops.max(x) makes one of Max
 
 from gradaudit.numerics import scatter_add
-from gradaudit.rules.keras_ops import reduction  # noqa: F401 - declares its rules
+from gradaudit.rules.primitives import reductions
 from gradaudit.rules.primitives.gather import moved
-from gradaudit.rules.registry import declared
-from gradaudit.tracing.tf_ops.reduction import multiplied
 from gradaudit.tracing.tf_ops.table import op
 
 
 def _of_segments(*kinds):
-    """Register a reduction: the decorated (node, rows, ids, count) has no row of a negative id."""
+    """Register a reduction: the decorated (node, rows, ids, count) is given no negative id.
+
+    A row whose id is negative, or none of the count, has no part in y; its dx is 0.
+    """
 
     def register(reduce):
         @op(*kinds)
@@ -34,13 +34,13 @@ def _of_segments(*kinds):
 
 @_of_segments("SegmentSum", "UnsortedSegmentSum")
 def segment_sum(node, rows, ids, count):
-    """Apply yₖ = Σ xᵢ over the i whose id is k."""
+    """Compute yₖ = Σ xᵢ over the i whose id is k; dxᵢ = dyₖ."""
     return scatter_add(rows, ids, count), lambda dy: np.take(dy, ids, 0)
 
 
 @_of_segments("SegmentMean")
 def segment_mean(node, rows, ids, count):
-    """Apply yₖ = Σ xᵢ / nₖ over the nₖ rows whose id is k; 0 where there is none."""
+    """Compute yₖ = Σ xᵢ / nₖ over the nₖ rows whose id is k, 0 for none; dxᵢ = dyₖ / nₖ."""
     n = np.maximum(np.bincount(ids, minlength=count), 1.0)
     n = node.array(n.reshape(-1, *[1] * (rows.ndim - 1)))
     return scatter_add(rows, ids, count) / n, lambda dy: np.take(dy / n, ids, 0)
@@ -48,30 +48,30 @@ def segment_mean(node, rows, ids, count):
 
 @_of_segments("SegmentMax", "SegmentMin", "UnsortedSegmentMax", "UnsortedSegmentMin")
 def segment_extreme(node, rows, ids, count):
-    """Apply yₖ = max xᵢ, or min, over the i whose id is k; equal ones share dy.
+    """Compute yₖ = max xᵢ, or min, over the i whose id is k; dxᵢ = dyₖ / m at the m extreme ones.
 
-    Where there is none, 0 of sorted ids, and the number that is the least extreme of others.
+    Where there is none: 0 for sorted ids, and the lowest (highest) number for unsorted ones.
     """
     is_max = node.op.kind.endswith("Max")
-    operation = (operations.Max if is_max else operations.Min)(axis=1)
+    reduce = reductions.largest if is_max else reductions.smallest
     laid, laid_vjp = _side_by_side(rows, ids, count, -np.inf if is_max else np.inf)
-    y, vjp = declared(type(operation)).function(node.of_rule(operation), laid)
+    y, vjp = reduce(laid, 1)
     limits = np.finfo(node.op.dtypes[0].as_numpy_dtype)
     beyond = (limits.min if is_max else limits.max) if node.op.kind.startswith("Un") else 0.0
     is_empty = np.isin(np.arange(count), ids, invert=True).reshape(-1, *[1] * (rows.ndim - 1))
 
     def back(dy):
-        return laid_vjp(vjp(np.where(is_empty, 0.0, dy))[0])
+        return laid_vjp(vjp(np.where(is_empty, 0.0, dy)))
 
     return np.where(is_empty, node.array(np.full(y.shape, float(beyond))), y), back
 
 
 @_of_segments("SegmentProd", "UnsortedSegmentProd")
 def segment_product(node, rows, ids, count):
-    """Apply yₖ = Π xᵢ over the i whose id is k; 1 where there is none."""
+    """Compute yₖ = Π xᵢ over the i whose id is k, 1 for none; dxᵢ = dyₖ times the other xⱼ."""
     laid, laid_vjp = _side_by_side(rows, ids, count, 1.0)
-    y, vjp = multiplied(np.moveaxis(laid, 1, -1))
-    return y, lambda dy: laid_vjp(np.moveaxis(vjp(dy), -1, 1))
+    y, vjp = reductions.product(laid, 1)
+    return y, lambda dy: laid_vjp(vjp(dy))
 
 
 def _side_by_side(rows, ids, count, filling):
@@ -96,7 +96,7 @@ def _side_by_side(rows, ids, count, filling):
 
 @op("DynamicPartition")
 def dynamic_partition(node, x, partitions):
-    """Deal the elements of x out to as many outputs as partitions names."""
+    """Compute yₖ = the rows of x whose partition is k; dx = the dyₖ, put back."""
     flat = partitions.reshape(-1)
     rows = x.reshape(flat.size, *x.shape[partitions.ndim :])
     dealt = [np.flatnonzero(flat == i) for i in range(node.attribute("num_partitions"))]
@@ -110,7 +110,11 @@ def dynamic_partition(node, x, partitions):
 
 @op("DynamicStitch", "ParallelDynamicStitch")
 def dynamic_stitch(node, *inputs):
-    """Put rows at the places that indices name; of several for one place the last stays."""
+    """Compute y[indexᵢ] = rowᵢ, the last of several; drowᵢ = dy[indexᵢ], 0 for the others.
+
+    Raises:
+        UnsupportedModelError: a place is left unset.
+    """
     half = len(inputs) // 2
     indices, parts = inputs[:half], inputs[half:]
     rest = parts[0].shape[indices[0].ndim :]
@@ -119,9 +123,9 @@ def dynamic_stitch(node, *inputs):
     last = np.full(int(places.max(initial=-1)) + 1, -1)
     last[places] = np.arange(len(places))
     if (last < 0).any():
-        raise node.unsupported("leaves places empty, of which nothing is known")
+        raise node.unsupported("leaves places unset: what is in them is not known")
     if len(places) > len(last):
-        node.misleads()  # it gives the rows that were overwritten a gradient, too
+        node.misleads()  # it gives the rows that were replaced a gradient, too
     stays = (last[places] == np.arange(len(places))).reshape(-1, *[1] * len(rest))
     ends = np.cumsum([i.size for i in indices])[:-1]
 

@@ -12,14 +12,14 @@ Function = Callable[..., tuple[Any, Callable | None]]
 
 
 class Entry(NamedTuple):
-    """What is known of one type of ops.
+    """The entry of one type of ops.
 
     function: (node, *inputs) to the op's outputs, a tuple where there are several, and its VJP.
         That takes a cotangent for each output and returns one for each input, a tuple where there
         are several, None where no gradient goes. It is None itself where none goes to any.
-    always: it is asked for ops of whole numbers, too, which TensorFlow itself runs otherwise.
-    misled: TensorFlow's gradient of the op is not its derivative, or there is none though there is
-        a derivative: reports tell where it stood.
+    always: the entry is used for ops of whole numbers, too; by default TensorFlow runs these.
+    misled: TensorFlow's gradient of the op is not its derivative, or TensorFlow has no gradient
+        though the op has a derivative: reports name the op.
     """
 
     function: Function
@@ -31,7 +31,7 @@ _OPS: dict[str, Entry] = {}
 
 
 def op(*types: str, always: bool = False, misled: bool = False) -> Callable[[Function], Function]:
-    """Register the decorated function as that of some types of ops; see Entry.
+    """Register the decorated function as the entry of types of ops; see Entry.
 
     Raises:
         RuleDefinitionError: a type has an entry already.
@@ -64,7 +64,7 @@ def find_op(kind: str) -> Entry | None:
 
 
 def all_ops() -> dict[str, str]:
-    """Return the types of ops that have an entry, with the module that it stands in."""
+    """Return the types of ops that have an entry, by name, with the module of the entry."""
     _discover()
     named = sorted((kind, entry.function.__module__) for kind, entry in _OPS.items())
     return {kind: module.rpartition(".")[2].replace("_", " ") for kind, module in named}

@@ -1,10 +1,20 @@
 """TensorFlow's list of tensors, as loops fill and read it."""
 
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 
-class TensorList(list):
+class TensorList(Sequence[Any]):
     """Values of one dtype, or cotangents; None stands for zeros, or for what was never set."""
+
+    def __init__(self, items: Iterable[Any] = ()) -> None:
+        self._items = list(items)
+
+    def __len__(self) -> int:
+        return len(self._items)
+
+    def __getitem__(self, place: Any) -> Any:
+        return self._items[place]
 
     def __add__(self, other: "TensorList") -> "TensorList":
         """Return the sums of the cotangents in two lists."""

@@ -1,6 +1,6 @@
-"""TensorFlow's lists of tensors: a loop reads its steps from them and puts its outputs there.
+"""Ops of lists of tensors: a loop reads its steps from them and puts its outputs there.
 
-Optionals, in which a branch that is differentiated keeps what the way back needs, are lists, too.
+Optionals, in which a branch that is differentiated keeps its residuals, are lists, too.
 """
 
 import numpy as np
@@ -11,16 +11,20 @@ from gradaudit.tracing.tf_ops.tensor_list import TensorList
 
 @op("TensorListReserve", always=True)
 def reserve(node, shape, count):
+    """Compute y = a list of so many items, none set. No gradient passes."""
     return TensorList([None] * int(count)), None
 
 
 @op("EmptyTensorList", always=True)
 def empty(node, shape, count):
+    """Compute y = an empty list. No gradient passes."""
     return TensorList(), None
 
 
 @op("TensorListFromTensor", always=True)
 def from_tensor(node, x, shape):
+    """Compute yᵢ = xᵢ, the items of a list; dxᵢ = dyᵢ."""
+
     def vjp(dys):
         rows = [np.zeros_like(row) if dy is None else dy for row, dy in zip(x, dys, strict=True)]
         return np.stack(rows), None
@@ -30,6 +34,7 @@ def from_tensor(node, x, shape):
 
 @op("TensorListStack", always=True)
 def stack(node, items, shape, *count):
+    """Compute yᵢ = the items of a list, 0 where none is set; ditemᵢ = dyᵢ."""
     if not items or any(item is None for item in items):
         known = [item for item in items if item is not None]
         shape = known[0].shape if known else tuple(shape.tolist())
@@ -41,6 +46,7 @@ def stack(node, items, shape, *count):
 
 @op("TensorListGetItem", always=True)
 def get_item(node, items, place, shape):
+    """Compute y = the item at a place, 0 where none is set; ditem = dy."""
     place = int(place)
     item = items[place]
     if item is None:
@@ -50,6 +56,7 @@ def get_item(node, items, place, shape):
 
 @op("TensorListSetItem", always=True)
 def set_item(node, items, place, item):
+    """Compute y = the list with another item at a place; ditem = dy there."""
     place = int(place)
 
     def vjp(dys):
@@ -61,11 +68,14 @@ def set_item(node, items, place, item):
 
 @op("TensorListPushBack", always=True)
 def push_back(node, items, item):
+    """Compute y = the list with an item more at its end; ditem = the last of dy."""
     return TensorList([*items, item]), lambda dys: (TensorList(dys[:-1]), dys[-1])
 
 
 @op("TensorListPopBack", always=True)
 def pop_back(node, items, shape):
+    """Compute y = the list without its last item, and that item; ditem = its cotangent."""
+
     def vjp(ditems, ditem):
         return TensorList([*ditems, ditem]), None
 
@@ -74,25 +84,30 @@ def pop_back(node, items, shape):
 
 @op("TensorListLength", always=True)
 def length(node, items):
+    """Compute y = the number of items. No gradient passes."""
     return np.array(len(items), np.int32), None
 
 
 @op("TensorListElementShape", always=True)
 def element_shape(node, items):
+    """Compute y = the shape of an item, −1 where none is set. No gradient passes."""
     known = [item for item in items if item is not None]
     return np.array(known[0].shape if known else -1, node.op.dtypes[0].as_numpy_dtype), None
 
 
 @op("OptionalFromValue", always=True)
 def optional(node, *xs):
+    """Compute y = an optional that holds the xᵢ; dxᵢ = its cotangent's items."""
     return TensorList(xs), lambda dys: tuple(dys)
 
 
 @op("OptionalNone", always=True)
 def no_optional(node):
+    """Compute y = an optional that holds nothing. No gradient passes."""
     return TensorList(), None
 
 
 @op("OptionalGetValue", always=True)
 def optional_value(node, items):
+    """Compute yᵢ = what an optional holds; ditemᵢ = dyᵢ."""
     return tuple(items), lambda *dys: TensorList(dys)

@@ -3,7 +3,6 @@
 import random
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import keras
@@ -15,7 +14,8 @@ from keras.src.layers.layer import CallContext
 
 from gradaudit.errors import UnsupportedModelError
 from gradaudit.records import StepRecord
-from gradaudit.reference.arguments import Tensor, dense
+from gradaudit.reference.arguments import Tensor, dense, inputs_of
+from gradaudit.reference.framework import CallTrace
 from gradaudit.tracing import Trace, trace
 
 
@@ -24,22 +24,6 @@ class Spec(NamedTuple):
 
     shape: tuple[int, ...]
     dtype: str
-
-
-@dataclass(frozen=True)
-class CallTrace:
-    """A call of a Keras object, traced.
-
-    The outputs of the trace are the tensors that the call returned, then Keras's masks on some of
-    these, then the logits that Keras keeps on some, then the losses that were added in the call.
-
-    count: of tensors returned. masked, with_logits: places of those that have a mask, or logits.
-    """
-
-    trace: Trace
-    count: int
-    masked: tuple[int, ...]
-    with_logits: tuple[int, ...]
 
 
 _DRAWS = (
@@ -51,20 +35,29 @@ _DRAWS = (
 class Traces:
     """Traces of one model's parts, each made once for tensors of some shapes and dtypes.
 
-    expected: names of functions and layers whose custom gradients are taken for right.
+    model: whose code is traced. copy: the model of the spec. live: parts of the first, by the ids
+        of those of the second.
+    expected: names of functions and layers whose custom gradients are taken as they are.
     """
 
-    def __init__(self, model: keras.Model, expected: Collection[str] = ()) -> None:
+    def __init__(
+        self,
+        model: keras.Model,
+        copy: keras.Model,
+        live: Mapping[int, Any],
+        expected: Collection[str] = (),
+    ) -> None:
         self._expected = expected
+        self._live = live
+        self._by_path = {v.path: v for v in copy.variables}
         metrics = {id(v) for v in model.metrics_variables}
         self._model = model
         self._variables = [v for v in model.variables if id(v) not in metrics]
-        self._by_path = {v.path: v for v in self._variables}
         self._calls: dict[Any, CallTrace] = {}
         self._steps: dict[Any, tuple[Trace, Any]] = {}  # with the generators' states, if it draws
 
     def variable(self, path: str) -> Any:
-        """Return a variable of the model by its path."""
+        """Return a variable of the spec's model by its path."""
         return self._by_path[path]
 
     def call(self, target: Callable, given: Mapping[str, Any]) -> CallTrace:
@@ -76,7 +69,7 @@ class Traces:
         Raises:
             UnsupportedModelError: it cannot be traced.
         """
-        inputs = inputs_of(given)
+        target, inputs = self._live.get(id(target), target), inputs_of(given)
         key = (
             id(target),
             repr(tree.map_structure(_described, dict(given))),
@@ -189,13 +182,6 @@ class Traces:
             global_state.set_global_attribute("current_call_ctx", before)
             for layer, losses in held:
                 layer._losses[:] = losses
-
-
-def inputs_of(given: Any) -> list[Tensor]:
-    """Return the tensors in a call's arguments, the masks on some, and the logits on some."""
-    tensors = [leaf for leaf in tree.flatten(given) if isinstance(leaf, Tensor)]
-    masks = [Tensor(x.mask, "bool") for x in tensors if x.mask is not None]
-    return [*tensors, *masks, *(x.logits for x in tensors if x.logits is not None)]
 
 
 def _with_symbols(given: Mapping[str, Any], symbols: Sequence[Any]) -> dict[str, Any]:

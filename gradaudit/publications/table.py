@@ -1,23 +1,28 @@
-"""Published numbers as tables: a DataFrame, CSV, JSON and HTML."""
+"""Checked claims as a DataFrame, CSV, JSON and HTML."""
 
+import csv
+import io
 import itertools
 from collections import Counter
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import pandas as pd
-
-from gradaudit.records import CheckedClaim
+from gradaudit.publications.records import CheckedClaim
+from gradaudit.report.frame import data_frame
 from gradaudit.report.pages import rendered
 from gradaudit.report.tables import guarded, index_text
 
-CLAIMS = "model quantity index given printed recomputed verdict diagnosis".split()
+if TYPE_CHECKING:
+    import pandas as pd
+
+COLUMNS = "model quantity index given printed recomputed verdict diagnosis".split()
+_TEXT = ("model", "quantity", "index", "given", "diagnosis")
 _KINDS = {"agrees": "good", "cut": "good", "disagrees": "bad", "cannot be checked": "warn"}
-_WORDS = {"agrees": "agree", "cut": "are cut", "disagrees": "disagree"}
+_PLURALS = {"agrees": "agree", "cut": "are cut", "disagrees": "disagree"}
 
 
 def claim_rows(checked: Sequence[CheckedClaim]) -> list[dict[str, Any]]:
-    """Return one row of `CLAIMS` for each claim; `recomputed` is None where there is none."""
+    """Return one row of `COLUMNS` for each claim; `recomputed` is None where there is none."""
     return [
         {
             "model": each.claim.model,
@@ -33,24 +38,29 @@ def claim_rows(checked: Sequence[CheckedClaim]) -> list[dict[str, Any]]:
     ]
 
 
-def claims_table(checked: Sequence[CheckedClaim]) -> pd.DataFrame:
-    """Return the rows as a DataFrame, with the decimals that are printed."""
-    table = pd.DataFrame(claim_rows(checked), columns=CLAIMS).astype({"recomputed": float})
-    table.insert(CLAIMS.index("recomputed"), "decimals", [each.claim.decimals for each in checked])
-    return table
+def claims_table(checked: Sequence[CheckedClaim]) -> "pd.DataFrame":
+    """Return the rows as a DataFrame, with a column for the number of printed decimals."""
+    rows = [
+        row | {"decimals": each.claim.decimals}
+        for row, each in zip(claim_rows(checked), checked, strict=True)
+    ]
+    at = COLUMNS.index("recomputed")
+    return data_frame(rows, [*COLUMNS[:at], "decimals", *COLUMNS[at:]], floats=["recomputed"])
 
 
 def claims_csv(checked: Sequence[CheckedClaim]) -> str:
     """Return the rows as CSV, the claims' numbers as they are printed."""
-    table = claims_table(checked).drop(columns="decimals")
-    table["printed"] = [each.claim.printed for each in checked]
-    for name in ("model", "quantity", "index", "given", "diagnosis"):
-        table[name] = table[name].map(guarded)
-    return table.to_csv(index=False, lineterminator="\n")
+    text = io.StringIO()
+    writer = csv.DictWriter(text, COLUMNS, lineterminator="\n")
+    writer.writeheader()
+    for row, each in zip(claim_rows(checked), checked, strict=True):
+        words = {name: guarded(row[name]) for name in _TEXT}
+        writer.writerow(row | words | {"printed": each.claim.printed})
+    return text.getvalue()
 
 
 def claims_html(checked: Sequence[CheckedClaim]) -> str:
-    """Return the rows as a page of their own."""
+    """Return the rows as an HTML page in one file."""
     rows = [
         {
             **row,
@@ -62,6 +72,7 @@ def claims_html(checked: Sequence[CheckedClaim]) -> str:
     ]
     models = [(name, list(own)) for name, own in itertools.groupby(rows, lambda row: row["model"])]
     return rendered(
+        "gradaudit.publications",
         "claims.html",
         title="Published numbers, recomputed",
         summary=summary(checked),
@@ -77,7 +88,14 @@ def shown(checked: CheckedClaim) -> str:
 
 
 def summary(checked: Sequence[CheckedClaim]) -> str:
-    """Return how many claims there are of each verdict, in words."""
+    """Return the number of claims by verdict, as in "3 published numbers: 2 agree, 1 is cut"."""
     counts = Counter(each.verdict for each in checked)
-    words = [f"{counts[v]} {_WORDS.get(v, v)}" for v in _KINDS if counts[v]]
+    words = [f"{counts[verdict]} {_said(verdict, counts[verdict])}" for verdict in _KINDS
+             if counts[verdict]]  # fmt: skip
     return f"{len(checked)} published number{'s' * (len(checked) != 1)}: {', '.join(words)}"
+
+
+def _said(verdict: str, count: int) -> str:
+    if count == 1:
+        return "is cut" if verdict == "cut" else verdict
+    return _PLURALS.get(verdict, verdict)

@@ -1,0 +1,41 @@
+"""What a step is besides its numbers: the model, its optimizer, and settings, as they were."""
+
+import platform
+from importlib.metadata import version
+
+import keras
+
+from gradaudit.backends.tensorflow.framework import TensorFlow
+from gradaudit.backends.tensorflow.replay import Replay
+from gradaudit.backends.tensorflow.structure import restored, structure
+from gradaudit.records import StepSpec
+
+_PACKAGES = ("gradaudit", "tensorflow", "keras", "numpy", "scipy", "pandas")
+
+
+def specified(model: keras.Model, replay: Replay) -> StepSpec:
+    """Return the spec of a step that the model takes now.
+
+    The spec holds copies: what is changed in the model later does not change it. Only code that
+    has no derived rule is traced from the model itself, at the first judgement that needs it.
+
+    replay: repeats the draws of the step.
+    """
+    found, originals = structure((model, getattr(model, "optimizer", None)))
+    (copy, optimizer), made = restored(found)
+    live = {id(copied): original for copied, original in zip(made, originals, strict=True)}
+    return StepSpec(
+        model=copy,
+        optimizer=optimizer,
+        epsilon=keras.config.epsilon(),
+        framework=TensorFlow(model, copy, live, replay),
+        versions=versions(),
+    )
+
+
+def versions() -> dict[str, str]:
+    """Return the versions of Python and of the packages that a result may depend on."""
+    return {
+        "python": platform.python_version(),
+        **{name: version(name) for name in _PACKAGES},
+    }

@@ -1,0 +1,124 @@
+"""Rounding rule of matrix products.
+
+    yᵢⱼ = Σₗ aᵢₗ bₗⱼ    σ² = max(walk, m u² Σ sₖ²/3) + r(y)
+    walk = Σₗ mₗ [(b σa)² + (a σb)² + (2 v² + u²/3 + n u²/18) (a b)²] + m n u² y²/9
+
+u is the unit roundoff of the accumulator (Precision.matmul_roundoff), v that to which the factors
+are rounded first, 0 for none (Precision.product_roundoff); u²/3 is the rounding of each product.
+Σ sₖ² is that of the terms in their own order. Kinks: kink(a) |b| + |a| kink(b).
+
+Shapes: (..., I, n) @ (..., n, O) -> (..., I, O), and vectors as np.matmul takes them.
+"""
+
+from typing import Any
+
+import numpy as np
+
+from gradaudit.numerics.dispatch import handles
+from gradaudit.numerics.partial_sums import SHORT, in_order, multiplicities, repeating
+from gradaudit.numerics.rounded import Part, Rounded, operands, plus, round_once
+
+IN_TURN = 48
+"""Last columns of a product that kernels may sum in two alternating accumulators: three vectors."""
+
+CACHED = 2**15
+"""Elements of a product that are summed together, so that their partial sums stay in the cache."""
+
+
+def _in_order_of_product(a: np.ndarray, b: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return a @ b and Σ sₖ² of its sums in the order of their terms, both (..., I, O)."""
+    n, columns = a.shape[-1], b.shape[-1]
+    shape = (*np.broadcast_shapes(a.shape[:-2], b.shape[:-2]), a.shape[-2], columns)
+    a = a.reshape(-1, n) if b.ndim == 2 else a
+    value = np.empty(shape if b.ndim > 2 else (len(a), columns))
+    squares = np.empty(value.shape)
+    step = len(value) if b.ndim > 2 else CACHED // max(columns, 1) + 1
+    for i in range(0, len(value), step):
+        rows = slice(i, i + step) if b.ndim == 2 else slice(None)
+
+        def block(start: int, end: int, out: np.ndarray, rows: slice = rows) -> None:
+            np.matmul(a[rows][..., start:end], b[..., start:end, :], out=out)
+
+        squares[rows] = in_order(block, n, value[rows])
+    return value.reshape(shape), squares.reshape(shape)
+
+
+def _product(a: np.ndarray, b: np.ndarray) -> tuple[np.ndarray, Part]:
+    """Return a @ b and Σ sₖ² in the order of its terms, or None for fewer than SHORT terms.
+
+    With two alternating accumulators, e of the even terms and o of the odd ones, s = e + o is the
+    partial sum and d = e − o that of terms with alternating signs. Σ (eₖ² + oₖ²) over half as many
+    k is then Σ (sₖ² + dₖ²) / 4 over all. The larger of the two orders counts.
+    """
+    n = a.shape[-1]
+    if n < SHORT:
+        return a @ b, None
+    value, squares = _in_order_of_product(a, b)
+    signs = np.where(np.arange(n) % 2, -1.0, 1.0)
+    last = squares[..., -IN_TURN:]
+    in_turn = _in_order_of_product(a, b[..., -IN_TURN:] * signs[:, None])[1]
+    in_turn += last
+    in_turn /= 4
+    np.copyto(last, in_turn, where=in_turn > last)
+    return value, squares
+
+
+@handles(np.matmul)
+def _matmul(x: Any, y: Any) -> Rounded:
+    a, b = operands(x, y)
+    if a.ndim == 1 or b.ndim == 1:
+        wide = _matmul(a[None] if a.ndim == 1 else a, b[:, None] if b.ndim == 1 else b)
+        return wide.reshape((a.value @ b.value).shape)
+    p, n = a.precision, a.shape[-1]
+    value, squares = _product(a.value, b.value)
+    variance, count = _errors_of_terms(a, b)
+    if n > 1:
+        per_addition = p.variance(p.matmul_roundoff) * count  # m n u²
+        from_sum = value**2  # in place from here on
+        from_sum *= per_addition / 9
+        if variance is not None:
+            from_sum += variance
+        variance = from_sum
+        if squares is not None:
+            squares *= per_addition / (3 * n)
+            np.copyto(variance, squares, where=squares > variance)
+    kink = plus(
+        None if a.kink is None else a.kink @ np.abs(b.value),
+        None if b.kink is None else np.abs(a.value) @ b.kink,
+    )
+    return round_once(value, variance, kink, p)
+
+
+def _errors_of_terms(a: Rounded, b: Rounded) -> tuple[Part, int | np.ndarray]:
+    """Return the walk's sum over the terms, Σₗ mₗ [...], and Σₗ mₗ = m n.
+
+    Products repeat at most as often as factors in the row of A, and as those in the column of B:
+    the smaller of each of the two sums counts.
+    """
+    p, n = a.precision, a.shape[-1]
+    aa, bb = a.value**2, b.value**2
+    per_product = 2 * p.variance(p.product_roundoff)
+    if n > 1:
+        per_product += (1 / 3 + n / 18) * p.variance(p.matmul_roundoff)
+    columns = np.swapaxes(b.value, -1, -2)
+    if n > 1 and repeating(columns) and repeating(a.value):
+        factor = plus(per_product * bb, b.variance)
+        in_rows, in_columns = multiplicities(a.value), multiplicities(columns)
+        in_columns = np.swapaxes(in_columns, -1, -2)
+        by_a, by_b = (aa * in_rows) @ factor, aa @ (factor * in_columns)
+        if a.variance is not None:
+            by_a += (a.variance * in_rows) @ bb
+            by_b += a.variance @ (bb * in_columns)
+        count = np.minimum(
+            np.sum(in_rows * (a.value != 0), axis=-1, keepdims=True),
+            np.sum(in_columns * (b.value != 0), axis=-2, keepdims=True),
+        )
+        return np.minimum(by_a, by_b), count
+    own = plus(b.variance, per_product * bb if per_product else None)
+    variance = None if own is None else aa @ own
+    if a.variance is not None:
+        from_a = a.variance @ bb
+        if variance is not None:
+            from_a += variance
+        variance = from_a
+    return variance, n

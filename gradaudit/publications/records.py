@@ -1,0 +1,46 @@
+"""Published numbers, and what became of them. No logic."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Claim:
+    """A published number about a net.
+
+    model, quantity, index: which number; index counts from 0 and is () for a scalar.
+    printed: as text. decimals: how many digits behind the point count.
+    given: what it was computed from, in words.
+    """
+
+    model: str
+    quantity: str
+    index: tuple[int, ...]
+    printed: str
+    decimals: int
+    given: str
+
+    @property
+    def number(self) -> float:
+        """The printed number."""
+        return float(self.printed)
+
+    @property
+    def unit(self) -> float:
+        """One unit of the last digit."""
+        return 10.0**-self.decimals
+
+
+@dataclass(frozen=True)
+class CheckedClaim:
+    """A claim, recomputed.
+
+    recomputed: None where that is impossible.
+    verdict: "agrees", "cut" (the digits are right, the rest was dropped instead of rounded),
+        "disagrees" or "cannot be checked".
+    diagnosis: what a disagreement looks like, or why it cannot be checked.
+    """
+
+    claim: Claim
+    recomputed: float | None
+    verdict: str
+    diagnosis: str

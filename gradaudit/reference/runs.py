@@ -1,0 +1,250 @@
+"""The runs of one step's rules in several arithmetics, and the estimates that they give."""
+
+import dataclasses
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from gradaudit.numerics import (
+    PRECISIONS,
+    Arithmetic,
+    Plain,
+    Rounded,
+    Rounding,
+    Simulating,
+)
+from gradaudit.numerics.arithmetic import Array
+from gradaudit.records import Arrays, Estimate, Oracle, StepRecord, StepSpec
+from gradaudit.reference.backprop import backprop
+from gradaudit.reference.framework import Traces
+from gradaudit.reference.graph import is_float
+from gradaudit.reference.kappa import FURTHER_TWINS, REPETITION, kappa, mean_multiplicity
+from gradaudit.reference.losses import loss_terms
+from gradaudit.reference.update import updated
+from gradaudit.reference.walk import TRACED, Walk
+from gradaudit.tracing import NUMERIC
+
+_FLOAT32 = Rounding(uniform=PRECISIONS["float32"])
+
+
+@dataclass(frozen=True)
+class Found:
+    """What the runs of a step give.
+
+    loss: its estimate. gradients: by path, of the variables that the loss depends on.
+    moved: the changes of variables that layers assign to.
+    assigned: the float values that they assign, in each of the arithmetics.
+    """
+
+    loss: Estimate
+    gradients: dict[str, Estimate]
+    moved: dict[str, Estimate]
+    assigned: list[dict[str, Array]]
+
+
+@dataclass(frozen=True)
+class Runs:
+    """Runs the rules of one step.
+
+    traces: of the step's code. traced: ids of the parts that have no derived rule.
+    whole: the whole step is traced.
+    """
+
+    record: StepRecord
+    spec: StepSpec
+    traces: Traces
+    traced: Collection[int]
+    whole: bool
+
+    def loss(self, record: StepRecord | None = None) -> tuple[float, dict[str, Array]]:
+        """Return the loss and what layers assign to, in plain float64.
+
+        record: another one than the step's own.
+        """
+        record = record or self.record
+        walk = self._walk(record, Plain(np.float64))
+        with np.errstate(all="ignore"):
+            loss = backprop(self.spec.model, record, walk, self.whole)
+        return float(loss.value), walk.assigned
+
+    def gradients(self) -> Found:
+        """Derive the loss, the gradients, and the changes of what layers assign to.
+
+        Raises:
+            UnsupportedModelError: the rules, or the trace, do not cover the values of this step.
+        """
+        record, model = self.record, self.spec.model
+        dtype_of = {v.path: v.dtype for v in model.variables}
+        with np.errstate(all="ignore"):  # what is not finite here is compared like the rest
+            walks = [self._gradients(record, a) for a in self.arithmetics()]
+            floats = [
+                {path: after for path, after in w[1].items() if is_float(dtype_of[path])}
+                for w in walks
+            ]
+            assigned = [dict(each) for each in floats]
+            passed = walks[0][2]
+            found = self._combined([w[0] for w in walks], self._further_errors())
+            for path in passed.keys() & found.keys():
+                found[path] = _with_provenance(found[path], passed[path])
+            moved = self._combined(floats, before=record.variables)
+        for path in walks[0][1].keys() - moved.keys():  # whole numbers, which are exact
+            change = np.subtract(walks[0][1][path], record.variables[path], dtype=np.float64)
+            moved[path] = Estimate(change, np.zeros(change.shape), None, 1.0, self.oracle)
+        return Found(found.pop(""), found, moved, assigned)
+
+    def plain_gradients(self, traced: bool) -> dict[str, Rounded]:
+        """Return the gradients with rounding errors, the loss under the empty path.
+
+        traced: by a trace of the whole step, whatever has a derived rule.
+        """
+        with np.errstate(all="ignore"):
+            walk = self._walk(self.record, self.arithmetics()[0])
+            loss = backprop(self.spec.model, self.record, walk, traced)
+        return {"": loss.value, **walk.cotangents}
+
+    def updates(self, assigned: Sequence[dict[str, Array]]) -> Iterator[dict[str, Estimate]]:
+        """Yield the changes over the step: of one weight and its slots at a time.
+
+        The runs go side by side, weight by weight, so that little is held at once.
+
+        assigned: what layers assigned to weights before, in each of the arithmetics; or empty.
+        """
+        record, arithmetics = self.record, self.arithmetics()
+        before = record.variables | record.optimizer_variables
+        starts = assigned or [{}] * len(arithmetics)
+        runs = [
+            updated(
+                self.spec.optimizer,
+                self.spec.model.trainable_variables,
+                before,
+                record.replica_gradients,
+                record.learning_rates,
+                arithmetic,
+                self.spec.epsilon,
+                start,
+            )
+            for arithmetic, start in zip(arithmetics, starts, strict=True)
+        ]
+        while True:
+            with np.errstate(all="ignore"):
+                after = [next(run, None) for run in runs]
+                if after[0] is None:
+                    return
+                found = self._combined(after, before=before)
+            del after  # before the next weight's arrays are made
+            yield found
+
+    def nothing(self, variable: Any) -> Estimate:
+        """Return the estimate for a weight that the loss does not depend on."""
+        zero = np.zeros(tuple(variable.shape))
+        return Estimate(zero, zero, None, 1.0, self.oracle)
+
+    @property
+    def oracle(self) -> Oracle:
+        return Oracle.TRACED if self.whole else Oracle.DERIVED
+
+    def arithmetics(self) -> list[Arithmetic]:
+        """Return the arithmetics to run rules in: with rounding errors, as a twin, and in float32.
+
+        The third is there where κ is measured by it, or what XLA may leave out.
+        """
+        reference = Rounding(tensorfloat32=self.record.tensorfloat32)
+        if self._halves:
+            return [reference, Simulating(), *([_FLOAT32] if self.record.jit else [])]
+        differs = self._dtypes != {"float32"} or self.record.tensorfloat32
+        return [reference, Plain(np.float32), *([_FLOAT32] if differs else [])]
+
+    def _walk(self, record: StepRecord, arithmetic: Arithmetic) -> Walk:
+        return Walk(
+            record.variables,
+            arithmetic,
+            self.spec.framework.draw,
+            epsilon=self.spec.epsilon,
+            traces=self.traces,
+            traced=self.traced,
+            jit=record.jit,
+        )
+
+    def _gradients(
+        self, record: StepRecord, arithmetic: Arithmetic
+    ) -> tuple[dict[str, Array], dict[str, Array], dict[str, frozenset[str]]]:
+        """Return the gradient of each variable by path, with the loss under the empty path.
+
+        The second dict has the new values of what layers assign to, the third the provenance of
+        each gradient.
+        """
+        walk = self._walk(record, arithmetic)
+        loss = backprop(self.spec.model, record, walk, self.whole)
+        return {"": loss.value, **walk.cotangents}, walk.assigned, walk.passed
+
+    def _further_errors(self) -> list[Arrays]:
+        """Return the errors of further twins where rows repeat, at weights close to the step's.
+
+        Other roundings happen there, and their errors are as large.
+        """
+        record = self.record
+        if self._halves or mean_multiplicity(record.x) < REPETITION:
+            return []
+        rng, errors = np.random.default_rng(0), []
+        for _ in range(FURTHER_TWINS):
+            beside = {
+                v.path: np.asarray(
+                    record.variables[v.path] * (1 + 1e-3 * rng.uniform(-1, 1, v.shape)), np.float32
+                )
+                for v in self.spec.model.trainable_variables
+            }
+            moved = dataclasses.replace(record, variables={**record.variables, **beside})
+            twin = self._gradients(moved, Plain(np.float32))[0]
+            right = self._gradients(moved, Plain(np.float64))[0]
+            errors.append({path: twin[path] - right.pop(path) for path in list(right)})
+        return errors
+
+    def _combined(
+        self,
+        runs: list[dict[str, Array]],
+        further: Sequence[Arrays] = (),
+        before: Arrays | None = None,
+    ) -> dict[str, Estimate]:
+        """Combine the runs in the `arithmetics`. They are used up: large models need the memory.
+
+        further: errors of further twins, which κ covers as well.
+        before: where given, the estimates are of the changes since these values.
+        """
+        estimates = {}
+        for path in list(runs[0]):
+            reference, twin, *rest = [run.pop(path) for run in runs]
+            single = rest[0] if rest else reference
+            compared = reference if self._halves else single
+            factor = kappa(twin, compared)
+            for errors in further:
+                factor = max(factor, kappa(compared.value + errors.pop(path), compared))
+            sigma = factor * reference.sigma
+            if self._halves and self.record.jit:
+                # XLA may leave out casts to a half precision and back (xla_allow_excess_precision).
+                sigma = np.hypot(sigma, reference.value - single.value)
+            value = reference.value
+            if before is not None:
+                value = value - np.asarray(before[path], np.float64)
+            estimates[path] = Estimate(value, sigma, reference.kink, factor, self.oracle)
+        return estimates
+
+    @property
+    def _dtypes(self) -> set[str]:
+        model = self.spec.model
+        return {
+            *(layer.compute_dtype for layer in model._flatten_layers()),
+            *(v.dtype for v in model.trainable_variables),
+            *(term.dtype for term in loss_terms(model)),
+        }
+
+    @property
+    def _halves(self) -> bool:
+        return bool(self._dtypes & {"float16", "bfloat16"})
+
+
+def _with_provenance(estimate: Estimate, passed: frozenset[str]) -> Estimate:
+    oracle = next((Oracle(o) for o in (NUMERIC, TRACED) if o in passed), Oracle.DERIVED)
+    custom = tuple(sorted(passed - {NUMERIC, TRACED}))
+    return dataclasses.replace(estimate, oracle=oracle, custom=custom)

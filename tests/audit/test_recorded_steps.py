@@ -1,0 +1,109 @@
+"""A step's verdict depends on the step alone."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import keras
+import pytest
+from keras import layers
+
+import gradaudit
+import recorded_steps
+from gradaudit.backends.tensorflow import read_step
+from gradaudit.errors import DataError
+from gradaudit.one_step import recorded
+from gradaudit.records import Oracle, Stage
+from gradaudit.reference import Policy, derive
+from recorded_steps import NETS, batches, built, record, table
+
+
+def in_a_process_of_its_own(*paths):
+    """Return the tables that a new process makes of recorded steps."""
+    root = str(Path(gradaudit.__file__).parents[1])
+    done = subprocess.run(
+        [sys.executable, recorded_steps.__file__, *map(str, paths)],
+        env={**os.environ, "PYTHONPATH": root},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def judged_in_any_order(folder, names, steps):
+    """Return files and tables of recorded steps, once they are the same in both orders."""
+    held = [each for name in names for each in record(folder, name, steps)]
+    first = [table(*step) for _, step in held]
+    again = [table(*step) for _, step in reversed(held)][::-1]
+    assert again == first
+    assert all("unjudged" not in each for each in first)
+    return [path for path, _ in held], first
+
+
+def test_steps_are_judged_alike_in_any_order_and_in_another_process(tmp_path):
+    paths, tables = judged_in_any_order(tmp_path, ["dense", "odd"], 3)
+    assert in_a_process_of_its_own(*paths) == "".join(each + "\n" for each in tables)
+
+
+@pytest.mark.long
+def test_thirty_steps_are_judged_alike_in_any_order_and_each_in_its_own_process(tmp_path):
+    paths, tables = judged_in_any_order(tmp_path, list(NETS), 5)
+    assert len(paths) == 30
+    for path, expected in zip(paths, tables, strict=True):
+        assert in_a_process_of_its_own(path) == expected + "\n", path.name
+
+
+def test_an_odd_batch_does_not_turn_the_second_oracle_off():
+    model = built("odd")
+    oracles = []
+    for x, y in batches("odd", 3):
+        found = derive(*recorded(model, x, y), Policy(oracle=Oracle.BOTH))
+        oracles.append({estimate.oracle for estimate in found.gradients.values()})
+    assert oracles == [{Oracle.BOTH}, {Oracle.TRACED}, {Oracle.BOTH}]
+
+
+def test_what_is_changed_after_a_step_does_not_change_its_verdict():
+    model = built("dense")
+    (x, y), *_ = batches("dense", 1)
+    step = recorded(model, x, y)
+    before = table(*step)
+    model.optimizer.beta_1 = 0.5
+    model.layers[0].trainable = False
+    model.layers[1].activation = keras.activations.relu
+    model.compile("sgd", "mae")
+    assert table(*step) == before
+
+
+def test_updates_can_be_derived_twice():
+    model = built("dense")
+    (x, y), *_ = batches("dense", 1)
+    reference = derive(*recorded(model, x, y))
+    first, second = ([path for path, _ in reference.updates()] for _ in range(2))
+    assert first == second
+    assert len(first) > len(reference.gradients)
+
+
+def test_a_file_alone_judges_what_has_derived_rules(tmp_path):
+    ((path, step),) = record(tmp_path, "images", 1)
+    assert table(*read_step(path)) == table(*step)
+
+
+def test_a_file_without_the_model_s_code_says_what_it_cannot_judge(tmp_path):
+    ((path, _),) = record(tmp_path, "with_code", 1)
+    found = derive(*read_step(path))
+    reasons = {gap.message for gaps in found.unjudged.values() for gap in gaps}
+    assert any("does not hold the model's code" in reason for reason in reasons)
+    assert {stage for stage, _ in found.unjudged} == {Stage.GRADIENT}
+
+
+def test_a_file_of_another_model_or_of_none_is_refused(tmp_path):
+    ((path, _),) = record(tmp_path, "dense", 1)
+    other = keras.Sequential([keras.Input((4,)), layers.Dense(3, name="other")])
+    with pytest.raises(DataError, match=r"another model than.*Dense, Dense"):
+        read_step(path, other)
+    path.write_bytes(b"not a step")
+    with pytest.raises(DataError, match="cannot be read as a recorded step"):
+        read_step(path)
