@@ -20,7 +20,7 @@ import tensorflow as tf
 from gradaudit.nets.precision import floats
 from gradaudit.numerics import Plain
 from gradaudit.rules import Case, find_rule
-from gradaudit.testing.subject import Subjects
+from gradaudit.testing.subjects import Subjects
 
 _SHAPE = (16, 128, 256)
 

@@ -37,16 +37,15 @@ def selftest(
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print a list of objects.")] = False,
 ) -> None:
-    """Plant errors in rules, and say which check refuses which.
+    """Plant errors in rules, and print which check refuses which.
 
-    Without --rules: the wrong rules that gradaudit comes with, each tried
-    by the checks that must refuse it.
+    Without --rules: the wrong rules that are shipped with gradaudit. Each
+    is tried by the checks that must refuse it.
 
-    With --rules: each rule with the wrong sign, a factor, a term that is
-    left out and a wrong axis, in one gradient after the other, tried by
-    the quick checks.
+    With --rules: every rule with a wrong sign, a factor, a missing term and
+    a wrong axis in each of its gradients, tried by the quick checks.
 
-    The exit code is 1 where one is refused by no check.
+    The exit code is 1 if no check refuses one of them.
     """
     import_tensorflow()
     from gradaudit.testing import CHECKS
@@ -60,8 +59,10 @@ def selftest(
 
 
 def _shipped(names: Sequence[str], checks: Sequence[str], as_json: bool) -> bool:
-    """Try the wrong rules of `PLANTED`; return whether one was not refused."""
-    from gradaudit.testing import CHECKS, PLANTED, check_rule
+    """Try the wrong rules of `PLANTED`; return whether a check did not refuse one."""
+    from gradaudit.testing import CHECKS, PLANTED
+    from gradaudit.testing.subjects import Subjects
+    from gradaudit.testing.trials import refuses
 
     chosen = [planted for planted in PLANTED if not names]
     for name in names:
@@ -81,36 +82,31 @@ def _shipped(names: Sequence[str], checks: Sequence[str], as_json: bool) -> bool
     if not pairs:
         raise UsageError(
             f"none of the chosen errors is one that {' or '.join(checks)} must refuse. Leave out "
-            "--check, or give --rules to plant errors of other kinds."
+            "--check, or give --rules to plant other errors."
         )
     found = []
     with _progress("planted errors", len(pairs)) as advance:
         for planted, check in pairs:
             advance(planted.name)
-            try:
-                check_rule(planted.rule, {check: CHECKS[check]})
-                refused = False
-            except CheckFailure:
-                refused = True
-            kind, rule = planted.rule.kind, planted.rule.name
-            found.append(
-                {"kind": kind, "rule": rule, "planted": planted.name, "check": check}
-                | {"refused": refused}
-            )
-    missed = [row for row in found if not row["refused"]]
+            rule, subjects = planted.rule, Subjects()
+            refused = any(refuses(check, rule, case, subjects) for case in rule.cases)
+            found.append((rule.kind, rule.name, planted.name, check, refused))
+    missed = [(name, check) for _, _, name, check, refused in found if not refused]
     if as_json:
-        print(json.dumps(found, indent=2, ensure_ascii=False))
+        keys = ("kind", "rule", "planted", "check", "refused")
+        objects = [dict(zip(keys, row, strict=True)) for row in found]
+        print(json.dumps(objects, indent=2, ensure_ascii=False))
     else:
-        rows = [(*list(row.values())[:4], _word(row["refused"])) for row in found]
+        rows = [(*names, _word(refused)) for *names, refused in found]
         print_table(("kind", "rule", "planted error", "check", ""), rows)
         print(f"{len(found)} trials of planted errors: {len(found) - len(missed)} refused.")
-        for row in missed:
-            print(f"NOT REFUSED: {row['planted']} by {row['check']}")
+        for name, check in missed:
+            print(f"NOT REFUSED: {name} by {check}")
     return bool(missed)
 
 
 def _of_every_rule(names: Sequence[str], checks: Sequence[str], as_json: bool) -> bool:
-    """Plant errors in rules, and try them; return whether something is wrong with the checks."""
+    """Plant errors in rules, and try them; return whether there is a complaint."""
     from gradaudit.rules import all_rules
     from gradaudit.testing import CHECKS
     from gradaudit.testing.trials import CHEAP, FEWEST, trials
@@ -179,7 +175,7 @@ def _word(refused: bool) -> str:
 
 
 def _rules_of(name: str) -> "list[Rule]":
-    """Return the rules that a class or function of Keras is derived by, by any of its names."""
+    """Return the rules for a class or function of Keras, given by any of its names."""
     from gradaudit.rules.coverage import named
 
     entries = named(name)
@@ -192,7 +188,7 @@ def _rules_of(name: str) -> "list[Rule]":
 
 @contextmanager
 def _quiet_tensorflow() -> Iterator[None]:
-    """Keep back TensorFlow's advice about functions that are traced again: each rule is another."""
+    """Silence TensorFlow's advice about retracing: every rule is another function."""
     logger = logging.getLogger("tensorflow")
     level = logger.level
     logger.setLevel(logging.ERROR)
@@ -204,7 +200,7 @@ def _quiet_tensorflow() -> Iterator[None]:
 
 @contextmanager
 def _progress(what: str, total: int) -> Iterator[Any]:
-    """Show on stderr how far a long list is."""
+    """Show the progress through a list of `total` parts on stderr."""
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
     columns = (

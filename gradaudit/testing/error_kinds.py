@@ -1,10 +1,11 @@
-"""The kinds of errors that are planted in rules: each makes the function of a right rule wrong."""
+"""The kinds of planted errors: each turns the function of a right rule into a wrong one."""
 
 import dataclasses
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from gradaudit.numerics.arithmetic import Array
 from gradaudit.rules import Rule
@@ -20,6 +21,8 @@ Make = Callable[[Callable], Callable]
 class ErrorKind(NamedTuple):
     """An error that can be planted.
 
+    name: what is wrong, such as "dx negated".
+    make: from the function of the right rule to that of the wrong one.
     sort: "sign", "factor", "term" or "axis" of a cotangent or an update; "" for any other.
     """
 
@@ -29,7 +32,7 @@ class ErrorKind(NamedTuple):
 
 
 def of_output() -> list[ErrorKind]:
-    """Return errors of what a rule with a VJP returns as its output."""
+    """Return errors of the output of a rule with a VJP."""
     return [
         ErrorKind("the output times 1.0001", _on_output(lambda y: y * FACTOR)),
         ErrorKind("the output negated", _on_output(lambda y: -y)),
@@ -37,12 +40,18 @@ def of_output() -> list[ErrorKind]:
 
 
 def of_assigned() -> list[ErrorKind]:
-    """Return errors of what a layer assigns to its variables."""
+    """Return errors of the values that a layer assigns to its variables."""
     return [ErrorKind("what is assigned times 1.0001", _on_assigned)]
 
 
 def of_cotangent(d: str, place: int, axes: int) -> list[ErrorKind]:
-    """Return errors of one cotangent, called d, of those that a VJP returns, in their order."""
+    """Return errors of one of the cotangents that a VJP returns.
+
+    Args:
+        d: its name, for messages.
+        place: its place among all that the VJP returns.
+        axes: how many axes it has.
+    """
     kinds = [
         ErrorKind(f"{d} negated", _on_cotangent(place, lambda c, again: -c), "sign"),
         ErrorKind(f"{d} times 1.0001", _on_cotangent(place, lambda c, again: c * FACTOR), "factor"),
@@ -60,12 +69,12 @@ def of_cotangent(d: str, place: int, axes: int) -> list[ErrorKind]:
 
 
 def of_one_of_several(d: str, place: int) -> list[ErrorKind]:
-    """Return errors of one of the cotangents that a layer returns, of inputs and by name."""
+    """Return errors that leave out the cotangent d, at a place among those of a layer's VJP."""
     return [ErrorKind(f"{d} left out", _left_out(place))]
 
 
-def of_kinks(d: str, place: int, kinks: tuple[float, ...]) -> list[ErrorKind]:
-    """Return errors of the cotangent of an input at the points where the derivative jumps."""
+def of_kinks(d: str, place: int, kinks: tuple[ArrayLike, ...]) -> list[ErrorKind]:
+    """Return errors of the cotangent d, at a place among all, at the kinks of its input."""
     return [ErrorKind(f"{d} off at a kink", _on_kinks(place, kinks))] if kinks else []
 
 
@@ -92,7 +101,7 @@ def of_constraint() -> list[ErrorKind]:
 
 
 def of_optimizer(rule: Rule) -> list[ErrorKind]:
-    """Return errors of what an optimizer's rule is given, and of what it returns."""
+    """Return errors of the arguments and of the results of an optimizer's rule."""
 
     def given(change: Callable) -> Make:
         return lambda right: lambda *arguments: right(*change(*arguments))
@@ -148,7 +157,7 @@ def of_optimizer(rule: Rule) -> list[ErrorKind]:
 
 
 def _on_output(change: Callable[[Array], Array]) -> Make:
-    """Return what changes each output, and leaves the VJP."""
+    """Return a change of each output that leaves the VJP as it is."""
 
     def make(right: Callable) -> Callable:
         def wrong(*arguments: Any) -> Any:
@@ -161,7 +170,7 @@ def _on_output(change: Callable[[Array], Array]) -> Make:
 
 
 def _on_assigned(right: Callable) -> Callable:
-    """Return a layer's rule whose new values of variables are too large."""
+    """Return a layer's rule that assigns values that are too large."""
 
     def wrong(call: Any, x: Any) -> Any:
         def assign(variable: Any, value: Array) -> None:
@@ -173,11 +182,11 @@ def _on_assigned(right: Callable) -> Callable:
 
 
 Again = Callable[[Callable[[Array], Array]], Array]
-"""From a change of dy to what the cotangent in question becomes by it."""
+"""From a change of dy to the cotangent that the VJP returns for the changed dy."""
 
 
 def _on_cotangent(place: int, change: Callable[[Array, Again], Array]) -> Make:
-    """Return what changes one of the cotangents that a VJP returns, counted in their order."""
+    """Return a change of the cotangent at a place among those that a VJP returns."""
 
     def make(right: Callable) -> Callable:
         def wrong(*arguments: Any) -> Any:
@@ -200,13 +209,14 @@ def _on_cotangent(place: int, change: Callable[[Array, Again], Array]) -> Make:
     return make
 
 
-def _on_kinks(place: int, kinks: tuple[float, ...]) -> Make:
-    """Return what adds to a cotangent where the last argument of the rule is a kink."""
+def _on_kinks(place: int, kinks: tuple[ArrayLike, ...]) -> Make:
+    """Return a change that adds to a cotangent where the rule's last argument is at a kink."""
+    points = np.concatenate([np.ravel(kink) for kink in kinks])
 
     def make(right: Callable) -> Callable:
         def wrong(*arguments: Any) -> Any:
             x = arguments[-1][0] if isinstance(arguments[-1], tuple) else arguments[-1]
-            there = np.isin(np.asarray(getattr(x, "value", x)), kinks)
+            there = np.isin(np.asarray(getattr(x, "value", x)), points)
             change = _on_cotangent(place, lambda c, again: np.where(there, c + 0.01, c))
             return change(right)(*arguments)
 
@@ -216,7 +226,7 @@ def _on_kinks(place: int, kinks: tuple[float, ...]) -> Make:
 
 
 def _left_out(place: int) -> Make:
-    """Return what leaves out one of the cotangents that a VJP returns."""
+    """Return a change that leaves out the cotangent at a place among those of a VJP."""
 
     def make(right: Callable) -> Callable:
         def wrong(*arguments: Any) -> Any:
@@ -237,7 +247,7 @@ def _left_out(place: int) -> Make:
 
 
 def _leaves(made: Any) -> list[Array]:
-    """Return the cotangents that a VJP returned: dx, or (dx, cotangents of weights by name)."""
+    """Return a flat list of what a VJP returned: dx, or (dx, cotangents of weights by name)."""
     if not isinstance(made, tuple):
         return [made]
     dx, cotangents = made
@@ -246,7 +256,7 @@ def _leaves(made: Any) -> list[Array]:
 
 
 def _with_leaves(made: Any, leaves: list[Array]) -> Any:
-    """Return what a VJP returned with other cotangents."""
+    """Return what a VJP returned, with its cotangents replaced: the inverse of `_leaves`."""
     if not isinstance(made, tuple):
         return leaves[0]
     dx, cotangents = made
@@ -258,7 +268,7 @@ def _with_leaves(made: Any, leaves: list[Array]) -> Any:
 
 
 def _without_last_term(cotangent: Array, again: Again) -> Array:
-    """Leave out what the last row of dy gives; or the last row itself, where dy is one number."""
+    """Leave out the contribution of dy's last row, or the cotangent's last row if dy is scalar."""
     scalar = False
 
     def of_dy(dy: Array) -> Array:

@@ -4,18 +4,29 @@ from typing import Any
 
 import keras
 import numpy as np
+import tensorflow as tf
 
 from gradaudit.rules import Case, Rule
-from gradaudit.testing.subject import random_input, targets
+from gradaudit.testing.inputs import random_input, random_targets
+from gradaudit.testing.kernels import needs_xla
 from gradaudit.testing.updates import KINDS
 
 
 def net(
     rule: Rule, case: Case, rng: np.random.Generator, jit: bool
 ) -> tuple[keras.Model, Any, Any, int]:
-    """Return a compiled model, its data of three times the case's rows, and that number of rows."""
+    """Return a compiled model, x and y of three times the case's rows, and the case's rows.
+
+    Args:
+        rule: a rule of any kind.
+        case: one of its cases.
+        rng: draws the data.
+        jit: whether the model is compiled under XLA.
+    """
     shapes = ((3, 4),) if rule.kind in KINDS else case.shapes
     rows = shapes[0][0]
+    x: Any
+    y: Any
     if rule.kind in ("layer", "operation"):
         model, x, y = _around_layer(case, rng)
         loss, optimizer = "mean_squared_error", "sgd"
@@ -31,12 +42,14 @@ def net(
     return model, x, y, rows
 
 
-def _around_layer(case: Case, rng: np.random.Generator) -> tuple[keras.Model, list, list]:
+def _around_layer(case: Case, rng: np.random.Generator) -> tuple[keras.Model, Any, Any]:
     """Return a layer, or an operation, between Dense layers, with data.
 
-    Arrays that the layer's call is given besides are inputs of the model, too.
+    The arrays among the case's arguments are inputs of the model, too.
     """
-    inputs, tensors, x = [], [], []
+    inputs: list[Any] = []
+    tensors: list[Any] = []
+    x: list[np.ndarray] = []
     for shape in case.shapes:
         x.append(random_input(case, rng, (3 * shape[0], *shape[1:]), "float32"))
         inputs.append(keras.Input(shape[1:], dtype=x[-1].dtype.name))
@@ -54,13 +67,16 @@ def _around_layer(case: Case, rng: np.random.Generator) -> tuple[keras.Model, li
     made = keras.tree.flatten(case.call(case.build(), tensors, arguments))
     outputs = [keras.layers.Dense(2)(_of_each_sample(part, tensors[0])) for part in made]
     model = keras.Model(_single(inputs), _single(outputs))
-    made = keras.tree.flatten(model(_single(x)))
+    forward = model
+    if needs_xla(case, "float32"):
+        forward = tf.function(model, jit_compile=True)
+    made = keras.tree.flatten(forward(_single(x)))
     y = [rng.standard_normal(tuple(part.shape)).astype(np.float32) for part in made]
     return model, _single(x), _single(y)
 
 
 def _of_each_sample(made: Any, x: Any) -> Any:
-    """Return what was made of x as Dense takes it: the batch's axis first, and one more."""
+    """Return a tensor made of x in the form that Dense takes: batch axis first, rank 2 or more."""
     if len(made.shape) < 2:
         return keras.ops.expand_dims(made, -1) if made.shape else x * made
     return made if made.shape[0] is None else keras.ops.transpose(made)
@@ -71,7 +87,7 @@ def _single(parts: list) -> Any:
 
 
 def _around_other(rule: Rule, case: Case, shape: tuple[int, ...]) -> tuple[keras.Model, Any, Any]:
-    """Return a Dense layer with whatever else a rule is for, its loss and its optimizer."""
+    """Return a Dense layer with the rule's object, the loss and the optimizer of the net."""
     target = case.build()
     first = keras.layers.Dense(shape[-1], bias_initializer="normal")
     layers, loss, optimizer = [keras.Input(shape[1:]), first], "mean_squared_error", "sgd"
@@ -95,6 +111,6 @@ def _targets(
     rule: Rule, case: Case, model: keras.Model, x: np.ndarray, rng: np.random.Generator
 ) -> np.ndarray:
     if rule.kind == "loss":
-        return targets(case, x.shape, rng)
+        return random_targets(case, x.shape, rng)
     output = model(np.zeros(x.shape, np.float32))  # Activation declares the shape of its input
     return rng.standard_normal(tuple(output.shape))

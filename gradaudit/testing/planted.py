@@ -9,13 +9,19 @@ import keras
 import numpy as np
 
 from gradaudit.numerics import Rounded
-from gradaudit.rules import Rule, all_rules, find_rule
+from gradaudit.rules import Rule, all_rules
 from gradaudit.rules.optimizers.base import decayed
+from gradaudit.testing.check import rule_of
 
 
 @dataclass(frozen=True)
 class Planted:
-    """A wrong rule. refused_by: names of the checks that must refuse it, of `CHECKS`."""
+    """A wrong rule.
+
+    name: what is wrong.
+    rule: the wrong rule, with the cases on which it is tried.
+    refused_by: names of the checks that must refuse it, of `CHECKS`.
+    """
 
     name: str
     rule: Rule
@@ -24,7 +30,7 @@ class Planted:
 
 def _dense(change: Callable) -> Rule:
     """Return the rule of Dense with its (y, vjp) replaced by change(call, x, y, vjp)."""
-    right = find_rule(keras.layers.Dense)
+    right = rule_of(keras.layers.Dense)
 
     def wrong(call, x):  # noqa: ANN001, ANN202
         return change(call, x, *right.function(call, x))
@@ -38,7 +44,7 @@ def _on_cotangents(change: Callable) -> Callable:
 
 
 def _gradient_of_the_first_alone() -> Rule:
-    right = find_rule(keras.layers.Maximum)
+    right = rule_of(keras.layers.Maximum)
 
     def wrong(call, x):  # noqa: ANN001, ANN202
         y, vjp = right.function(call, x)
@@ -49,7 +55,7 @@ def _gradient_of_the_first_alone() -> Rule:
 
 
 def _relu_with_slope_at_0() -> Rule:
-    right = find_rule(keras.activations.relu)
+    right = rule_of(keras.activations.relu)
 
     def wrong(call, z):  # noqa: ANN001, ANN202
         y, _ = right.function(call, z)
@@ -60,7 +66,7 @@ def _relu_with_slope_at_0() -> Rule:
 
 def _l1(change: Callable) -> Rule:
     """Return the rule of L1 with its (penalty, vjp) replaced by change(w, penalty, vjp)."""
-    right = find_rule(keras.regularizers.L1)
+    right = rule_of(keras.regularizers.L1)
 
     def wrong(call, w):  # noqa: ANN001, ANN202
         return change(w, *right.function(call, w))
@@ -69,7 +75,7 @@ def _l1(change: Callable) -> Rule:
 
 
 def _half_epsilon_adam() -> Rule:
-    right = find_rule(keras.optimizers.Adam)
+    right = rule_of(keras.optimizers.Adam)
 
     def wrong(call, weight, gradient, slots):  # noqa: ANN001, ANN202
         new, new_slots = right.function(call, weight, gradient, slots)
@@ -79,7 +85,7 @@ def _half_epsilon_adam() -> Rule:
 
 
 class Changed:
-    """An object some of whose attributes are others."""
+    """An object with some of its attributes replaced."""
 
     def __init__(self, of: Any, **attributes: Any) -> None:
         self._of = of
@@ -91,7 +97,7 @@ class Changed:
 
 def _update(target: type, change: Callable) -> Rule:
     """Return an optimizer's rule with its arguments changed."""
-    right = find_rule(target)
+    right = rule_of(target)
 
     def wrong(call, weight, gradient, slots):  # noqa: ANN001, ANN202
         return right.function(*change(call, weight, gradient, slots))
@@ -121,7 +127,7 @@ def _decayed_again(call, weight, gradient, slots):  # noqa: ANN001, ANN202
 
 
 def _unconstrained() -> Rule:
-    right = find_rule(keras.constraints.UnitNorm)
+    right = rule_of(keras.constraints.UnitNorm)
 
     def wrong(call, w):  # noqa: ANN001, ANN202
         return w * 1.0

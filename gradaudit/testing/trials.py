@@ -1,7 +1,7 @@
 """Errors planted in every rule: each makes a wrong rule, on which the checks are tried.
 
-An error is planted where it is one: in the first case of the rule in which it changes what the rule
-computes. The sign of a gradient that is 0 would be no error.
+An error is planted in the first case of the rule in which it changes a result: the sign of a
+gradient that is 0 would be no error.
 """
 
 import dataclasses
@@ -19,9 +19,9 @@ from gradaudit.nets.precision import floats
 from gradaudit.numerics import Plain
 from gradaudit.rules import Case, Rule
 from gradaudit.testing import error_kinds
-from gradaudit.testing.check import CHECKS
+from gradaudit.testing.check import CHECKS, applicable
 from gradaudit.testing.error_kinds import ErrorKind
-from gradaudit.testing.subject import Subjects
+from gradaudit.testing.subjects import Subjects
 from gradaudit.testing.updates import KINDS, updates
 
 CHEAP = (
@@ -32,22 +32,26 @@ CHEAP = (
     "every_weight_has_a_cotangent",
     "kinks_as_keras",
 )
-"""Checks that are quick enough to be run on a thousand wrong rules."""
+"""Checks that are quick enough to run on thousands of wrong rules."""
 
 FEWEST = 3
 """Errors that are planted in each rule, at least: of a sign, a factor, a term or an axis."""
 
 _REAL = 1e-9
-"""What an error changes at least, as a part of the largest value: 1,000 times a tolerance."""
+"""Least change by an error, as a part of the largest value: 1,000 times a tolerance."""
 
 _DOUBLE = Plain(np.float64)
 
 
 @dataclass(frozen=True)
 class Trial:
-    """What checks said of one planted error. refused: check to whether it refuses the wrong rule.
+    """What the checks said of one planted error.
 
-    error: its name. sort: see `ErrorKind`. case: that on which it was tried.
+    rule: the right rule.
+    error: the name of the error.
+    sort: see `ErrorKind`.
+    case: the name of the case on which it was tried.
+    refused: names of checks to whether they refuse the wrong rule; False where one does not apply.
     """
 
     rule: Rule
@@ -63,15 +67,20 @@ class Trial:
 
 
 def trials(rule: Rule, checks: Iterable[str] = CHEAP) -> list[Trial]:
-    """Return what checks say of each error that is planted in a rule.
+    """Return what the checks say of each error that is planted in a rule.
+
+    Args:
+        rule: the right rule.
+        checks: names of the checks to run, of `CHECKS`.
 
     Raises:
         CheckFailure: a check refuses the rule as it is, so that its refusals would say nothing.
     """
+    checks = list(checks)
     found = []
     for case, planted in itertools.groupby(wrong_rules(rule), lambda wrong: wrong.rule.cases[0]):
         subjects = Subjects()
-        for name in checks:
+        for name in applicable(rule, case, checks):
             try:
                 CHECKS[name](rule, case, subjects)
             except CheckFailure as failure:
@@ -80,12 +89,24 @@ def trials(rule: Rule, checks: Iterable[str] = CHEAP) -> list[Trial]:
                     f"as it is, with no planted error: {failure}"
                 ) from failure
         for wrong in planted:
-            refused = {name: _refuses(name, wrong.rule, case, subjects) for name in checks}
+            refused = {name: refuses(name, wrong.rule, case, subjects) for name in checks}
             found.append(Trial(rule, wrong.error.name, wrong.error.sort, case.name, refused))
     return found
 
 
-def _refuses(check: str, rule: Rule, case: Case, subjects: Subjects) -> bool:
+def refuses(check: str, rule: Rule, case: Case, subjects: Subjects) -> bool:
+    """Return whether a check refuses a rule on a case; False where the check does not apply.
+
+    An error other than `CheckFailure` is raised: it comes from the check and not from its verdict.
+
+    Args:
+        check: the check's name, of `CHECKS`.
+        rule: a right or a wrong rule.
+        case: the case on which it is tried.
+        subjects: those that earlier checks of the case have built.
+    """
+    if not applicable(rule, case, [check]):
+        return False
     try:
         CHECKS[check](rule, case, subjects)
     except CheckFailure:
@@ -94,14 +115,14 @@ def _refuses(check: str, rule: Rule, case: Case, subjects: Subjects) -> bool:
 
 
 class Wrong(NamedTuple):
-    """A rule with a planted error."""
+    """A rule with a planted error, and with the one case on which it is tried."""
 
     error: ErrorKind
     rule: Rule
 
 
 def wrong_rules(rule: Rule) -> list[Wrong]:
-    """Return wrong rules of one case each, in which the planted error is one."""
+    """Return wrong rules of one case each: the first in which the error changes a result."""
     found: dict[str, Wrong] = {}
     for case in rule.cases:
         with floats("float64"):
@@ -119,7 +140,7 @@ def wrong_rules(rule: Rule) -> list[Wrong]:
 
 
 def _differ(right: Mapping[str, Any], wrong: Mapping[str, Any]) -> bool:
-    """Return whether two results differ by more than rounding errors and tolerances do."""
+    """Return whether two results differ by more than rounding errors and tolerances."""
     if right.keys() != wrong.keys():
         return True
     for name, value in right.items():
@@ -130,19 +151,19 @@ def _differ(right: Mapping[str, Any], wrong: Mapping[str, Any]) -> bool:
     return False
 
 
-Run = Callable[[Callable], dict[str, Any]]
-"""From the function of a rule, right or wrong, to what it makes of a case, by name."""
+Compute = Callable[[Callable], dict[str, Any]]
+"""From the function of a rule, right or wrong, to all its results on a case, by name."""
 
 
-def _of_gradient(rule: Rule, case: Case) -> tuple[list[ErrorKind], Run]:
-    """Return the errors that can be planted in a rule with a VJP, and what runs it on a case."""
+def _of_gradient(rule: Rule, case: Case) -> tuple[list[ErrorKind], Compute]:
+    """Return the errors that can be planted in a rule with a VJP, and a function that runs it."""
     found = Subjects().of(rule, case)
     y, vjp, assigned = found.run(rule, _DOUBLE, found.primals)
     rng = np.random.default_rng(5)
     dy = {name: rng.standard_normal(value.shape) for name, value in y.items()}
     first = next(iter(found.primals))
     at_kinks = {
-        f" at {kink}": {**found.primals, first: np.full(case.shapes[0], kink)}
+        f" at {kink!r}": {**found.primals, first: np.full(case.shapes[0], kink)}
         for kink in case.kinks
     }
 
@@ -168,7 +189,7 @@ def _of_gradient(rule: Rule, case: Case) -> tuple[list[ErrorKind], Run]:
 
 
 def _labels(names: Iterable[str]) -> list[str]:
-    """Return short names of weights, without the numbers that Keras gives, but different ones."""
+    """Return short and different names of weights, without the numbers that Keras adds."""
     counts: Counter[str] = Counter()
     labels = []
     for name in names:
@@ -178,8 +199,8 @@ def _labels(names: Iterable[str]) -> list[str]:
     return labels
 
 
-def _of_update(rule: Rule, case: Case) -> tuple[list[ErrorKind], Run]:
-    """Return the errors that can be planted in an optimizer or a constraint, and what runs it."""
+def _of_update(rule: Rule, case: Case) -> tuple[list[ErrorKind], Compute]:
+    """Return the errors of an optimizer or a constraint, and a function that runs it."""
 
     def run(function: Callable) -> dict[str, Any]:
         other = dataclasses.replace(rule, function=function)

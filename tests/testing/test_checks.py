@@ -1,5 +1,10 @@
+"""Every rule under every check, and planted wrong rules that the checks must refuse.
+
+The cheap checks run on all cases. In the default run the expensive ones run on the first case of
+each rule, and an audit on one rule of each family; the others are marked `long`.
+"""
+
 import dataclasses
-import functools
 import inspect
 import re
 from pathlib import Path
@@ -7,29 +12,88 @@ from pathlib import Path
 import keras
 import pytest
 
+from families import REPRESENTATIVES, family, representatives
 from gradaudit.errors import CheckFailure, UnknownNameError
 from gradaudit.rules import all_rules, find_rule
 from gradaudit.rules.registry import _RULES
-from gradaudit.testing import CHECKS, PLANTED, check_rule
-from gradaudit.testing.subject import Subjects
+from gradaudit.testing import CHECKS, PLANTED, check_rule, parametrize_with_checks
+from gradaudit.testing.check import applicable
+from gradaudit.testing.kernels import needs_xla
 from gradaudit.tracing.tf_ops import arithmetic
 
-RULES = {f"{known.kind} {known.name}": known for known in all_rules()}
-NO_WEIGHTS_BEHIND = "ignore:Gradients do not exist for variables:UserWarning"
-DEPRECATED = "ignore:.*You passed `rms_scaling=True`:UserWarning"
+EXPENSIVE = ["rule_equals_trace", "stays_float32", "rounding_is_calibrated"]
+CHEAP = [name for name in CHECKS if name not in (*EXPENSIVE, "audit_passes")]
+
+FIRST = [dataclasses.replace(rule, cases=rule.cases[:1]) for rule in all_rules()]
+OTHERS = [dataclasses.replace(rule, cases=rule.cases[1:]) for rule in all_rules()]
+AUDITED = [dataclasses.replace(rule, cases=rule.cases[:1]) for rule in representatives()]
+NOT_AUDITED = [
+    dataclasses.replace(rule, cases=rule.cases[rule in representatives() :]) for rule in all_rules()
+]
+
+pytestmark = [
+    # Dropout(1) lets nothing through, rightly
+    pytest.mark.filterwarnings("ignore:Gradients do not exist for variables:UserWarning"),
+    # an option of LayerNormalization, which Keras warns of
+    pytest.mark.filterwarnings("ignore:.*You passed `rms_scaling=True`:UserWarning"),
+]
 
 
-@functools.lru_cache(maxsize=2)  # the checks of one rule follow each other
-def subjects(name):
-    return Subjects()
+@parametrize_with_checks(all_rules(), CHEAP)
+def test_every_rule(check):
+    check()
 
 
-@pytest.mark.filterwarnings(NO_WEIGHTS_BEHIND)  # Dropout(1) lets nothing through, rightly
-@pytest.mark.filterwarnings(DEPRECATED)  # an option of LayerNormalization, which it warns of
-@pytest.mark.parametrize("check", CHECKS)
-@pytest.mark.parametrize("name", RULES)
-def test_every_rule_satisfies_every_check(name, check):
-    check_rule(RULES[name], {check: CHECKS[check]}, subjects(name))
+@parametrize_with_checks(FIRST, EXPENSIVE)
+def test_the_first_case_of_every_rule(check):
+    check()
+
+
+@pytest.mark.long
+@parametrize_with_checks(OTHERS, EXPENSIVE)
+def test_the_other_cases_of_every_rule(check, request):
+    attention = check.rule.name == "MultiHeadAttention" and check.case.name == "causal dropout"
+    if attention and check.check == "rounding_is_calibrated" and without_onednn():
+        reason = "4.6 σ: the errors of attention are correlated, and σ takes them as independent"
+        request.applymarker(pytest.mark.xfail(reason=reason, raises=CheckFailure, strict=False))
+    check()
+
+
+@parametrize_with_checks(AUDITED, ["audit_passes"])
+def test_an_audit_of_each_family(check):
+    check()
+
+
+@pytest.mark.long
+@parametrize_with_checks(NOT_AUDITED, ["audit_passes"])
+def test_an_audit_of_all_the_others(check):
+    check()
+
+
+def without_onednn():
+    """Return whether TensorFlow runs without oneDNN's kernels on this processor."""
+    (case,) = [c for c in find_rule(keras.layers.Conv2D).cases if c.name == "channels first"]
+    return needs_xla(case, "float32")
+
+
+def test_every_family_is_audited_in_the_default_run():
+    assert {family(rule) for rule in all_rules()} == REPRESENTATIVES.keys()
+    assert sorted(map(family, AUDITED)) == sorted(REPRESENTATIVES)
+
+
+def test_every_case_is_in_one_of_the_runs():
+    def pairs(rules, checks):
+        return [
+            (rule.kind, rule.name, id(case), check)
+            for rule in rules
+            for case in rule.cases
+            for check in applicable(rule, case, checks)
+        ]
+
+    runs = [(all_rules(), CHEAP), (FIRST, EXPENSIVE), (OTHERS, EXPENSIVE)]
+    runs += [(AUDITED, ["audit_passes"]), (NOT_AUDITED, ["audit_passes"])]
+    found = [pair for run in runs for pair in pairs(*run)]
+    assert sorted(found) == sorted(pairs(all_rules(), CHECKS))
 
 
 @pytest.mark.parametrize(
@@ -38,27 +102,113 @@ def test_every_rule_satisfies_every_check(name, check):
 )
 def test_every_planted_rule_is_refused(planted, check):
     with pytest.raises(CheckFailure) as caught:
-        check_rule(planted.rule, {check: CHECKS[check]})
-    assert f"check {check}:" in str(caught.value)
+        check_rule(planted.rule, [check])
+    assert f"check {check}: " in str(caught.value)
+    assert f"check {check}: raised" not in str(caught.value)
 
 
 def test_every_check_refuses_a_planted_rule():
     assert {check for planted in PLANTED for check in planted.refused_by} == set(CHECKS)
 
 
+def planted(name):
+    (found,) = [planted.rule for planted in PLANTED if planted.name == name]
+    return found
+
+
+def test_check_rule_reports_every_failure():
+    right = find_rule(keras.layers.Dense)
+    wrong = dataclasses.replace(planted("bias gradient dropped"), cases=right.cases[:2])
+    checks = [name for name in CHECKS if name != "audit_passes"]
+    results = check_rule(wrong, checks, raises=False)
+    assert {(r.case, r.check) for r in results if not r.passed} == {
+        (case.name, check)
+        for case in right.cases[:2]
+        for check in (
+            "vjp_equals_tape", "rule_equals_trace", "vjp_equals_differences",
+            "every_weight_has_a_cotangent",
+        )
+    }  # fmt: skip
+    passed = [r for r in results if r.passed]
+    assert {r.message for r in passed} == {""}
+    assert {r.check for r in passed} == {
+        "forward_equals_keras", "vjp_is_linear", "rule_is_pure", "stays_float32",
+        "rounding_is_calibrated",
+    }  # fmt: skip
+    with pytest.raises(CheckFailure) as caught:
+        check_rule(wrong, checks)
+    head, *lines = str(caught.value).splitlines()
+    assert head == f"8 of {len(results)} checks failed:"
+    assert lines == [str(result) for result in results if not result.passed]
+    assert lines[2].startswith("layer rule Dense, case 'linear', check vjp_equals_differences: db")
+    assert len(caught.value.__cause__.exceptions) == 8
+
+
+def test_check_rule_returns_a_result_for_each_check_of_a_right_rule():
+    rule = find_rule(keras.activations.relu)
+    results = check_rule(rule, CHEAP)
+    assert all(result.passed for result in results)
+    expected = [(c.name, check) for c in rule.cases for check in applicable(rule, c, CHEAP)]
+    assert [(result.case, result.check) for result in results] == expected
+    assert str(results[0]) == (
+        f"activation rule relu, case {rule.cases[0].name!r}, check forward_equals_keras: passed"
+    )
+
+
+def test_a_rule_that_raises_fails_the_check_and_the_others_run():
+    right = find_rule(keras.activations.tanh)
+
+    def wrong(call, z):
+        y, _ = right.function(call, z)
+        return y, lambda dy: {}["dz"]
+
+    results = check_rule(dataclasses.replace(right, function=wrong), CHEAP, raises=False)
+    said = {result.check: result.message for result in results}
+    assert said["forward_equals_keras"] == ""
+    assert said["vjp_equals_tape"] == "raised KeyError: 'dz'"
+
+
+def test_checks_that_do_not_apply_are_left_out():
+    def names(target, case=0):
+        rule = find_rule(target)
+        return applicable(rule, rule.cases[case])
+
+    assert names(keras.optimizers.SGD) == [
+        "forward_equals_keras", "rule_is_pure", "stays_float32", "rounding_is_calibrated",
+        "audit_passes",
+    ]  # fmt: skip
+    assert set(CHECKS) - set(names(keras.activations.tanh)) == {"kinks_as_keras"}
+    ties = find_rule(keras.layers.Maximum)
+    assert "vjp_equals_differences" not in applicable(ties, next(c for c in ties.cases if c.ties))
+
+
 def test_a_check_names_the_case():
-    right = RULES["layer Dense"]
-    wrong = dataclasses.replace(PLANTED[0].rule, cases=right.cases[1:2])
-    with pytest.raises(CheckFailure, match="layer rule Dense, case 'tanh', check"):
-        check_rule(wrong, {"forward_equals_keras": CHECKS["forward_equals_keras"]})
+    right = find_rule(keras.layers.Dense)
+    wrong = dataclasses.replace(planted("forward with a factor"), cases=right.cases[1:2])
+    with pytest.raises(CheckFailure, match=r"^layer rule Dense, case 'tanh', check forward_equals"):
+        check_rule(wrong, ["forward_equals_keras"])
 
 
-def test_a_target_without_a_rule_is_named():
-    with pytest.raises(UnknownNameError, match="Lambda"):
+def test_an_array_constant_is_named():
+    with pytest.raises(CheckFailure, match="an array constant promoted it to float64"):
+        check_rule(planted("float64 in the float32 run"), ["stays_float32"])
+
+
+def test_what_there_is_not_is_named():
+    with pytest.raises(UnknownNameError, match="there is no rule for 'Lambda'"):
         check_rule(keras.layers.Lambda)
+    with pytest.raises(UnknownNameError, match=r"Did you mean 'vjp_equals_tape'\?"):
+        check_rule(keras.layers.Dense, ["vjp_equals_tapes"])
 
 
-def test_the_examples_in_contributing_are_rules():
+@pytest.mark.parametrize(
+    "checks",
+    [
+        pytest.param([name for name in CHECKS if name != "audit_passes"], id="without an audit"),
+        pytest.param(["audit_passes"], id="audited", marks=pytest.mark.long),
+    ],
+)
+def test_the_examples_in_contributing_are_rules(checks):
     text = (Path(__file__).parents[2] / "CONTRIBUTING.md").read_text()
     scope = {}
     try:
@@ -67,8 +217,9 @@ def test_the_examples_in_contributing_are_rules():
                 assert code in inspect.getsource(arithmetic)
             else:
                 exec(code, scope)
+        assert scope["test_rules"].pytestmark[0].args[0] == "check"
         for name in ("Scale", "GatedResidual"):
-            check_rule(find_rule(scope[name]))
+            check_rule(scope[name], checks)
     finally:
         for name in ("Scale", "GatedResidual"):
             _RULES.pop(scope.get(name), None)

@@ -1,22 +1,27 @@
-"""Every rule with planted errors, each of which a check must refuse."""
+"""Rules with planted errors, each of which a check must refuse; one rule a family by default."""
 
 import dataclasses
 
 import keras
 import pytest
 
+from families import representatives
 from gradaudit.errors import CheckFailure
 from gradaudit.rules import all_rules, find_rule
 from gradaudit.testing import error_kinds
 from gradaudit.testing.error_kinds import ErrorKind
-from gradaudit.testing.subject import Subjects
-from gradaudit.testing.trials import FEWEST, _refuses, trials, wrong_rules
+from gradaudit.testing.subjects import Subjects
+from gradaudit.testing.trials import FEWEST, refuses, trials, wrong_rules
 
 RULES = {f"{known.kind} {known.name}": known for known in all_rules()}
+OF_FAMILIES = {f"{known.kind} {known.name}" for known in representatives()}
 
 
 @pytest.mark.filterwarnings("ignore:.*You passed `rms_scaling=True`:UserWarning")
-@pytest.mark.parametrize("name", RULES)
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(n, marks=[] if n in OF_FAMILIES else [pytest.mark.long]) for n in RULES],
+)
 def test_every_error_that_is_planted_in_a_rule_is_refused(name):
     found = trials(RULES[name])
     assert len([trial for trial in found if trial.sort]) >= FEWEST
@@ -83,7 +88,7 @@ def test_an_error_is_planted_where_it_is_one():
 def test_the_slow_checks_take_planted_errors_too(check):
     (first, *_) = wrong_rules(find_rule(keras.regularizers.L2))
     assert first.error.name == "the output times 1.0001"
-    assert _refuses(check, first.rule, first.rule.cases[0], Subjects())
+    assert refuses(check, first.rule, first.rule.cases[0], Subjects())
 
 
 def test_a_change_that_changes_nothing_is_no_error(monkeypatch):

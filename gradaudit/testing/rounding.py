@@ -1,0 +1,95 @@
+"""The checks of a rule in float32: it stays float32, and its rounding errors are calibrated."""
+
+from typing import Any
+
+import numpy as np
+
+from gradaudit.errors import CheckFailure
+from gradaudit.nets.precision import floats
+from gradaudit.numerics import PRECISIONS, Plain, Rounded, Rounding
+from gradaudit.rules import Case, Rule
+from gradaudit.testing.agreement import random_cotangents
+from gradaudit.testing.subjects import Subjects
+from gradaudit.testing.updates import KINDS, updates
+
+HALF_THRESHOLD = 4.0
+"""Errors of correct float32 code stay below this many σ: half the default threshold of an audit."""
+
+LEAST_RMS = 0.02
+"""σ is useless where real rounding errors are below this part of it."""
+
+
+def stays_float32(rule: Rule, case: Case, subjects: Subjects) -> None:
+    """Run in float32, the rule makes no float64 array, so that the twin run is a float32 run."""
+    single = Plain(np.float32)
+    arrays: dict[str, Any] = {}
+    if rule.kind in KINDS:
+        for ours, _ in updates(rule, case, "float32", single):
+            arrays |= ours
+    else:
+        with floats("float32"):
+            found = subjects.of(rule, case, "float32")
+            y, vjp, assigned = found.run(rule, single, found.primals)
+            cotangents = vjp(random_cotangents(y))
+            arrays = {**y, **assigned, **{f"d{name}": d for name, d in cotangents.items()}}
+    for name, value in arrays.items():
+        if value.dtype != np.float32:
+            raise CheckFailure(
+                f"{name} is {value.dtype}. Expected float32: an array constant promoted it to "
+                f"{value.dtype}; use a Python float, or call.array(constant)"
+            )
+
+
+def rounding_is_calibrated(rule: Rule, case: Case, subjects: Subjects) -> None:
+    """Keras's float32 errors are at most HALF_THRESHOLD σ each, and LEAST_RMS σ or more in rms.
+
+    Twelve draws of inputs and weights; the rms is taken over all elements and draws of an array.
+    """
+    scores: dict[int, list[np.ndarray]] = {}  # by place: Keras numbers the names of parts anew
+    names: dict[int, str] = {}
+    for seed in range(12):
+        for place, (name, theirs, ours) in enumerate(_float32_runs(rule, case, subjects, seed)):
+            names.setdefault(place, name)
+            kink = 0.0 if ours.kink is None else ours.kink
+            with np.errstate(all="ignore"):
+                beyond = np.maximum(np.abs(theirs - ours.value) - kink, 0.0)
+                z = np.where(beyond == 0, 0.0, beyond / ours.sigma)
+            if not np.max(z, initial=0.0) <= HALF_THRESHOLD:  # nor is NaN
+                raise CheckFailure(
+                    f"{name} is off by {np.max(z):.2f} σ in correct code. Expected at most "
+                    f"{HALF_THRESHOLD}: the rule is better conditioned than Keras's computation"
+                )
+            if (ours.sigma > 0).any():
+                scores.setdefault(place, []).append(z[ours.sigma > 0].ravel())
+    for place, found in scores.items():
+        z = np.concatenate(found)
+        rms = float(np.sqrt(np.mean(z**2)))
+        if z.any() and not rms >= LEAST_RMS:
+            raise CheckFailure(
+                f"errors of {names[place]} are {rms:.3f} σ in rms. Expected {LEAST_RMS} or more: "
+                "the rule is worse conditioned than Keras's computation, and would hide errors"
+            )
+
+
+def _float32_runs(
+    rule: Rule, case: Case, subjects: Subjects, seed: int
+) -> list[tuple[str, np.ndarray, Any]]:
+    """Return (name, Keras's float32 value, the rule's `Rounded`) of each output and cotangent."""
+    rounding = Rounding()
+    if rule.kind in KINDS:
+        return [
+            (name, theirs[name], value)
+            for ours, theirs in updates(rule, case, "float32", rounding, seed)
+            for name, value in ours.items()
+        ]
+    with floats("float32"):
+        found = subjects.of(rule, case, "float32", seed)
+        run, keras_run = found.run(rule, rounding, found.primals), found.tape(found.primals)
+        dys = {n: np.asarray(dy, np.float32) for n, dy in random_cotangents(run.y, seed).items()}
+        tape = keras_run.vjp(dys)
+        exact = {name: Rounded(dy, None, None, PRECISIONS["float32"]) for name, dy in dys.items()}
+        return [
+            *((name, keras_run.y[name], value) for name, value in run.y.items()),
+            *((name, keras_run.assigned[name], value) for name, value in run.assigned.items()),
+            *((f"d{name}", tape[name], value) for name, value in run.vjp(exact).items()),
+        ]
