@@ -13,13 +13,15 @@ STEPS = (
 ).split()
 TENSORS = (
     "step replica stage path layer shape dtype oracle count tape_norm reference_norm max_abs_diff "
-    "rel_l2_diff max_z worst_index detectable_rel kinks verdict cause"
+    "rel_l2_diff max_z worst_index detectable_rel kinks verdict cause gaps provenance"
 ).split()
 WEIGHTS = (
     "step replica stage path index weight tape reference abs_diff rel_diff sigma z verdict"
 ).split()
 
-TEXT = ("path layer worst_path cause index worst_index shape stage dtype oracle verdict").split()
+TEXT = (
+    "path layer worst_path cause gaps provenance index worst_index shape stage dtype oracle verdict"
+).split()
 """Columns that are text, also where all of their cells look like numbers."""
 
 _FORMULA = ("=", "+", "-", "@", "\t", "\r", "'")
@@ -58,6 +60,8 @@ def tensor_rows(comparison: Comparison) -> pd.DataFrame:
         row["step"], row["replica"] = comparison.step, comparison.replica
         row["shape"] = "x".join(map(str, tensor.shape))
         row["worst_index"] = index_text(tensor.worst_index)
+        row["gaps"] = " ".join(tensor.gaps)
+        row["provenance"] = " ".join(sorted({each.kind for each in tensor.provenance}))
         rows.append(row)
     return pd.DataFrame(rows, columns=TENSORS)
 

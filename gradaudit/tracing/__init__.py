@@ -5,7 +5,6 @@ TensorFlow's own graph of gradients, which has the framework's mistakes in it, a
 gradient.
 """
 
-from gradaudit.tracing.differences import NUMERIC
 from gradaudit.tracing.trace import Cotangents, Trace, trace
 
-__all__ = ["NUMERIC", "Cotangents", "Trace", "trace"]
+__all__ = ["Cotangents", "Trace", "trace"]

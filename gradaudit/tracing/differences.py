@@ -19,8 +19,6 @@ from gradaudit.numerics.arithmetic import Array
 from gradaudit.numerics.precision import binade
 from gradaudit.tracing.evaluate import run
 
-NUMERIC = "numeric"
-"""What stood on the way back to a variable if a derivative by differences did."""
 PYTHON = ("EagerPyFunc", "PyFunc", "PyFuncStateless")
 STEP = 2.0**-16
 """Steps of differences over an input's size: rounding brings 1e-11, the third derivative 1e-10."""
@@ -86,11 +84,11 @@ def by_differences(node: Any, *given: Any) -> tuple[tuple[Array, ...], Callable]
     )
 
     def vjp(*dys: Any) -> tuple:
-        dys = [dy for dy, is_read in zip(dys, node.read, strict=True) if is_read]
-        dy = np.concatenate([dy.reshape(groups, -1) for dy in dys], axis=1)
+        of_read = [dy for dy, is_read in zip(dys, node.read, strict=True) if is_read]
+        dy = np.concatenate([dy.reshape(groups, -1) for dy in of_read], axis=1)
         dx = (np.swapaxes(slope, -1, -2) @ np.expand_dims(dy, -1))[..., 0]
         dxs = _cut(dx, [x.shape for x in numbers])
-        errors = function.error_of_gradient(numbers, [node.numbers(dy) for dy in dys])
+        errors = function.error_of_gradient(numbers, [node.numbers(dy) for dy in of_read])
         back: list[Any] = [None] * len(given)
         for place, part, error in zip(places, dxs, errors, strict=True):
             back[place] = estimated(part, error)

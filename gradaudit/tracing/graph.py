@@ -1,19 +1,19 @@
-"""What a graph of TensorFlow says of its ops, and which of them are needed in which order."""
+"""The ops of a TensorFlow graph: what is known of each, and which are needed in which order."""
 
 import functools
 import inspect
 import re
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
-import keras
 import tensorflow as tf
 from tensorflow.python.framework.function_def_to_graph import function_def_to_graph
 from tensorflow.python.framework.ops import get_gradient_function  # not exported
 
-from gradaudit.errors import UnsupportedModelError
+from gradaudit.errors import GapCode, UnsupportedModelError
+from gradaudit.records import Passed, Provenance
+from gradaudit.tracing.place import Place, is_in_library, place_of
 from gradaudit.tracing.shifts import shifts
 from gradaudit.tracing.tf_ops.table import Entry, find_op
 
@@ -53,7 +53,7 @@ class Gradient(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class Op:
-    """What stands in a graph for one op.
+    """One op of a graph.
 
     expected: names of functions and layers whose custom gradients are taken for right.
     is_shift: whether it makes the largest elements that log Σ exp is shifted by.
@@ -108,37 +108,32 @@ class Op:
         return tuple(t.op.type == "Const" and t.shape.rank == 0 for t in self.operation.inputs)
 
     @functools.cached_property
-    def place(self) -> str:
-        """The line of the user's own code that made the op: the innermost outside libraries.
+    def place(self) -> Place:
+        """The line of the user's own code that made the op."""
+        return place_of(self.operation)
 
-        Empty for an op that a library makes by itself, in no call of the user's code.
-        """
-        frames = list(self.operation.traceback)
-        ours = [i for i, frame in enumerate(frames) if _is_in(frame.filename, _OURS)]
-        frames = [
-            f for f in frames[max(ours, default=-1) + 1 :] if not _is_in(f.filename, _LIBRARIES)
-        ]
-        if not frames:
-            return ""
-        last = frames[-1]
-        return f"{last.filename}:{last.lineno}" + (f" ({last.line})" if last.line else "")
+    def provenance(self, kind: Passed) -> Provenance:
+        """Return the provenance of a cotangent that passed the op."""
+        return Provenance(kind, self.operation.name, self.kind, "", "", *self.place)
 
     @functools.cached_property
-    def custom_gradient(self) -> str:
-        """Which gradient of the user's own takes the place of the op's, and where; empty for none.
+    def custom_gradient(self) -> Provenance | None:
+        """The gradient of the user's own that takes the place of the op's; None if there is none.
 
-        TensorFlow's own, such as that of silu, are right or wrong like its other gradients, but for
-        tf.grad_pass_through, which is meant to be none.
+        TensorFlow's own custom gradients, such as that of silu, are right or wrong like its other
+        gradients, except tf.grad_pass_through, which is not meant as a derivative.
         """
         if self._own_gradient is None:
-            return ""
+            return None
         code = getattr(self._grad, "__code__", None)
-        is_library = code is not None and _is_in(code.co_filename, _LIBRARIES)
+        is_library = code is not None and is_in_library(code.co_filename)
         if is_library and self._own_name != _PASSED:
-            return ""
-        known = ", as expected," if self.is_expected else ""
-        place = self.place or (f"{code.co_filename}:{code.co_firstlineno}" if code else "its call")
-        return f"the custom gradient of {self._own_name!r}{known} in {self._scope} at {place}"
+            return None
+        kind, place = Passed.EXPECTED if self.is_expected else Passed.CUSTOM, self.place
+        if not place.file and code is not None:
+            place = Place(code.co_filename, code.co_firstlineno)
+        op, op_type = self.operation.name, self.kind
+        return Provenance(kind, op, op_type, self._own_name, self._scope, *place)
 
     @functools.cached_property
     def is_expected(self) -> bool:
@@ -158,7 +153,8 @@ class Op:
     @functools.cached_property
     def _grad(self) -> Callable:
         """The function that returns the gradient, as the user wrote it."""
-        inner = inspect.getclosurevars(self._own_gradient).nonlocals["tape_grad_fn"]
+        registered = cast(Callable, self._own_gradient)
+        inner = inspect.getclosurevars(registered).nonlocals["tape_grad_fn"]
         return inspect.getclosurevars(inner).nonlocals["grad_fn"]
 
     @functools.cached_property
@@ -179,11 +175,11 @@ class Op:
     def expected_gradient(self) -> "Gradient":
         """The user's own gradient, traced."""
         differentiable = [t.dtype.is_floating for t in self.operation.outputs]
-        present: list[bool] = []
+        registered, present = cast(Callable, self._own_gradient), list[bool]()
 
         def gradient(*dys: tf.Tensor) -> list[tf.Tensor]:
             given = iter(dys)
-            back = self._own_gradient(None, *(next(given) if d else None for d in differentiable))
+            back = registered(None, *(next(given) if d else None for d in differentiable))
             present[:] = [dx is not None for dx in back]
             return [dx for dx in back if dx is not None]
 
@@ -220,21 +216,15 @@ class Op:
     @property
     def described(self) -> str:
         """The op's name and type, and the line of the user's code that made it."""
-        where = f" at {self.place}" if self.place else ""
+        where = f" at {self.place}" if self.place.file else ""
         return f"the op {self.operation.name!r} ({self.kind}){where}"
 
-    def unsupported(self, what: str) -> UnsupportedModelError:
+    def unsupported(self, what: str, code: GapCode = GapCode.OP) -> UnsupportedModelError:
         """Return the error that says what about the op is not derived."""
-        return UnsupportedModelError(f"{self.described} {what}")
+        return UnsupportedModelError(f"{self.described} {what}", code, self.operation.name)
 
 
 _PASSED = "grad_pass_through"
-_OURS = (str(Path(__file__).parents[1]),)
-_LIBRARIES = (*tf.__path__, *keras.__path__, "<")  # what is generated has names in angle brackets
-
-
-def _is_in(filename: str, folders: tuple[str, ...]) -> bool:
-    return filename.startswith(folders)
 
 
 def planned(
@@ -267,9 +257,9 @@ def planned(
         if op.is_expected:
             needed += [graph.get_tensor_by_name(name).op for name in op.expected_gradient.captured]
     kept = [ops[each.name] for each in operations if each.name in ops]
-    names = ([tensor.name for tensor in part] for part in (graph.inputs, outputs))
     ordered = (each for each in _ordered(kept) if each.kind not in ("Placeholder", "NoOp"))
-    return Plan(*map(tuple, names), tuple(ordered))
+    inputs, names = ([tensor.name for tensor in part] for part in (graph.inputs, outputs))
+    return Plan(tuple(inputs), tuple(names), tuple(ordered))
 
 
 def _ordered(ops: Sequence[Op]) -> Iterator[Op]:

@@ -9,10 +9,12 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from gradaudit.errors import UnsupportedFunctionError, UnsupportedModelError
+from gradaudit.errors import GapCode, UnsupportedFunctionError, UnsupportedModelError
 from gradaudit.numerics import Arithmetic, Decision, SumOfSteps, exact
 from gradaudit.numerics.arithmetic import Array
-from gradaudit.tracing.differences import NUMERIC, PYTHON, by_differences
+from gradaudit.records import Passed, Provenance
+from gradaudit.rules.tape import Gradients, Primal, Provenances, Tape, zeros_like
+from gradaudit.tracing.differences import PYTHON, by_differences
 from gradaudit.tracing.evaluate import evaluated
 from gradaudit.tracing.graph import Op, Plan
 from gradaudit.tracing.tf_ops.complex_numbers import OF_COMPLEX, Complex
@@ -46,6 +48,7 @@ class Node:
     read: Sequence[bool] = ()
     layer: Any = None
     arguments: Mapping[str, Any] = field(default_factory=dict)
+    _passed: set[Provenance] = field(default_factory=set)
 
     def of_rule(self, layer: Any = None, **arguments: Any) -> "Node":
         """Return what the rule of an operation of Keras is given in this op's place."""
@@ -90,9 +93,19 @@ class Node:
         """Run a function of the graph; see Interpretation.run."""
         return self.run.run(self.op.function(name), inputs, wanted)
 
+    def passes(self, kind: Passed) -> None:
+        """Note what a cotangent passes in the op."""
+        self._passed.add(self.op.provenance(kind))
+
     def misleads(self) -> None:
         """Note that TensorFlow's gradient of the op is not the derivative for such values."""
-        self.run.misled.add(self.op)
+        self.passes(Passed.MISLED)
+
+    @property
+    def provenance(self) -> Provenances:
+        """What a cotangent passes in the op."""
+        custom = self.op.custom_gradient
+        return frozenset(self._passed if custom is None else {custom, *self._passed})
 
     def unsupported(self, what: str) -> UnsupportedModelError:
         return self.op.unsupported(what)
@@ -103,112 +116,86 @@ class Interpretation:
     """One run of a traced callable in one arithmetic.
 
     step: what is read from and assigned to. jit: whether XLA compiles the step.
-    cotangents: what comes back to variables, by path.
-    custom: where custom gradients stood on the way back to a variable, by its path.
-    custom_of_inputs: where they stood on the way back to the inputs of the last run.
-    misled: ops whose gradient in TensorFlow is not the derivative for the values that they have.
+    gradients: cotangents of variables, and what they passed; functions within share it.
     """
 
     step: Any
     arithmetic: Arithmetic
     jit: bool = False
-    cotangents: dict[str, SumOfSteps] = field(default_factory=dict)
-    custom: dict[str, frozenset[str]] = field(default_factory=dict)
-    custom_of_inputs: frozenset[str] = frozenset()
-    misled: set[Op] = field(default_factory=set)
-    _passed: frozenset[str] = frozenset()
-    _numeric: set[Op] = field(default_factory=set)
+    gradients: Gradients = field(default_factory=lambda: Gradients(SumOfSteps))
 
     def run(
         self, planned: Plan, inputs: Sequence[Value], wanted: Sequence[bool] | None = None
     ) -> tuple[list[Value], Callable]:
         """Return a graph's outputs, and the VJP from cotangents of these to those of its inputs.
 
-        The cotangent of what no gradient goes to is None.
+        The cotangent of what no gradient goes to is None. The VJP can be called once.
 
         wanted: which of its inputs a gradient may go to; all floats where it is left out.
         """
-        values: dict[str, Value] = dict(zip(planned.inputs, inputs, strict=True))
-        wanted = wanted or [True] * len(inputs)
-        given = zip(values.items(), wanted, strict=True)
-        active = {name for (name, value), may in given if may and not is_whole(value)}
+        given = [Primal(value) for value in inputs]
+        primals = dict(zip(planned.inputs, given, strict=True))
+        may = [True] * len(inputs) if wanted is None else wanted
+        active = {x for x, w in zip(given, may, strict=True) if w and not is_whole(x.value)}
         constants: dict[str, np.ndarray] = {}
-        tape = []
+        tape = Tape(self.gradients, _zeros)
         for each in planned.ops:
             if each.is_constant and constants.keys() >= set(each.inputs):
-                made = _alone(each, [constants[name] for name in each.inputs])
-                constants.update(zip(each.outputs, made, strict=True))
-                made = map(self.value, made, each.dtypes)
-                values.update(zip(each.outputs, made, strict=True))
+                arrays = _alone(each, [constants[name] for name in each.inputs])
+                constants.update(zip(each.outputs, arrays, strict=True))
+                ys = [Primal(self.value(*pair)) for pair in zip(arrays, each.dtypes, strict=True)]
+                primals.update(zip(each.outputs, ys, strict=True))
                 continue
-            wanted = [name in active for name in each.inputs]
-            node = Node(each, self, wanted, [name in planned.read for name in each.outputs])
-            made, vjp = self._apply(node, [values[name] for name in each.inputs])
-            values.update(zip(each.outputs, made, strict=True))
+            xs = [primals[name] for name in each.inputs]
+            read = [name in planned.read for name in each.outputs]
+            node = Node(each, self, [x in active for x in xs], read)
+            made, vjp = self._apply(node, [x.value for x in xs])
+            ys = [Primal(value) for value in made]
+            primals.update(zip(each.outputs, ys, strict=True))
             if each.is_expected:
-                vjp = self._expected(each, values)
-            if vjp is not None and not active.isdisjoint(each.inputs):
-                tape.append((each, vjp))
-                active.update(each.outputs)
+                vjp = self._expected(each, primals)
+            if vjp is not None and any(node.wanted):
+                inputs_of = [x if x in active else None for x in xs]
+                tape.record(inputs_of, ys, _told(each, vjp), node.provenance)
+                active.update(ys)
+        outputs = [primals[name] for name in planned.outputs]
 
         def backward(douts: Sequence[Value]) -> list[Value]:
-            held: dict[str, Value] = {}
-            before, passed = self._passed, {}
-            for name, dout in zip(planned.outputs, douts, strict=True):
-                _add_to(held, name, dout)
-            for each, vjp in reversed(tape):
-                dys = [held.pop(name, None) for name in each.outputs]
-                if all(dy is None for dy in dys):
-                    continue
-                self._passed = before.union(
-                    self._stands(each), *(passed.get(n, ()) for n in each.outputs)
-                )
-                self.custom_of_inputs = self._passed  # a function within has more
-                dys = map(_or_zeros, dys, [values[name] for name in each.outputs])
-                with _told_of(each):
-                    found = vjp(*dys)
-                found = found if isinstance(found, tuple) else (found,)
-                for name, dx in zip(each.inputs, found, strict=True):
-                    if name in active and dx is not None:
-                        _add_to(held, name, dx)
-                        passed[name] = self.custom_of_inputs.union(passed.get(name, ()))
-            self._passed = before
-            self.custom_of_inputs = before.union(*(passed.get(n, ()) for n in planned.inputs))
-            return [held.get(name) for name in planned.inputs]
+            for y, dout in zip(outputs, douts, strict=True):
+                if dout is not None:
+                    y.add(dout)
+            tape.backward()
+            gradients = self.gradients
+            gradients.passing = gradients.passing.union(*(x.passed for x in given))
+            return [x.cotangent for x in given]
 
-        return [values[name] for name in planned.outputs], backward
-
-    def _stands(self, each: Op) -> set[str]:
-        """Return what of an op stands on the way back, and is told of."""
-        found = {each.custom_gradient} - {""}
-        if each in self._numeric:
-            found |= {NUMERIC, f"the derivative by differences of {each.described}"}
-        if each in self.misled or (each.entry is not None and each.entry.misled):
-            found.add(f"TensorFlow's gradient of {each.described}, which is not its derivative,")
-        return found
+        return [y.value for y in outputs], backward
 
     def _apply(self, node: Node, given: list[Value]) -> tuple[tuple[Value, ...], Callable | None]:
         """Return the outputs of an op and its VJP."""
         each = node.op
-        function = None if each.entry is None else each.entry.function
+        entry, function = each.entry, None if each.entry is None else each.entry.function
         if any(isinstance(x, Complex) for x in given) and each.kind not in OF_COMPLEX:
             if any(node.wanted):
                 raise each.unsupported("is not derived for complex numbers")
             function = None
-        if function is None or (all(map(is_whole, given)) and not each.entry.always):
+        is_asked = entry is not None and (entry.always or not all(map(is_whole, given)))
+        if function is None or not is_asked:
             given = [_decided(each, value) for value in given]
             if each.operation.op_def.is_stateful and each.kind not in PYTHON:
                 raise each.unsupported(_REASONS.get(each.kind, "has no entry in the table of ops"))
             is_whole_made = not any(d.is_floating or d.is_complex for d in each.dtypes)
             if is_whole_made or not any(node.wanted):
                 return self._evaluated(each, given), None
-            self._numeric.add(each)
+            node.passes(Passed.NUMERIC)
             function = by_differences
+        elif entry is not None and entry.misled:
+            node.misleads()
         try:
             with _told_of(each):
                 made, vjp = function(node, *given)
         except UnsupportedModelError:
-            is_value = each.entry is not None and not each.entry.always
+            is_value = entry is not None and not entry.always
             if any(node.wanted) or not is_value:
                 raise
             return self._evaluated(each, given), None
@@ -225,11 +212,11 @@ class Interpretation:
             raise each.unsupported("returns other values for the same inputs")
         return tuple(self.value(y, t) for y, t in zip(made, each.dtypes, strict=True))
 
-    def _expected(self, each: Op, values: dict[str, Value]) -> Callable:
+    def _expected(self, each: Op, primals: dict[str, Primal]) -> Callable:
         """Return the VJP of an op whose gradient is the user's own, and taken for right."""
         gradient = each.expected_gradient
-        captured = [values[name] for name in gradient.captured]
-        inputs = [values[name] for name in each.inputs]
+        captured = [primals[name].value for name in gradient.captured]
+        inputs = [primals[name].value for name in each.inputs]
 
         def vjp(*dys: Value) -> tuple[Value, ...]:
             kept = [dy for dy, d in zip(dys, gradient.differentiable, strict=True) if d]
@@ -254,8 +241,18 @@ class Interpretation:
 
     def collect(self, path: str, cotangent: Array) -> None:
         """Add a part of a variable's cotangent."""
-        self.cotangents.setdefault(path, SumOfSteps()).add(cotangent)
-        self.custom[path] = self._passed.union(self.custom.get(path, ()))
+        self.gradients.add(path, cotangent)
+
+
+def _told(each: Op, vjp: Callable) -> Callable[..., Sequence[Value]]:
+    """Return the VJP of an op with one cotangent for each input, and errors that name the op."""
+
+    def told(*dys: Value) -> Sequence[Value]:
+        with _told_of(each):
+            found = vjp(*dys)
+        return found if isinstance(found, tuple) else (found,)
+
+    return told
 
 
 @contextmanager
@@ -264,7 +261,8 @@ def _told_of(each: Op) -> Iterator[None]:
     try:
         yield
     except (UnsupportedFunctionError, np.linalg.LinAlgError) as error:
-        raise each.unsupported(f"is not derived for such values: {error}") from error
+        what = f"is not derived for such values: {error}"
+        raise each.unsupported(what, GapCode.VALUES) from error
 
 
 def _alone(each: Op, given: Sequence[np.ndarray], jit: bool = False) -> list[np.ndarray]:
@@ -295,19 +293,14 @@ def _decided(each: Op, value: Value) -> Value:
     if not isinstance(value, Decision):
         return value
     if value.doubtful.any():
-        raise each.unsupported("goes by a comparison that rounding may turn")
+        raise each.unsupported("goes by a comparison that rounding may turn", GapCode.VALUES)
     return value.value
 
 
-def _add_to(held: dict[str, Value], name: str, cotangent: Value) -> None:
-    if cotangent is not None:
-        held[name] = cotangent if name not in held else held[name] + cotangent
-
-
-def _or_zeros(cotangent: Value, value: Value) -> Value:
-    """Return zeros for a cotangent that none arrived of, if gradients go there at all."""
-    if cotangent is None and isinstance(value, TensorList):
+def _zeros(value: Value) -> Value:
+    """Return the cotangent of an output to which none came; None where no gradient goes."""
+    if isinstance(value, TensorList):
         return value.unset()
-    if cotangent is None and isinstance(value, Array | Complex) and not is_whole(value):
-        return np.zeros_like(value)
-    return cotangent
+    if is_whole(value) or isinstance(value, keras.Variable):
+        return None
+    return zeros_like(value)

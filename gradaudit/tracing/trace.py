@@ -9,22 +9,23 @@ import tensorflow as tf
 
 from gradaudit.numerics import Arithmetic
 from gradaudit.numerics.arithmetic import Array
+from gradaudit.rules.tape import Provenances
 from gradaudit.tracing.graph import Plan, planned
 from gradaudit.tracing.interpreter import Interpretation
 
 
 class Cotangents(NamedTuple):
-    """What comes back from a trace.
+    """The cotangents that a trace's VJP gives, and their provenance.
 
     of_inputs: None where no gradient goes. of_variables: by path.
-    custom: where custom gradients, which the true one passes by, stood on the way, by path.
-    custom_of_inputs: where they stood on the way to any input.
+    passed: what the cotangent of each variable passed, by path.
+    passed_to_inputs: what those of the inputs passed, taken together.
     """
 
     of_inputs: list[Any]
     of_variables: Mapping[str, Array]
-    custom: Mapping[str, frozenset[str]]
-    custom_of_inputs: frozenset[str]
+    passed: Mapping[str, Provenances]
+    passed_to_inputs: Provenances
 
 
 @dataclass(frozen=True)
@@ -43,7 +44,7 @@ class Trace:
     def run(
         self, xs: Sequence[Any], step: Any, arithmetic: Arithmetic, jit: bool, back: bool = True
     ) -> tuple[list[Any], Callable[[Sequence[Any]], Cotangents]]:
-        """Return the outputs, and the VJP.
+        """Return the outputs, and the VJP, which can be called once.
 
         xs: Arrays of floats, and NumPy arrays of whole numbers. back: whether cotangents of these
         are wanted.
@@ -57,10 +58,8 @@ class Trace:
         ys, backward = run.run(self._plan, [*xs, *captured], wanted)
 
         def vjp(dys: Sequence[Any]) -> Cotangents:
-            run.cotangents, run.custom = {}, {}
-            dxs = backward(dys)[: len(xs)]
-            totals = {path: sums.total() for path, sums in run.cotangents.items()}
-            return Cotangents(dxs, totals, run.custom, run.custom_of_inputs)
+            dxs, gradients = backward(dys)[: len(xs)], run.gradients
+            return Cotangents(dxs, gradients.totals(), gradients.provenance, gradients.passing)
 
         return ys, vjp
 

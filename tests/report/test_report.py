@@ -14,7 +14,8 @@ COLUMNS = {
     "steps.csv": "step,replica,epoch,batch_size,loss_tape,loss_reference,loss_z,max_z,worst_path,"
     "worst_index,verdict,capture_ms,reference_ms,compare_ms,report_ms",
     "tensors.csv": "step,replica,stage,path,layer,shape,dtype,oracle,count,tape_norm,"
-    "reference_norm,max_abs_diff,rel_l2_diff,max_z,worst_index,detectable_rel,kinks,verdict,cause",
+    "reference_norm,max_abs_diff,rel_l2_diff,max_z,worst_index,detectable_rel,kinks,verdict,cause,"
+    "gaps,provenance",
     "weights.csv": "step,replica,stage,path,index,weight,tape,reference,abs_diff,rel_diff,"
     "sigma,z,verdict",
 }
