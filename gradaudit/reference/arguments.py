@@ -1,4 +1,4 @@
-"""The tensors of a run, and how a call of the model is given them, with Keras's masks."""
+"""The tensors of a run, and the arguments of a call in a Keras graph, with Keras's masks."""
 
 import inspect
 from collections.abc import Callable, Mapping, Sequence
@@ -21,8 +21,8 @@ class Tensor(Primal):
     """One tensor of the step in one run.
 
     value: integers and booleans are bare NumPy arrays. dtype: the framework's.
-    logits: what softmax or sigmoid made it from, which Keras keeps on it for the losses.
-    hides_logits: Keras keeps logits on it that this run does not know.
+    logits: the argument of the softmax or sigmoid that made it, which Keras keeps for losses.
+    hides_logits: Keras keeps logits on it that this run does not have.
     mask: Keras's mask: True for the elements that layers and losses take notice of.
     source: what it was made from, in a run that is watched.
     """
@@ -38,10 +38,10 @@ class Tensor(Primal):
 def held_by(
     node: Any, held: Mapping[int, Tensor], tensor: Callable[[Any], Tensor]
 ) -> dict[str, Any]:
-    """Return what a call was given, with the tensors of this run.
+    """Return the arguments of a call by name, with the tensors of this run.
 
-    tensor: makes one of a variable, or of an array of constants. Of those, an operation has what
-    stands alone as a number or an array, as it is; a layer takes all for tensors.
+    tensor: makes one from a variable, or from an array of constants. An operation gets a number or
+    an array that is an argument of its own as it is; a layer gets every array as a tensor.
     """
 
     def of_run(name: str, value: Any) -> Any:

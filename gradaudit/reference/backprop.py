@@ -28,10 +28,10 @@ from gradaudit.rules.losses.reduction import reduce_losses, same_rank
 def backprop(model: keras.Model, record: StepRecord, walk: Walk, traced: bool = False) -> Tensor:
     """Run a step of a compiled model; return its loss. `walk.cotangents` are then complete.
 
-    traced: the whole step is, not only what has no derived rule.
+    traced: whether the whole step is traced, not only its parts without a derived rule.
 
     Raises:
-        UnsupportedModelError: the data are of a kind that the rules do not take.
+        UnsupportedModelError: the rules do not cover the data of this step.
     """
     loss = walk.traced_step(record) if traced else _forward(model, record, walk)
     loss.add(walk.arithmetic.array(record.loss_scale, loss.dtype))
@@ -67,14 +67,14 @@ def _loss(walk: Walk, term: LossTerm, given: Given, replicas: int, total_dtype: 
             term.name,
         )
     options, logits = term.options, y.logits
-    # A last axis that the loss squeezes away, or adds, takes the logits with it; so does a cast.
+    # Where the loss squeezes or adds a last axis, or casts, Keras makes a tensor without logits.
     if y.dtype != term.dtype or same_rank(y_true, y.value)[1].ndim != y.value.ndim:
         logits = None
     elif y.hides_logits and (takes_logits(term) or reads_logits(term)):
         raise UnsupportedModelError(
             f"the loss {term.name!r} is computed from the logits that Keras keeps on its "
-            "predictions, and the rule of the layer that makes those does not tell them. Expected "
-            "another loss, or predictions that another layer hands on.",
+            "predictions, and the rule of the layer that makes those does not return them. "
+            "Expected another loss, or predictions from another layer.",
             GapCode.LOSS,
             term.name,
         )
@@ -112,7 +112,7 @@ def _loss(walk: Walk, term: LossTerm, given: Given, replicas: int, total_dtype: 
         if dy.size != y.value.size:
             raise UnsupportedModelError(
                 f"the targets {y_true.shape} are broadcast against the predictions "
-                f"{y.value.shape} by the loss {term.name!r}, which its rule does not do. "
+                f"{y.value.shape} by the loss {term.name!r}, which its rule does not cover. "
                 "Expected one target each.",
                 part=term.name,
             )
@@ -127,7 +127,7 @@ def _loss(walk: Walk, term: LossTerm, given: Given, replicas: int, total_dtype: 
 
 
 def forward(model: keras.Model, record: StepRecord, watch: Watch | None = None) -> Walk:
-    """Run a step through the model only, in plain numbers; random draws change nothing."""
+    """Run only the model of a step, in plain float64; random draws are replaced by ones."""
     walk = Walk(
         record.variables,
         Plain(np.float64),

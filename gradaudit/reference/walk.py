@@ -1,4 +1,4 @@
-"""Runs a Sequential or functional model forward through the rules of its parts, and back."""
+"""Runs a Sequential or functional model through the rules of its parts."""
 
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -62,7 +62,7 @@ class Application:
 
 
 class Watch(Protocol):
-    """Sees every tensor that a layer makes, and may put another in its place."""
+    """Is shown every tensor that a layer makes, and may replace it."""
 
     def __call__(self, application: Application, part: str, made: Tensor) -> Tensor:
         """Return the tensor to go on with. part: "preactivation" or "activation"."""
@@ -74,7 +74,7 @@ class Walk(Operations):
 
     variables, arithmetic, replay: see `State`.
     watch: is shown the tensors of every layer; activations are then operations of their own.
-    traces: traces what has no derived rule. traced: ids of the layers that are traced.
+    traces: traces parts that have no derived rule. traced: ids of the layers that are traced.
     jit: whether XLA compiles the step. epsilon: `keras.config.epsilon()` in the step.
     penalties: what the regularizers add to the loss, in the order in which the run met them.
     """
@@ -166,9 +166,9 @@ class Walk(Operations):
         return ys
 
     def call(self, target: Callable, given: Mapping[str, Any]) -> list[Tensor]:
-        """Return what a call of a Keras object makes of its arguments, by a trace of its code.
+        """Return the outputs of a call of a Keras object, by a trace of its code.
 
-        With the tensors come their masks and logits, and what the call adds to the loss.
+        They have their masks and logits. Losses that the call adds go to `penalties`.
         """
         found, inputs = self._traces.call(target, given), inputs_of(given)
         made, vjp = found.trace.run([x.value for x in inputs], self, self.arithmetic, self.jit)

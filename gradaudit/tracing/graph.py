@@ -23,7 +23,7 @@ _CALLING = ("StatefulPartitionedCall", "While", "If", "Case")
 
 @dataclass(frozen=True)
 class Plan:
-    """The ops of a graph that its outputs or its assignments need, in order."""
+    """The ops of a graph that its outputs or its assignments need, in the order to run them."""
 
     inputs: tuple[str, ...]
     outputs: tuple[str, ...]
@@ -39,10 +39,10 @@ class Plan:
 
 
 class Gradient(NamedTuple):
-    """A gradient of the user's own, traced.
+    """A custom gradient, traced.
 
-    differentiable: which outputs of the op have cotangents; present: which inputs get one.
-    captured: names of the tensors that it takes after the cotangents.
+    differentiable: for each output of the op, whether it has a cotangent. present: for each input,
+    whether it gets one. captured: names of the tensors that it takes after the cotangents.
     """
 
     plan: Plan
@@ -55,9 +55,9 @@ class Gradient(NamedTuple):
 class Op:
     """One op of a graph.
 
-    expected: names of functions and layers whose custom gradients are taken for right.
-    is_shift: whether it makes the largest elements that log Σ exp is shifted by.
-    functions: plans of those that it calls, by name.
+    expected: names of functions and layers whose custom gradients are taken as they are.
+    is_shift: whether it computes a maximum that shifts log Σ exp, see `shifts`.
+    functions: plans of the functions that it calls, by name.
     """
 
     operation: tf.Operation
@@ -71,7 +71,7 @@ class Op:
 
     @functools.cached_property
     def entry(self) -> Entry | None:
-        """What the table has for the op; the type of TensorFlow's older calls is a function."""
+        """The table's entry; an op of TensorFlow's older kind of calls has its function as type."""
         is_call = self.kind in self.operation.graph._functions
         return find_op("PartitionedCall" if is_call else self.kind)
 
@@ -98,13 +98,13 @@ class Op:
 
     @functools.cached_property
     def is_constant(self) -> bool:
-        """Whether the op makes constants of constants: TensorFlow does, before any step."""
+        """Whether the op is folded if its inputs are constants, as TensorFlow does."""
         is_asked = self.entry is not None and self.entry.always
         return not self.operation.op_def.is_stateful and not is_asked
 
     @functools.cached_property
     def numbers(self) -> tuple[bool, ...]:
-        """Which of the inputs are a single number, and constant."""
+        """For each input, whether it is a scalar constant."""
         return tuple(t.op.type == "Const" and t.shape.rank == 0 for t in self.operation.inputs)
 
     @functools.cached_property
@@ -118,7 +118,7 @@ class Op:
 
     @functools.cached_property
     def custom_gradient(self) -> Provenance | None:
-        """The gradient of the user's own that takes the place of the op's; None if there is none.
+        """The custom gradient that replaces the op's own; None if there is none.
 
         TensorFlow's own custom gradients, such as that of silu, are right or wrong like its other
         gradients, except tf.grad_pass_through, which is not meant as a derivative.
@@ -137,7 +137,7 @@ class Op:
 
     @functools.cached_property
     def is_expected(self) -> bool:
-        """Whether the op has a gradient of the user's own that is taken for right."""
+        """Whether the op has a custom gradient that is taken as it is."""
         if self._own_gradient is None:
             return False
         names = {self._own_name, *self._scope.split("/")}
@@ -159,7 +159,7 @@ class Op:
 
     @functools.cached_property
     def _own_name(self) -> str:
-        """The name of the function whose gradient is the user's own: its grad is defined in it."""
+        """The name of the function with the custom gradient: `grad` is defined within it."""
         parts = getattr(self._grad, "__qualname__", "").split(".<locals>.")
         if _PASSED in parts:
             return _PASSED
@@ -167,13 +167,13 @@ class Op:
 
     @functools.cached_property
     def _scope(self) -> str:
-        """The name scope of the op: the layers that it stands in; a second call has a number."""
+        """The name scope of the op, which names its layers, without the numbers of later calls."""
         scope = self.operation.name.rpartition("/")[0]
         return re.sub(r"_\d+(?=/|$)", "", scope) or "the model"
 
     @functools.cached_property
     def expected_gradient(self) -> "Gradient":
-        """The user's own gradient, traced."""
+        """The custom gradient, traced."""
         differentiable = [t.dtype.is_floating for t in self.operation.outputs]
         registered, present = cast(Callable, self._own_gradient), list[bool]()
 
@@ -235,9 +235,9 @@ def planned(
 ) -> Plan:
     """Return the plan of a FuncGraph.
 
-    others: names of inputs that hold variables which do not count; nothing is assigned to them.
-    expected: names of functions and layers whose custom gradients are taken for right.
-    count: how many of its outputs are wanted; all of them where it is left out.
+    others: names of inputs that hold variables outside the model; assignments to them are left out.
+    expected: names of functions and layers whose custom gradients are taken as they are.
+    count: number of outputs that are wanted; all of them where it is left out.
     """
     outputs = graph.outputs[:count]
     operations = graph.get_operations()
@@ -263,9 +263,9 @@ def planned(
 
 
 def _ordered(ops: Sequence[Op]) -> Iterator[Op]:
-    """Yield ops in the order that they were made in, but each after those that it reads.
+    """Yield ops in the order in which they were created, but each after those that it reads.
 
-    A loop that was differentiated takes lists that were made after it.
+    A loop that was differentiated reads lists that were created after it.
     """
     by_name = {op.operation.name: op for op in ops}
     done: set[str] = set()

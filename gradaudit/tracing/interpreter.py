@@ -1,4 +1,4 @@
-"""Runs a graph of TensorFlow in NumPy, op by op, keeping a tape, and back along the tape."""
+"""Runs a TensorFlow graph in NumPy, op by op, and goes back along the tape of the ops."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -10,36 +10,32 @@ import numpy as np
 import tensorflow as tf
 
 from gradaudit.errors import GapCode, UnsupportedFunctionError, UnsupportedModelError
-from gradaudit.numerics import Arithmetic, Decision, SumOfSteps, exact
+from gradaudit.numerics import Arithmetic, SumOfSteps, exact
 from gradaudit.numerics.arithmetic import Array
 from gradaudit.records import Passed, Provenance
-from gradaudit.rules.tape import Gradients, Primal, Provenances, Tape, zeros_like
+from gradaudit.rules.tape import Gradients, Primal, Provenances, Tape
 from gradaudit.tracing.differences import PYTHON, by_differences
 from gradaudit.tracing.evaluate import evaluated
 from gradaudit.tracing.graph import Op, Plan
 from gradaudit.tracing.tf_ops.complex_numbers import OF_COMPLEX, Complex
-from gradaudit.tracing.tf_ops.tensor_list import TensorList
-
-Value = Any
-"""Of a tensor: an Array of floats, a Complex, a NumPy array of others, a Decision, a TensorList, or
-a Keras variable for its handle."""
-
+from gradaudit.tracing.values import Value, bare, decided, is_discrete, zeros
 
 _STATEFUL = (
-    "draws from a state of TensorFlow's own, which is not known: draw with keras.random and a "
+    "draws from TensorFlow's own generator, whose state is not known: use keras.random and a "
     "keras.random.SeedGenerator"
 )
 _REASONS = dict.fromkeys(
     ("RandomStandardNormal", "RandomUniform", "RandomUniformInt", "TruncatedNormal"), _STATEFUL
 )
-"""Why an op is not derived, where there is more to say than that it has no entry."""
+"""Why an op is not derived, for ops that need more than "has no entry"."""
 
 
 @dataclass(frozen=True)
 class Node:
     """What the entry of an op is given besides the values of its inputs.
 
-    wanted: which of the inputs a gradient may go to. read: which of the outputs are read.
+    wanted: for each input, whether a gradient may go to it. read: for each output, whether an op
+        or the caller reads it.
     """
 
     op: Op
@@ -67,7 +63,7 @@ class Node:
         return self.run.arithmetic.array(value, self.dtype)
 
     def numbers(self, x: Value) -> np.ndarray:
-        """Return bare numbers, for decisions that rounding has no part in."""
+        """Return bare numbers, for decisions that do not depend on rounding."""
         return np.asarray(getattr(x, "value", x))
 
     def zeros(self, shape: Sequence[int]) -> Value:
@@ -76,16 +72,16 @@ class Node:
         return self.run.value(np.zeros(shape, dtype.as_numpy_dtype), dtype)
 
     def number(self, place: int, x: Value) -> float | None:
-        """Return an input that is one constant number; None for another."""
+        """Return an input as a number if it is a scalar constant, else None."""
         return float(self.numbers(x)) if self.op.numbers[place] else None
 
     def whole(self, x: Value) -> np.ndarray:
-        """Return whole numbers or truth values, which rounding has no part in.
+        """Return integers or booleans as a bare array.
 
         Raises:
-            UnsupportedModelError: they come of a comparison that rounding may turn.
+            UnsupportedModelError: they come from a comparison whose outcome depends on rounding.
         """
-        return _decided(self.op, x)
+        return decided(self.op, x)
 
     def call(
         self, name: str, inputs: Sequence[Value], wanted: Sequence[bool] | None = None
@@ -115,8 +111,8 @@ class Node:
 class Interpretation:
     """One run of a traced callable in one arithmetic.
 
-    step: what is read from and assigned to. jit: whether XLA compiles the step.
-    gradients: cotangents of variables, and what they passed; functions within share it.
+    step: holds the variables that ops read and assign to. jit: whether XLA compiles the step.
+    gradients: cotangents of variables, with their provenance; called functions share it.
     """
 
     step: Any
@@ -129,19 +125,20 @@ class Interpretation:
     ) -> tuple[list[Value], Callable]:
         """Return a graph's outputs, and the VJP from cotangents of these to those of its inputs.
 
-        The cotangent of what no gradient goes to is None. The VJP can be called once.
+        The cotangent of an input to which no gradient goes is None. Call the VJP once: it uses up
+        the tape.
 
-        wanted: which of its inputs a gradient may go to; all floats where it is left out.
+        wanted: for each input, whether a gradient may go to it; all floats where it is left out.
         """
         given = [Primal(value) for value in inputs]
         primals = dict(zip(planned.inputs, given, strict=True))
         may = [True] * len(inputs) if wanted is None else wanted
-        active = {x for x, w in zip(given, may, strict=True) if w and not is_whole(x.value)}
+        active = {x for x, w in zip(given, may, strict=True) if w and not is_discrete(x.value)}
         constants: dict[str, np.ndarray] = {}
-        tape = Tape(self.gradients, _zeros)
+        tape = Tape(self.gradients, zeros)
         for each in planned.ops:
             if each.is_constant and constants.keys() >= set(each.inputs):
-                arrays = _alone(each, [constants[name] for name in each.inputs])
+                arrays = _evaluate(each, [constants[name] for name in each.inputs])
                 constants.update(zip(each.outputs, arrays, strict=True))
                 ys = [Primal(self.value(*pair)) for pair in zip(arrays, each.dtypes, strict=True)]
                 primals.update(zip(each.outputs, ys, strict=True))
@@ -155,8 +152,8 @@ class Interpretation:
             if each.is_expected:
                 vjp = self._expected(each, primals)
             if vjp is not None and any(node.wanted):
-                inputs_of = [x if x in active else None for x in xs]
-                tape.record(inputs_of, ys, _told(each, vjp), node.provenance)
+                differentiable = [x if x in active else None for x in xs]
+                tape.record(differentiable, ys, _named(each, vjp), node.provenance)
                 active.update(ys)
         outputs = [primals[name] for name in planned.outputs]
 
@@ -179,9 +176,9 @@ class Interpretation:
             if any(node.wanted):
                 raise each.unsupported("is not derived for complex numbers")
             function = None
-        is_asked = entry is not None and (entry.always or not all(map(is_whole, given)))
+        is_asked = entry is not None and (entry.always or not all(map(is_discrete, given)))
         if function is None or not is_asked:
-            given = [_decided(each, value) for value in given]
+            given = [decided(each, value) for value in given]
             if each.operation.op_def.is_stateful and each.kind not in PYTHON:
                 raise each.unsupported(_REASONS.get(each.kind, "has no entry in the table of ops"))
             is_whole_made = not any(d.is_floating or d.is_complex for d in each.dtypes)
@@ -192,7 +189,7 @@ class Interpretation:
         elif entry is not None and entry.misled:
             node.misleads()
         try:
-            with _told_of(each):
+            with _naming(each):
                 made, vjp = function(node, *given)
         except UnsupportedModelError:
             is_value = entry is not None and not entry.always
@@ -204,16 +201,16 @@ class Interpretation:
         return tuple(np.asarray(y) if isinstance(y, np.generic) else y for y in made), vjp
 
     def _evaluated(self, each: Op, given: list[Value]) -> tuple[Value, ...]:
-        """Return what TensorFlow itself makes of inputs that no gradient goes to."""
+        """Return the outputs of an op, computed by TensorFlow: no gradient goes through it."""
         jit = self.jit and each.kind.startswith("Stateless")  # draws: XLA has other generators
-        given = [_bare(_decided(each, value)) for value in given]
-        made = _alone(each, given, jit)
-        if each.kind in PYTHON and not _equal(made, _alone(each, given)):
+        given = [bare(decided(each, value)) for value in given]
+        made = _evaluate(each, given, jit)
+        if each.kind in PYTHON and not _equal(made, _evaluate(each, given)):
             raise each.unsupported("returns other values for the same inputs")
         return tuple(self.value(y, t) for y, t in zip(made, each.dtypes, strict=True))
 
     def _expected(self, each: Op, primals: dict[str, Primal]) -> Callable:
-        """Return the VJP of an op whose gradient is the user's own, and taken for right."""
+        """Return the VJP of an op whose custom gradient the user declared as expected."""
         gradient = each.expected_gradient
         captured = [primals[name].value for name in gradient.captured]
         inputs = [primals[name].value for name in each.inputs]
@@ -231,7 +228,7 @@ class Interpretation:
         return vjp
 
     def value(self, array: np.ndarray, dtype: tf.DType) -> Value:
-        """Return constants of a dtype as a value of this run."""
+        """Return a constant of a dtype as a value of this run."""
         if dtype.is_floating:
             return self.arithmetic.array(np.asarray(array, np.float64), dtype.name)
         if dtype.is_complex:
@@ -244,20 +241,20 @@ class Interpretation:
         self.gradients.add(path, cotangent)
 
 
-def _told(each: Op, vjp: Callable) -> Callable[..., Sequence[Value]]:
+def _named(each: Op, vjp: Callable) -> Callable[..., Sequence[Value]]:
     """Return the VJP of an op with one cotangent for each input, and errors that name the op."""
 
-    def told(*dys: Value) -> Sequence[Value]:
-        with _told_of(each):
+    def named(*dys: Value) -> Sequence[Value]:
+        with _naming(each):
             found = vjp(*dys)
         return found if isinstance(found, tuple) else (found,)
 
-    return told
+    return named
 
 
 @contextmanager
-def _told_of(each: Op) -> Iterator[None]:
-    """Say of which op it is that some values are not derived."""
+def _naming(each: Op) -> Iterator[None]:
+    """Turn an error about values that cannot be derived into one that names the op."""
     try:
         yield
     except (UnsupportedFunctionError, np.linalg.LinAlgError) as error:
@@ -265,7 +262,7 @@ def _told_of(each: Op) -> Iterator[None]:
         raise each.unsupported(what, GapCode.VALUES) from error
 
 
-def _alone(each: Op, given: Sequence[np.ndarray], jit: bool = False) -> list[np.ndarray]:
+def _evaluate(each: Op, given: Sequence[np.ndarray], jit: bool = False) -> list[np.ndarray]:
     try:
         return evaluated(each.operation, given, jit)
     except tf.errors.OpError as error:
@@ -273,34 +270,5 @@ def _alone(each: Op, given: Sequence[np.ndarray], jit: bool = False) -> list[np.
         raise each.unsupported(f"does not run by itself: {words}") from error
 
 
-def _bare(value: Value) -> np.ndarray:
-    if isinstance(value, Complex):
-        return _bare(value.re) + 1j * _bare(value.im)
-    return np.asarray(getattr(value, "value", value))
-
-
 def _equal(made: Sequence[np.ndarray], others: Sequence[np.ndarray]) -> bool:
     return all(np.array_equal(y, z) for y, z in zip(made, others, strict=True))
-
-
-def is_whole(value: Value) -> bool:
-    """Return whether a value has no gradient: whole numbers, truth values, words."""
-    return isinstance(value, np.ndarray) and value.dtype.kind != "f"
-
-
-def _decided(each: Op, value: Value) -> Value:
-    """Return the outcome of a comparison as bare truth values, if rounding cannot turn any."""
-    if not isinstance(value, Decision):
-        return value
-    if value.doubtful.any():
-        raise each.unsupported("goes by a comparison that rounding may turn", GapCode.VALUES)
-    return value.value
-
-
-def _zeros(value: Value) -> Value:
-    """Return the cotangent of an output to which none came; None where no gradient goes."""
-    if isinstance(value, TensorList):
-        return value.unset()
-    if is_whole(value) or isinstance(value, keras.Variable):
-        return None
-    return zeros_like(value)

@@ -1,4 +1,4 @@
-"""Rules that are made on the fly: a callable is traced to a graph, which is run op by op."""
+"""Traces a callable to a TensorFlow graph, which `interpreter` runs op by op."""
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
@@ -32,8 +32,8 @@ class Cotangents(NamedTuple):
 class Trace:
     """The graph of a callable, for arguments of some shapes and dtypes.
 
-    dtypes: of its outputs. structure: in which it returned them.
-    captured: what it takes besides its arguments: Keras variables, and constants.
+    dtypes: of its outputs. structure: the structure in which it returned them.
+    captured: its inputs besides its arguments: Keras variables, and constants.
     """
 
     dtypes: tuple[str, ...]
@@ -46,8 +46,9 @@ class Trace:
     ) -> tuple[list[Any], Callable[[Sequence[Any]], Cotangents]]:
         """Return the outputs, and the VJP, which can be called once.
 
-        xs: Arrays of floats, and NumPy arrays of whole numbers. back: whether cotangents of these
-        are wanted.
+        xs: Arrays of floats, and NumPy arrays of integers. step: holds the variables, see
+        `rules.context.Step`. jit: whether XLA compiles the step. back: whether cotangents of xs are
+        wanted.
 
         Raises:
             UnsupportedModelError: an op is not derived.
@@ -74,11 +75,11 @@ def trace(
     variables: Sequence[Any],
     expected: Collection[str] = (),
 ) -> Trace:
-    """Trace a callable as Keras's own step would be: what it does in Python is done once.
+    """Trace a callable as Keras traces its train step: its Python code runs once.
 
-    arguments: NumPy arrays, or pairs of a shape and a dtype. variables: the Keras variables that
-    count; assignments to others, such as those of metrics, are left out. expected: names of
-    functions and layers whose custom gradients are taken for right.
+    arguments: NumPy arrays, or anything with a shape and a dtype. variables: the Keras variables of
+    the model; assignments to others, such as those of metrics, are left out. expected: names of
+    functions and layers whose custom gradients are taken as they are.
     """
     specs = [tf.TensorSpec(each.shape, each.dtype) for each in arguments]
     graph = tf.function(function, autograph=False).get_concrete_function(*specs).graph
