@@ -1,6 +1,7 @@
 """The three tables of a report: their columns, and the rows of one comparison."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -44,7 +45,7 @@ def index_text(index: Sequence[int]) -> str:
 
 def step_row(comparison: Comparison, report_ms: float) -> pd.DataFrame:
     """Return the row of steps.csv."""
-    row = {name: getattr(comparison, name, None) for name in STEPS}
+    row: dict[str, Any] = {name: getattr(comparison, name, None) for name in STEPS}
     row["worst_index"] = index_text(comparison.worst_index)
     row["report_ms"] = report_ms
     for name in ("capture_ms", "reference_ms", "compare_ms", "report_ms"):

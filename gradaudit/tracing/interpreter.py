@@ -181,8 +181,8 @@ class Interpretation:
             given = [decided(each, value) for value in given]
             if each.operation.op_def.is_stateful and each.kind not in PYTHON:
                 raise each.unsupported(_REASONS.get(each.kind, "has no entry in the table of ops"))
-            is_whole_made = not any(d.is_floating or d.is_complex for d in each.dtypes)
-            if is_whole_made or not any(node.wanted):
+            is_discrete_made = not any(d.is_floating or d.is_complex for d in each.dtypes)
+            if is_discrete_made or not any(node.wanted):
                 return self._evaluated(each, given), None
             node.passes(Passed.NUMERIC)
             function = by_differences
