@@ -159,9 +159,9 @@ class Estimate:
     value: float64. sigma: standard deviation of the rounding error, κ included.
     kink: what other branches at kinks could change, in size; None for nothing.
     kappa: the factor that the twin run measured. oracle: how the value was obtained.
-    custom: in words, what the cotangent passed: gradients that the user wrote
-        (tf.custom_gradient), gradients of TensorFlow that are not the derivative, derivatives by
-        differences. The value is that of the true derivative.
+    provenance: what the cotangent passed that a report names: custom gradients, ops whose gradient
+        in TensorFlow is not the derivative, derivatives by differences. The value is that of the
+        true derivative, except through an `EXPECTED` gradient.
     """
 
     value: np.ndarray
@@ -169,7 +169,7 @@ class Estimate:
     kink: np.ndarray | None
     kappa: float
     oracle: Oracle
-    custom: tuple[str, ...] = ()
+    provenance: tuple[Provenance, ...] = ()
 
 
 def _no_updates() -> Iterator[tuple[str, Estimate]]:
@@ -218,6 +218,7 @@ class TensorComparison:
     kinks: number of elements that depend on a choice at a kink.
     counts: number of weights by verdict.
     cause: what a failure looks like, or why the tensor was not judged. gaps: codes of the reasons.
+    provenance: that of the reference, see `Estimate`.
     weights: its single weights; of a large tensor only those with the largest z.
     """
 
@@ -241,6 +242,7 @@ class TensorComparison:
     cause: str
     weights: WeightComparisons
     gaps: tuple[GapCode, ...] = ()
+    provenance: tuple[Provenance, ...] = ()
 
     @property
     def count(self) -> int:

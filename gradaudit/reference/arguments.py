@@ -1,7 +1,7 @@
-"""The tensors of a run, and how a call of the model is given them, with Keras's masks."""
+"""The tensors of a run, and the arguments of a call in a Keras graph, with Keras's masks."""
 
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,22 +10,21 @@ import numpy as np
 from keras import tree
 from keras.src.layers.merging.base_merge import Merge  # not exported; Add and others are it
 
-from gradaudit.errors import UnsupportedModelError
+from gradaudit.errors import GapCode, UnsupportedModelError
 from gradaudit.numerics.arithmetic import Array
 from gradaudit.reference.graph import bound, is_mask
+from gradaudit.rules.tape import Primal
 
 
 @dataclass(eq=False)
-class Tensor:
-    """One tensor of the step in one run: its value, and the cotangent that comes back to it.
+class Tensor(Primal):
+    """One tensor of the step in one run.
 
     value: integers and booleans are bare NumPy arrays. dtype: the framework's.
-    cotangent: d loss / d value, of value's shape; None until some arrives.
-    logits: what softmax or sigmoid made it from, which Keras keeps on it for the losses.
-    hides_logits: Keras keeps logits on it that this run does not know.
-    mask: Keras's mask, which says of which elements layers and losses shall take notice.
+    logits: the argument of the softmax or sigmoid that made it, which Keras keeps for losses.
+    hides_logits: Keras keeps logits on it that this run does not have.
+    mask: Keras's mask: True for the elements that layers and losses take notice of.
     source: what it was made from, in a run that is watched.
-    passed: what its cotangent came by that a report tells of: see Walk.passed.
     """
 
     value: Array
@@ -33,22 +32,16 @@ class Tensor:
     logits: "Tensor | None" = None
     hides_logits: bool = False
     mask: np.ndarray | None = None
-    cotangent: Array | None = None
     source: "Tensor | None" = None
-    passed: frozenset[str] = frozenset()
-
-    def add(self, cotangent: Array) -> None:
-        """Add a part of the cotangent."""
-        self.cotangent = cotangent if self.cotangent is None else self.cotangent + cotangent
 
 
 def held_by(
     node: Any, held: Mapping[int, Tensor], tensor: Callable[[Any], Tensor]
 ) -> dict[str, Any]:
-    """Return what a call was given, with the tensors of this run.
+    """Return the arguments of a call by name, with the tensors of this run.
 
-    tensor: makes one of a variable, or of an array of constants. Of those, an operation has what
-    stands alone as a number or an array, as it is; a layer takes all for tensors.
+    tensor: makes one from a variable, or from an array of constants. An operation gets a number or
+    an array that is an argument of its own as it is; a layer gets every array as a tensor.
     """
 
     def of_run(name: str, value: Any) -> Any:
@@ -121,7 +114,7 @@ def inputs_of(given: Any) -> list[Tensor]:
     return [*tensors, *masks, *(x.logits for x in tensors if x.logits is not None)]
 
 
-def mask_outputs(outputs: list[Tensor], masks: list[np.ndarray | None]) -> None:
+def mask_outputs(outputs: Sequence[Tensor], masks: Sequence[np.ndarray | None]) -> None:
     """Put masks on those outputs that have none, unless all have: Layer._set_mask_metadata."""
     for y, mask in zip(outputs, masks, strict=False):
         if y.mask is None and mask is not None:
@@ -142,20 +135,24 @@ def bare(leaf: Any) -> Any:
     return numbers(leaf.value).astype(leaf.dtype) if isinstance(leaf, Tensor) else leaf
 
 
-def numbers(value: Array) -> np.ndarray:
+def numbers(value: Any) -> np.ndarray:
     """Return the bare numbers of an array of any arithmetic."""
     return np.asarray(getattr(value, "value", value))
 
 
-def dense(part: Any, what: str) -> np.ndarray:
+def dense(array: Any, what: str, part: str = "") -> np.ndarray:
     """Return an array of numbers that a step was given.
 
+    what: describes it in a message. part: the name of what it is given to.
+
     Raises:
-        UnsupportedModelError: it is none.
+        UnsupportedModelError: it holds something else than numbers.
     """
-    array = np.asarray(part)
+    array = np.asarray(array)
     if array.dtype.kind not in "fiub":
         raise UnsupportedModelError(
-            f"{what} is an array of {array.dtype}. Expected dense numbers. Convert it before fit."
+            f"{what} is an array of {array.dtype}. Expected dense numbers. Convert it before fit.",
+            GapCode.DATA,
+            part,
         )
     return array

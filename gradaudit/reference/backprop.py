@@ -6,7 +6,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from gradaudit.errors import UnsupportedModelError
+from gradaudit.errors import GapCode, UnsupportedModelError
 from gradaudit.numerics import Arithmetic, Plain
 from gradaudit.numerics.arithmetic import Array
 from gradaudit.records import StepRecord
@@ -26,12 +26,12 @@ from gradaudit.rules.losses.reduction import reduce_losses, same_rank
 
 
 def backprop(model: keras.Model, record: StepRecord, walk: Walk, traced: bool = False) -> Tensor:
-    """Run a step of a compiled model; return its loss. The gradients are then in the walk.
+    """Run a step of a compiled model; return its loss. `walk.cotangents` are then complete.
 
-    traced: the whole step is, not only what has no derived rule.
+    traced: whether the whole step is traced, not only its parts without a derived rule.
 
     Raises:
-        UnsupportedModelError: the data are of a kind that the rules do not take.
+        UnsupportedModelError: the rules do not cover the data of this step.
     """
     loss = walk.traced_step(record) if traced else _forward(model, record, walk)
     loss.add(walk.arithmetic.array(record.loss_scale, loss.dtype))
@@ -42,7 +42,7 @@ def backprop(model: keras.Model, record: StepRecord, walk: Walk, traced: bool = 
 def _forward(model: keras.Model, record: StepRecord, walk: Walk) -> Tensor:
     y_pred = packed(model, walk.model(model, _inputs(model, record.x, walk.arithmetic)))
     given = given_to_losses(model, record.y, y_pred, record.sample_weight)
-    total_dtype = getattr(model._compile_loss, "dtype", None)
+    total_dtype: Any = getattr(model._compile_loss, "dtype", None)
     losses = [
         _loss(walk, term, part, record.replicas, total_dtype)
         for term, part in zip(loss_terms(model), given, strict=False)
@@ -58,19 +58,25 @@ def _forward(model: keras.Model, record: StepRecord, walk: Walk) -> Tensor:
 
 def _loss(walk: Walk, term: LossTerm, given: Given, replicas: int, total_dtype: str) -> Tensor:
     """Return one loss with its weight, in the dtype of the sum of all."""
-    y_true, y = (
-        dense(given.y_true, f"what the loss {term.name!r} compares with"),
-        given.y_pred,
-    )
+    y_true = dense(given.y_true, f"what the loss {term.name!r} compares with", term.name)
+    y, rule = given.y_pred, term.rule
+    if rule is None:
+        raise UnsupportedModelError(
+            f"the loss {term.name!r} has no derived rule. Register one with gradaudit.rule.",
+            GapCode.NO_RULE,
+            term.name,
+        )
     options, logits = term.options, y.logits
-    # A last axis that the loss squeezes away, or adds, takes the logits with it; so does a cast.
+    # Where the loss squeezes or adds a last axis, or casts, Keras makes a tensor without logits.
     if y.dtype != term.dtype or same_rank(y_true, y.value)[1].ndim != y.value.ndim:
         logits = None
     elif y.hides_logits and (takes_logits(term) or reads_logits(term)):
         raise UnsupportedModelError(
             f"the loss {term.name!r} is computed from the logits that Keras keeps on its "
-            "predictions, and the rule of the layer that makes those does not tell them. Expected "
-            "another loss, or predictions that another layer hands on."
+            "predictions, and the rule of the layer that makes those does not return them. "
+            "Expected another loss, or predictions from another layer.",
+            GapCode.LOSS,
+            term.name,
         )
     if takes_logits(term) and logits is not None:
         y, options = logits, {**options, "from_logits": True}
@@ -85,10 +91,10 @@ def _loss(walk: Walk, term: LossTerm, given: Given, replicas: int, total_dtype: 
         None if read is None else read.value,
     )
     true, ranked = same_rank(y_true, y.value)
-    losses, loss_vjp = term.rule.function(call, true, ranked)
+    losses, loss_vjp = rule.function(call, true, ranked)
     masks = [given.y_pred.mask]
-    if term.rule.mask is not None:
-        masks.append(term.rule.mask(call, true, losses))
+    if rule.mask is not None:
+        masks.append(rule.mask(call, true, losses))
     masks = [mask for mask in masks if mask is not None]
     loss, reduce_vjp = reduce_losses(
         call,
@@ -99,25 +105,29 @@ def _loss(walk: Walk, term: LossTerm, given: Given, replicas: int, total_dtype: 
         functools.reduce(np.logical_and, masks) if masks else None,
     )
 
-    def vjp(dloss: Array) -> Array:
-        dy = loss_vjp(reduce_vjp(dloss))
+    def vjp(dloss: Array) -> list[Array]:
+        dy, dlogits = loss_vjp(reduce_vjp(dloss)), []
         if read is not None:
-            dy, dlogits = dy
-            read.add(dlogits)
+            dy, *dlogits = dy
         if dy.size != y.value.size:
             raise UnsupportedModelError(
                 f"the targets {y_true.shape} are broadcast against the predictions "
-                f"{y.value.shape} by the loss {term.name!r}, which its rule does not do. "
-                "Expected one target each."
+                f"{y.value.shape} by the loss {term.name!r}, which its rule does not cover. "
+                "Expected one target each.",
+                part=term.name,
             )
-        return dy.reshape(y.value.shape)
+        return [dy.reshape(y.value.shape), *dlogits]
 
-    total = walk.cast(walk.apply(y, (loss, vjp), term.dtype), total_dtype)
+    inputs = [y] if read is None else [y, read]
+    (made,) = walk.record(inputs, [loss], term.dtype, vjp)
+    if walk.watch is not None:
+        made.source = y
+    total = walk.cast(made, total_dtype)
     return total if term.weight is None else walk.scale(total, term.weight)
 
 
 def forward(model: keras.Model, record: StepRecord, watch: Watch | None = None) -> Walk:
-    """Run a step through the model only, in plain numbers; random draws change nothing."""
+    """Run only the model of a step, in plain float64; random draws are replaced by ones."""
     walk = Walk(
         record.variables,
         Plain(np.float64),

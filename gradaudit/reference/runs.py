@@ -16,15 +16,15 @@ from gradaudit.numerics import (
     Simulating,
 )
 from gradaudit.numerics.arithmetic import Array
-from gradaudit.records import Arrays, Estimate, Oracle, StepRecord, StepSpec
+from gradaudit.records import Arrays, Estimate, Oracle, Passed, StepRecord, StepSpec
 from gradaudit.reference.backprop import backprop
 from gradaudit.reference.framework import Traces
 from gradaudit.reference.graph import is_float
 from gradaudit.reference.kappa import FURTHER_TWINS, REPETITION, kappa, mean_multiplicity
 from gradaudit.reference.losses import loss_terms
 from gradaudit.reference.update import updated
-from gradaudit.reference.walk import TRACED, Walk
-from gradaudit.tracing import NUMERIC
+from gradaudit.reference.walk import Walk
+from gradaudit.rules.tape import Provenances
 
 _FLOAT32 = Rounding(uniform=PRECISIONS["float32"])
 
@@ -169,7 +169,7 @@ class Runs:
 
     def _gradients(
         self, record: StepRecord, arithmetic: Arithmetic
-    ) -> tuple[dict[str, Array], dict[str, Array], dict[str, frozenset[str]]]:
+    ) -> tuple[dict[str, Array], dict[str, Array], dict[str, Provenances]]:
         """Return the gradient of each variable by path, with the loss under the empty path.
 
         The second dict has the new values of what layers assign to, the third the provenance of
@@ -177,7 +177,7 @@ class Runs:
         """
         walk = self._walk(record, arithmetic)
         loss = backprop(self.spec.model, record, walk, self.whole)
-        return {"": loss.value, **walk.cotangents}, walk.assigned, walk.passed
+        return {"": loss.value, **walk.cotangents}, walk.assigned, walk.provenance
 
     def _further_errors(self) -> list[Arrays]:
         """Return the errors of further twins where rows repeat, at weights close to the step's.
@@ -244,7 +244,13 @@ class Runs:
         return bool(self._dtypes & {"float16", "bfloat16"})
 
 
-def _with_provenance(estimate: Estimate, passed: frozenset[str]) -> Estimate:
-    oracle = next((Oracle(o) for o in (NUMERIC, TRACED) if o in passed), Oracle.DERIVED)
-    custom = tuple(sorted(passed - {NUMERIC, TRACED}))
-    return dataclasses.replace(estimate, oracle=oracle, custom=custom)
+def _with_provenance(estimate: Estimate, passed: Provenances) -> Estimate:
+    """Return an estimate with the oracle that its provenance tells, and with the rest of that."""
+    kinds = {each.kind for each in passed}
+    oracle = Oracle.DERIVED
+    if Passed.NUMERIC in kinds:
+        oracle = Oracle.NUMERIC
+    elif Passed.TRACED in kinds:
+        oracle = Oracle.TRACED
+    provenance = tuple(sorted(each for each in passed if each.kind is not Passed.TRACED))
+    return dataclasses.replace(estimate, oracle=oracle, provenance=provenance)

@@ -1,17 +1,14 @@
-"""Runs a Sequential or functional model forward through the rules of its parts, and back."""
+"""Runs a Sequential or functional model through the rules of its parts."""
 
-import functools
-import operator
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import keras
-import numpy as np
 from keras import tree
 
-from gradaudit.numerics import Arithmetic, Decision
 from gradaudit.numerics.arithmetic import Array
+from gradaudit.records import Passed, Provenance
 from gradaudit.reference.arguments import (
     Tensor,
     bare,
@@ -27,9 +24,11 @@ from gradaudit.reference.arguments import (
 from gradaudit.reference.framework import Traces
 from gradaudit.reference.graph import graph_of, in_order, is_float, nodes
 from gradaudit.reference.losses import RECURRENT, hides_logits, is_softmax, leaves_logits
+from gradaudit.reference.operations import Operations, Vjp
+from gradaudit.reference.penalties import activity_penalties, weight_penalties
+from gradaudit.reference.state import Replay
 from gradaudit.rules import (
     LayerCall,
-    RegularizerCall,
     Rule,
     apply_activation,
     find_rule,
@@ -38,9 +37,9 @@ from gradaudit.rules import (
 )
 from gradaudit.tracing import Cotangents
 
-TRACED = "traced"
-Replay = Callable[..., np.ndarray]
-Vjp = Callable[[Array], Array]
+__all__ = ["Application", "Replay", "Walk", "Watch"]
+
+_TRACED = frozenset({Provenance(Passed.TRACED)})
 
 
 @dataclass(eq=False)
@@ -61,142 +60,36 @@ class Application:
 
 
 class Watch(Protocol):
-    """Sees every tensor that a layer makes, and may put another in its place."""
+    """Is shown every tensor that a layer makes, and may replace it."""
 
     def __call__(self, application: Application, part: str, made: Tensor) -> Tensor:
         """Return the tensor to go on with. part: "preactivation" or "activation"."""
 
 
 @dataclass
-class Walk:
-    """One run of a step in one arithmetic: a tape of operations and their VJPs.
+class Walk(Operations):
+    """One run of a step through the rules of its parts, in one arithmetic.
 
-    variables: values before the step, by path. replay: repeats a random draw from a seed's state.
-    cotangents: of the variables, by path; complete after `backward`.
-    penalties: what the regularizers add to the loss, in the order in which the run met them.
-    assigned: what layers made of variables that no gradient moves, by path.
-    passed: what stood on the way back to a variable, by its path: TRACED for what was traced, and
-        the places of custom gradients.
-    traces: traces what has no derived rule. traced: ids of the layers that are traced.
-    jit: whether XLA compiles the step. epsilon: `keras.config.epsilon()` in the step.
+    variables, arithmetic, replay: see `State`.
     watch: is shown the tensors of every layer; activations are then operations of their own.
+    traces: traces parts that have no derived rule. traced: ids of the layers that are traced.
+    jit: whether XLA compiles the step. epsilon: `keras.config.epsilon()` in the step.
+    penalties: what the regularizers add to the loss, in the order in which the run met them.
     """
 
-    variables: Mapping[str, np.ndarray]
-    arithmetic: Arithmetic
-    replay: Replay
     watch: Watch | None = None
     traces: Traces | None = None
     traced: Collection[int] = ()
     jit: bool = False
     epsilon: float = 1e-7
-    cotangents: dict[str, Array] = field(default_factory=dict)
     penalties: list[Tensor] = field(default_factory=list)
-    assigned: dict[str, Array] = field(default_factory=dict)
-    passed: dict[str, frozenset[str]] = field(default_factory=dict)
-    _read: dict[tuple[str, str], Array] = field(default_factory=dict)
-    _tape: list[tuple[Sequence[Tensor], tuple[Tensor, ...], Callable[..., None]]] = field(
-        default_factory=list
-    )
-    _passing: frozenset[str] = frozenset()
 
     def apply(self, x: Tensor, found: tuple[Array, Vjp], dtype: str) -> Tensor:
-        """Return the tensor that an operation made of x; found is its value and the VJP to x."""
-        value, vjp = found
-        (y,) = self._record([x], [value], dtype, lambda dy: x.add(vjp(dy)))
+        """Return the tensor that an operation made of x, as `Operations.apply` does."""
+        y = super().apply(x, found, dtype)
         if self.watch is not None:
             y.source = x
         return y
-
-    def cast(self, x: Tensor, dtype: str) -> Tensor:
-        """Return x after the framework's cast to a dtype."""
-        if dtype == x.dtype:
-            return x  # the very tensor, with its logits: a cast hides them
-        if not is_float(dtype):
-            bare = numbers(x.value)
-            whole = bare != 0 if dtype == "bool" else np.trunc(bare)
-            return Tensor(whole.astype(dtype), dtype, mask=x.mask)
-        if not is_float(x.dtype):
-            exact = self.arithmetic.array(x.value, "float64")
-            return Tensor(self.arithmetic.cast(exact, dtype), dtype, mask=x.mask)
-        value = self.arithmetic.cast(x.value, dtype)
-        y = self.apply(x, (value, lambda dy: self.arithmetic.cast(dy, x.dtype)), dtype)
-        y.mask = x.mask
-        return y
-
-    def scale(self, x: Tensor, factor: float) -> Tensor:
-        """Return x times a constant of its dtype."""
-        constant = self.arithmetic.array(factor, x.dtype)
-        return self.apply(x, (x.value * constant, lambda dy: dy * constant), x.dtype)
-
-    def total(self, terms: list[Tensor]) -> Tensor:
-        """Return the sum of scalars of one dtype."""
-
-        def carry(dy: Array) -> None:
-            for term in terms:
-                term.add(dy)
-
-        value = functools.reduce(operator.add, (term.value for term in terms))
-        (y,) = self._record(terms, [value], terms[0].dtype, carry)
-        return y
-
-    def _record(
-        self,
-        xs: Sequence[Tensor],
-        values: Sequence[Array],
-        dtype: str | Sequence[str],
-        carry: Callable[..., None],
-    ) -> tuple[Tensor, ...]:
-        """Return the tensors that one operation made of others; carry is given their cotangents.
-
-        dtype: that of all floats among them, or of each.
-        """
-        dtypes = [dtype] * len(values) if isinstance(dtype, str) else dtype
-        ys = tuple(Tensor(v, _dtype(v, d)) for v, d in zip(values, dtypes, strict=True))
-        self._tape.append((xs, ys, carry))
-        return ys
-
-    def backward(self) -> None:
-        """Carry every cotangent back to the variables. The tape is used up on the way."""
-        while self._tape:
-            xs, ys, carry = self._tape.pop()
-            if all(y.cotangent is None for y in ys):
-                continue
-            self._passing = frozenset().union(*(y.passed for y in ys))
-            carry(*map(_cotangent, ys))
-            for x in xs:
-                x.passed |= self._passing
-
-    def draw(self, layer: Any, name: str, shape: tuple[int, ...], **options: Any) -> np.ndarray:
-        """Repeat the layer's next random draw of this step.
-
-        Each draw adds (0, 1) to the seed's state: keras/src/random/seed_generator.py.
-        """
-        seed = layer.seed_generator.state
-        state = self.read(seed, seed.dtype)
-        self.assign(seed, state + np.array([0, 1], state.dtype))
-        return self.replay(name, state, shape, **{"dtype": layer.compute_dtype, **options})
-
-    def read(self, variable: Any, dtype: str) -> Array:
-        """Return a variable's present value in this step, cast to a dtype."""
-        key = variable.path, dtype
-        if key not in self._read:
-            held = self.assigned.get(variable.path)
-            if held is None:
-                held = self.variables[variable.path]
-                if is_float(variable.dtype):
-                    held = self.arithmetic.array(held, variable.dtype)
-            floats = is_float(dtype) and is_float(variable.dtype)
-            self._read[key] = self.arithmetic.cast(held, dtype) if floats else held
-        return self._read[key]
-
-    def assign(self, variable: Any, value: Array) -> None:
-        """Note a variable's new value."""
-        floats = is_float(variable.dtype)
-        self.assigned[variable.path] = (
-            self.arithmetic.cast(value, variable.dtype) if floats else value
-        )
-        self._read = {key: held for key, held in self._read.items() if key[0] != variable.path}
 
     def model(self, model: keras.Model, inputs: list[Tensor]) -> list[Tensor]:
         """Return a model's outputs, in the order of `model.outputs`."""
@@ -204,9 +97,9 @@ class Walk:
         held: dict[int, Tensor] = {}
         for symbol, x in zip(graph.inputs, inputs, strict=True):
             # Whatever the model's compute dtype: Functional casts to what its Input declares.
-            held[id(symbol)] = self._of_rank(len(symbol.shape), self.cast(x, symbol.dtype))
+            held[id(symbol)] = self.of_rank(len(symbol.shape), self.cast(x, symbol.dtype))
         for node in nodes(graph):
-            given = held_by(node, held, self._tensor)
+            given = held_by(node, held, self.tensor)
             layer = node.operation
             given.pop("training", None)  # fit's own takes its place: Functional's operation_fn
             if id(layer) in self.traced:
@@ -225,28 +118,6 @@ class Walk:
             mask_outputs(outputs, [x.mask for x in inputs])
         self._penalize_activity(model, outputs)
         return outputs
-
-    def _tensor(self, leaf: Any) -> Tensor:
-        """Return a variable, or an array of constants, as a tensor of this run."""
-        if isinstance(leaf, keras.Variable):
-            value = self.read(leaf, leaf.dtype)
-            (made,) = self._record([], [value], leaf.dtype, lambda d: self._collect(leaf, d))
-            return made
-        array = np.asarray(leaf)
-        dtype = array.dtype.name
-        return Tensor(self.arithmetic.array(array, dtype) if is_float(dtype) else array, dtype)
-
-    def _of_rank(self, rank: int, x: Tensor) -> Tensor:
-        """Return x with a last axis of length 1 more or less, where a model's Input wants that."""
-        shape = x.value.shape
-        if len(shape) == rank:
-            return x
-        wanted = (*shape, 1) if len(shape) < rank else shape[:-1]
-        if not is_float(x.dtype):
-            return Tensor(x.value.reshape(wanted), x.dtype, mask=x.mask)
-        y = self.apply(x, (x.value.reshape(wanted), lambda dy: dy.reshape(shape)), x.dtype)
-        y.mask = x.mask
-        return y
 
     def _layer(self, layer: Any, given: dict[str, Any]) -> list[Tensor]:
         """Return the outputs of a layer that was given some arguments, by name."""
@@ -286,30 +157,29 @@ class Walk:
         if layer.supports_masking:
             mask = previous
             if rule.mask is not None:
-                x = [x.value for x in xs]
-                mask = rule.mask(call, x[0] if len(x) == 1 else tuple(x), previous)
+                values = tuple(x.value for x in xs)
+                mask = rule.mask(call, values[0] if len(xs) == 1 else values, previous)
             mask_outputs(ys, tree.flatten(mask))
         self._penalize_activity(layer, ys)
         return ys
 
     def call(self, target: Callable, given: Mapping[str, Any]) -> list[Tensor]:
-        """Return what a call of a Keras object makes of its arguments, by a trace of its code.
+        """Return the outputs of a call of a Keras object, by a trace of its code.
 
-        With the tensors come their masks and logits, and what the call adds to the loss.
+        They have their masks and logits. Losses that the call adds go to `penalties`.
         """
-        found, inputs = self.traces.call(target, given), inputs_of(given)
+        found, inputs = self._traces.call(target, given), inputs_of(given)
         made, vjp = found.trace.run([x.value for x in inputs], self, self.arithmetic, self.jit)
 
-        def carry(*dys: Array) -> None:
-            back = vjp([dy if is_float(y.dtype) else None for y, dy in zip(ys, dys, strict=True)])
-            self._passing |= {TRACED}
-            for x, part in zip(inputs, back.of_inputs, strict=True):
-                if part is not None and is_float(x.dtype):
-                    x.add(part)
+        def carry(*dys: Array) -> Sequence[Array | None]:
+            floats = [dy if is_float(y.dtype) else None for y, dy in zip(ys, dys, strict=True)]
+            back = vjp(floats)
             self._collect_traced(back)
+            self._gradients.passing |= back.passed_to_inputs | _TRACED
+            return back.of_inputs
 
-        ys = self._record(inputs, made, found.trace.dtypes, carry)
-        outputs, extra = list(ys[: found.count]), list(ys[found.count :])
+        ys = self.record(inputs, made, found.trace.dtypes, carry)
+        outputs, extra = ys[: found.count], ys[found.count :]
         for place in found.masked:
             outputs[place].mask = numbers(extra.pop(0).value)
         for place in found.with_logits:
@@ -319,24 +189,28 @@ class Walk:
 
     def traced_step(self, record: Any) -> Tensor:
         """Run a whole step by a trace of the model's code; return its loss."""
-        traced, arrays = self.traces.step(record)
-        xs = [self._tensor(array).value for array in arrays]
+        traced, arrays = self._traces.step(record)
+        xs = [self.tensor(array).value for array in arrays]
         (value,), vjp = traced.run(xs, self, self.arithmetic, self.jit, back=False)
         (dtype,) = traced.dtypes
 
-        def carry(dy: Array) -> None:
-            self._passing |= {TRACED}
+        def carry(dy: Array) -> tuple[()]:
             self._collect_traced(vjp([dy]))
+            return ()
 
-        (loss,) = self._record([], [value], dtype, carry)
+        (loss,) = self.record([], [value], dtype, carry)
         return loss
 
+    @property
+    def _traces(self) -> Traces:
+        if self.traces is None:
+            raise TypeError("a part of the model is traced. Expected a Walk with `traces`.")
+        return self.traces
+
     def _collect_traced(self, back: Cotangents) -> None:
-        own = self._passing
         for path, cotangent in back.of_variables.items():
-            self._passing = own | back.custom.get(path, frozenset())
-            self._collect(self.traces.variable(path), cotangent)
-        self._passing = own | back.custom_of_inputs
+            passed = back.passed[path] | _TRACED
+            self.collect(self._traces.variable(path), cotangent, passed)
 
     def _operation(self, operation: Any, given: dict[str, Any], dtype: str) -> list[Tensor]:
         """Return the outputs of an operation of keras.ops that was given some arguments.
@@ -346,7 +220,7 @@ class Walk:
         rule = find_rule(operation)
         if rule is None:
             made = operation.call(**tree.map_structure(bare, given))
-            return [self._tensor(y) for y in tree.flatten(made)]
+            return [self.tensor(y) for y in tree.flatten(made)]
         xs = self._given_to(rule, tensors_of(given), dtype)
         call = LayerCall(operation, {}, others_of(given), True, self.arithmetic, dtype, self)
         ys, _ = self._run(call, rule, xs, dtype, {})
@@ -374,20 +248,25 @@ class Walk:
         if len(xs) == 1 and made is values[0]:
             return [xs[0]], rule_vjp  # a layer that does nothing hands on the very tensor, too
 
-        def carry(*dys: Array) -> None:
+        def carry(*dys: Array) -> list[Array | None]:
             dx, cotangents = rule_vjp(dys if isinstance(made, tuple) else dys[0])
-            for x, part in zip(xs, (dx,) if len(xs) == 1 else dx, strict=True):
-                if part is not None and is_float(x.dtype):
-                    x.add(part if rule.autocast else self.arithmetic.cast(part, x.dtype))
             for key, cotangent in cotangents.items():
                 variable = own[key] if key in own else self._variable(call.layer, key)
-                self._collect(variable, self.arithmetic.cast(cotangent, variable.dtype))
+                self.collect(variable, self.arithmetic.cast(cotangent, variable.dtype))
+            parts = zip(xs, (dx,) if len(xs) == 1 else dx, strict=True)
+            return [self._to_input(rule, x, part) for x, part in parts]
 
-        ys = self._record(xs, made if isinstance(made, tuple) else (made,), dtype, carry)
+        ys = self.record(xs, made if isinstance(made, tuple) else (made,), dtype, carry)
         if self.watch is not None:
             for y in ys:
                 y.source = xs[0]
-        return list(ys), rule_vjp
+        return ys, rule_vjp
+
+    def _to_input(self, rule: Rule, x: Tensor, dx: Array | None) -> Array | None:
+        """Return the cotangent of an input in its own dtype: autocast has cast it otherwise."""
+        if dx is None or not is_float(x.dtype):
+            return None
+        return dx if rule.autocast else self.arithmetic.cast(dx, x.dtype)
 
     def _variable(self, layer: Any, path: str) -> Any:
         return next(v for v in layer.weights if v.path == path)
@@ -395,52 +274,12 @@ class Walk:
     def _shown(self, application: Application, part: str, made: Tensor) -> Tensor:
         return made if self.watch is None else self.watch(application, part, made)
 
-    def _collect(self, variable: Any, cotangent: Array) -> None:
-        if variable.trainable:
-            present = self.cotangents.get(variable.path)
-            self.cotangents[variable.path] = cotangent if present is None else present + cotangent
-            self.passed[variable.path] = self._passing.union(self.passed.get(variable.path, ()))
-
     def _penalize_activity(self, layer: Any, outputs: Iterable[Tensor]) -> None:
-        """Note the penalties on one call of a layer, each divided by the size of the batch."""
-        if layer.activity_regularizer is None:
-            return
-        for y in outputs:
-            loss = self.apply(y, self._penalty(layer.activity_regularizer, y), y.dtype)
-            if y.value.ndim:
-                size = self.arithmetic.array(max(y.value.shape[0], 1), y.dtype)
-                mean = (loss.value / size, lambda dy, size=size: dy / size)
-                loss = self.apply(loss, mean, y.dtype)
-            self.penalties.append(loss)
+        self.penalties += activity_penalties(self, layer, outputs, self.epsilon)
 
     def penalize_weights(self, variables: Iterable[Any]) -> None:
         """Note the penalties on the regularized ones among some trainable Keras variables."""
-        for variable in variables:
-            if variable.regularizer is not None:
-                weight = Tensor(self.read(variable, variable.dtype), variable.dtype)
-                value, vjp = self._penalty(variable.regularizer, weight)
-                carry = functools.partial(self._carry_to_weight, variable, vjp)
-                self.penalties += self._record([], [value], variable.dtype, carry)
-
-    def _carry_to_weight(self, variable: Any, vjp: Vjp, dpenalty: Array) -> None:
-        self._collect(variable, vjp(dpenalty))
-
-    def _penalty(self, regularizer: Any, w: Tensor) -> tuple[Array, Vjp]:
-        call = RegularizerCall(regularizer, w.dtype, self.arithmetic, self.epsilon)
-        return find_rule(regularizer).function(call, w.value)
-
-
-def _cotangent(y: Tensor) -> Array | None:
-    """Return a tensor's cotangent: zeros where none has come, and none of a comparison."""
-    if y.cotangent is not None or isinstance(y.value, Decision):
-        return y.cotangent
-    return np.zeros_like(y.value)
-
-
-def _dtype(value: Array, dtype: str) -> str:
-    """Return the dtype of what an operation made: integers stay what they are."""
-    whole = isinstance(value, np.ndarray) and value.dtype.kind in "iub"
-    return value.dtype.name if whole else dtype
+        self.penalties += weight_penalties(self, variables, self.epsilon)
 
 
 def _ends_with_activation(layer: Any) -> bool:

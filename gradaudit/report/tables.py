@@ -1,6 +1,7 @@
 """The three tables of a report: their columns, and the rows of one comparison."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -13,13 +14,15 @@ STEPS = (
 ).split()
 TENSORS = (
     "step replica stage path layer shape dtype oracle count tape_norm reference_norm max_abs_diff "
-    "rel_l2_diff max_z worst_index detectable_rel kinks verdict cause"
+    "rel_l2_diff max_z worst_index detectable_rel kinks verdict cause gaps provenance"
 ).split()
 WEIGHTS = (
     "step replica stage path index weight tape reference abs_diff rel_diff sigma z verdict"
 ).split()
 
-TEXT = ("path layer worst_path cause index worst_index shape stage dtype oracle verdict").split()
+TEXT = (
+    "path layer worst_path cause gaps provenance index worst_index shape stage dtype oracle verdict"
+).split()
 """Columns that are text, also where all of their cells look like numbers."""
 
 _FORMULA = ("=", "+", "-", "@", "\t", "\r", "'")
@@ -42,7 +45,7 @@ def index_text(index: Sequence[int]) -> str:
 
 def step_row(comparison: Comparison, report_ms: float) -> pd.DataFrame:
     """Return the row of steps.csv."""
-    row = {name: getattr(comparison, name, None) for name in STEPS}
+    row: dict[str, Any] = {name: getattr(comparison, name, None) for name in STEPS}
     row["worst_index"] = index_text(comparison.worst_index)
     row["report_ms"] = report_ms
     for name in ("capture_ms", "reference_ms", "compare_ms", "report_ms"):
@@ -58,6 +61,8 @@ def tensor_rows(comparison: Comparison) -> pd.DataFrame:
         row["step"], row["replica"] = comparison.step, comparison.replica
         row["shape"] = "x".join(map(str, tensor.shape))
         row["worst_index"] = index_text(tensor.worst_index)
+        row["gaps"] = " ".join(tensor.gaps)
+        row["provenance"] = " ".join(sorted({each.kind for each in tensor.provenance}))
         rows.append(row)
     return pd.DataFrame(rows, columns=TENSORS)
 

@@ -18,6 +18,7 @@ from gradaudit.records import (
     WeightComparisons,
 )
 from gradaudit.scoring.diagnosis import diagnose
+from gradaudit.scoring.provenance import described
 
 UNRESOLVED = 0.1
 """A tensor is unresolved where its rounding error is larger than this part of its norm."""
@@ -179,12 +180,13 @@ def _tensor(
         kappa=estimate.kappa,
         detectable_rel=detectable,
         kinks=int(np.count_nonzero(kink)),
+        provenance=estimate.provenance,
         verdict=Verdict(VERDICTS[verdict]),
         cause="; ".join(
             part
             for part in (
                 _cause(verdict, tape, estimate, verdicts, batch_size),
-                *(f"{custom} stands in between" for custom in estimate.custom),
+                *(f"{words} stands in between" for words in described(estimate.provenance)),
             )
             if part
         ),

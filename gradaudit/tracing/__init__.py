@@ -1,11 +1,9 @@
-"""Rules that are made on the fly: code is traced to a graph, which is run op by op in NumPy.
+"""Derives gradients of code that has no rule: traces it, and runs the graph in NumPy.
 
-One job: derive the gradient of code for which no rule is registered. Rejected: differentiating
-TensorFlow's own graph of gradients, which has the framework's mistakes in it, and every custom
-gradient.
+One job: from a callable to its outputs and its VJP. Rejected: running TensorFlow's own graph of
+gradients, which contains the framework's mistakes and every custom gradient.
 """
 
-from gradaudit.tracing.differences import NUMERIC
 from gradaudit.tracing.trace import Cotangents, Trace, trace
 
-__all__ = ["NUMERIC", "Cotangents", "Trace", "trace"]
+__all__ = ["Cotangents", "Trace", "trace"]

@@ -1,8 +1,8 @@
-"""Ops that have no entry: their derivative by central differences, in float64.
+"""Derivatives of ops that have no entry, by central differences in float64.
 
-J is asked for along one input at a time: of each element if the op treats elements alone, of each
-row if it treats rows alone, of the whole otherwise. Which of these it is, random directions decide:
-in them J must give what differences give.
+The Jacobian J is taken along one input at a time: per element if the op is elementwise, per row if
+rows do not depend on each other, of the whole otherwise. Random directions decide which: along them
+J must agree with differences.
 """
 
 import math
@@ -19,24 +19,22 @@ from gradaudit.numerics.arithmetic import Array
 from gradaudit.numerics.precision import binade
 from gradaudit.tracing.evaluate import run
 
-NUMERIC = "numeric"
-"""What stood on the way back to a variable if a derivative by differences did."""
 PYTHON = ("EagerPyFunc", "PyFunc", "PyFuncStateless")
 STEP = 2.0**-16
 """Steps of differences over an input's size: rounding brings 1e-11, the third derivative 1e-10."""
 MOST = 1024
-"""Inputs along which differences are taken; an op with more that depend on each other is left."""
+"""Most inputs of one group along which differences are taken; an op with more is refused."""
 JUMP = 1e-3
-"""A kink is told from curvature where J jumps by more than this part of itself."""
+"""J jumps at a kink by more than this part of itself; less is curvature."""
 AGREEMENT = 1e-9
-"""Random directions may differ by this part of what J gives in them, besides known errors."""
+"""In random directions J and differences agree to this relative accuracy, besides known errors."""
 
 
 class Jacobian(NamedTuple):
     """dY / dX of groups of elements that do not depend on each other.
 
-    value, error: (groups, outputs, inputs). bend: of each input, dJ along itself.
-    jump: by how much J jumps at x, where a kink is there: relu's at 0.
+    All are (groups, outputs, inputs). value, error: of J. bend: derivative of each column of J by
+    its own input. jump: by how much J jumps at x if x is a kink, such as 0 of relu.
     """
 
     value: np.ndarray
@@ -48,9 +46,9 @@ class Jacobian(NamedTuple):
 def by_differences(node: Any, *given: Any) -> tuple[tuple[Array, ...], Callable]:
     """Return an op's outputs and its VJP, as an entry does.
 
-    Errors: of the differences, as far as a half step tells; what the inputs' errors do to y and J;
-    and of the op itself and its gradient, what TensorFlow makes in the step's precision beside
-    float64.
+    The errors of y and of the cotangents have three parts: that of the differences, estimated with
+    half the step; that of the inputs, carried through J; and that of the op and its gradient, the
+    distance of TensorFlow's results in the step's precision and in float64.
 
     Raises:
         UnsupportedModelError: it does not run in float64, or no J is found.
@@ -63,7 +61,9 @@ def by_differences(node: Any, *given: Any) -> tuple[tuple[Array, ...], Callable]
     if not all(t.dtype.is_floating for t in (*tensors, *outputs)):
         raise node.unsupported("has no entry in the table of ops")
     if node.op.kind.startswith(("Random", "StatelessRandom")):
-        raise node.unsupported("draws numbers, whose derivative by its parameters is not derived")
+        raise node.unsupported(
+            "draws random numbers; their derivative by its parameters is not derived"
+        )
     if any(given[i].size == 0 for i in places):
         raise node.unsupported("has no entry in the table of ops, and is given no elements")
     function = _Function(node, given, places)
@@ -86,11 +86,11 @@ def by_differences(node: Any, *given: Any) -> tuple[tuple[Array, ...], Callable]
     )
 
     def vjp(*dys: Any) -> tuple:
-        dys = [dy for dy, is_read in zip(dys, node.read, strict=True) if is_read]
-        dy = np.concatenate([dy.reshape(groups, -1) for dy in dys], axis=1)
+        of_read = [dy for dy, is_read in zip(dys, node.read, strict=True) if is_read]
+        dy = np.concatenate([dy.reshape(groups, -1) for dy in of_read], axis=1)
         dx = (np.swapaxes(slope, -1, -2) @ np.expand_dims(dy, -1))[..., 0]
         dxs = _cut(dx, [x.shape for x in numbers])
-        errors = function.error_of_gradient(numbers, [node.numbers(dy) for dy in dys])
+        errors = function.error_of_gradient(numbers, [node.numbers(dy) for dy in of_read])
         back: list[Any] = [None] * len(given)
         for place, part, error in zip(places, dxs, errors, strict=True):
             back[place] = estimated(part, error)
@@ -100,7 +100,7 @@ def by_differences(node: Any, *given: Any) -> tuple[tuple[Array, ...], Callable]
 
 
 def _rounding(narrow: Sequence[np.ndarray], wide: Sequence[np.ndarray]) -> list[np.ndarray]:
-    """Return the error of what a kernel makes, at least what it is in the mean of all elements."""
+    """Return the rounding error of each element, at least the root mean square of all, relative."""
     errors = []
     for found, right in zip(narrow, wide, strict=True):
         lost, size = np.abs(found.astype(np.float64) - right), binade(right)
@@ -114,10 +114,10 @@ def _rounding(narrow: Sequence[np.ndarray], wide: Sequence[np.ndarray]) -> list[
 def _found(
     node: Any, function: Callable, xs: list[np.ndarray], ys: list[np.ndarray]
 ) -> tuple[int, Jacobian]:
-    """Return into how many groups the elements fall, and J of each.
+    """Return the number of groups of elements, and J of each.
 
     Raises:
-        UnsupportedModelError: no J gives what differences give in random directions.
+        UnsupportedModelError: no J agrees with differences in random directions.
     """
     shapes, leads = {x.shape for x in (*xs, *ys)}, {x.shape[:1] for x in (*xs, *ys)}
     tried = {xs[0].size if len(shapes) == 1 else 1: None}
@@ -200,7 +200,7 @@ def _cut(laid: Array, shapes: Sequence[tuple[int, ...]]) -> list[Array]:
 
 
 class _Function:
-    """An op of those inputs that a gradient goes to, in float64 or in another precision."""
+    """An op as a function of the inputs that have a gradient, in float64 or another precision."""
 
     def __init__(self, node: Any, given: Sequence[Any], places: Sequence[int]) -> None:
         self._node, self._places = node, places
@@ -216,7 +216,7 @@ class _Function:
     def error_of_gradient(
         self, xs: Sequence[np.ndarray], dys: Sequence[np.ndarray]
     ) -> list[np.ndarray]:
-        """Return what rounding does to TensorFlow's own gradient of the op, right or wrong."""
+        """Return the rounding error of TensorFlow's own gradient of the op, right or wrong."""
         dtype = self._node.op.operation.inputs[self._places[0]].dtype
         return _rounding(*(self._gradient(xs, dys, each) for each in (dtype, tf.float64)))
 
@@ -252,7 +252,7 @@ class _Function:
         try:
             is_python = node.op.kind in PYTHON
             made = self._python(tensors) if is_python else run(node.op.operation, *tensors)
-        except Exception as error:  # of whatever kind: the function may be the user's
+        except Exception as error:  # the user's function may raise anything
             raise self._refused(f"does not run in {dtype.name}", error) from error
         made = zip(tf.nest.flatten(made), node.read, strict=True)
         made = [tf.convert_to_tensor(y) for y, is_read in made if is_read]
@@ -277,5 +277,5 @@ class _Function:
             made = function._func(*given)
         if tape.watched_variables():
             names = ", ".join(v.name for v in tape.watched_variables())
-            raise ValueError(f"it reads {names} within: hand the value in")
+            raise ValueError(f"it reads {names} within: pass the value as an argument")
         return made

@@ -1,4 +1,4 @@
-"""Has TensorFlow run one op by itself: such as no gradient goes through, or differences need."""
+"""Runs a single op in TensorFlow: one without a gradient, or one for a difference quotient."""
 
 import functools
 import inspect
@@ -16,7 +16,7 @@ def evaluated(
 ) -> list[np.ndarray]:
     """Return the outputs of an op for some inputs.
 
-    jit: whether XLA compiles it; its random generators may be others than TensorFlow's own.
+    jit: whether XLA compiles it; the random generators of XLA differ from TensorFlow's.
     """
     if operation.type == "Const":
         return [tf.make_ndarray(operation.get_attr("value"))]
@@ -31,12 +31,12 @@ def _compiled(operation: tf.Operation) -> Any:
 
 
 def run(operation: tf.Operation, *given: Any) -> Any:
-    """Run an op by itself, eagerly, or in the graph that is being traced."""
+    """Run a single op eagerly, or in the graph that is being traced."""
     function = getattr(tf.raw_ops, operation.type, None)
     if function is None:
         raise tf.errors.UnimplementedError(None, None, "tf.raw_ops does not have it")
-    # The arguments of tf.raw_ops are the inputs in their order, some by another name, and then the
-    # attributes but for those that the inputs decide.
+    # tf.raw_ops takes the inputs in their order, some under another name, and then the attributes
+    # that the inputs do not determine.
     names = [name for name in inspect.signature(function).parameters if name != "name"]
     inputs, tensors = operation.op_def.input_arg, list(given)
     arguments: dict[str, Any] = {}

@@ -1,19 +1,19 @@
-"""What a graph of TensorFlow says of its ops, and which of them are needed in which order."""
+"""The ops of a TensorFlow graph: what is known of each, and which are needed in which order."""
 
 import functools
 import inspect
 import re
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
-import keras
 import tensorflow as tf
 from tensorflow.python.framework.function_def_to_graph import function_def_to_graph
 from tensorflow.python.framework.ops import get_gradient_function  # not exported
 
-from gradaudit.errors import UnsupportedModelError
+from gradaudit.errors import GapCode, UnsupportedModelError
+from gradaudit.records import Passed, Provenance
+from gradaudit.tracing.place import Place, is_in_library, place_of
 from gradaudit.tracing.shifts import shifts
 from gradaudit.tracing.tf_ops.table import Entry, find_op
 
@@ -23,7 +23,7 @@ _CALLING = ("StatefulPartitionedCall", "While", "If", "Case")
 
 @dataclass(frozen=True)
 class Plan:
-    """The ops of a graph that its outputs or its assignments need, in order."""
+    """The ops of a graph that its outputs or its assignments need, in the order to run them."""
 
     inputs: tuple[str, ...]
     outputs: tuple[str, ...]
@@ -39,10 +39,10 @@ class Plan:
 
 
 class Gradient(NamedTuple):
-    """A gradient of the user's own, traced.
+    """A custom gradient, traced.
 
-    differentiable: which outputs of the op have cotangents; present: which inputs get one.
-    captured: names of the tensors that it takes after the cotangents.
+    differentiable: for each output of the op, whether it has a cotangent. present: for each input,
+    whether it gets one. captured: names of the tensors that it takes after the cotangents.
     """
 
     plan: Plan
@@ -53,11 +53,11 @@ class Gradient(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class Op:
-    """What stands in a graph for one op.
+    """One op of a graph.
 
-    expected: names of functions and layers whose custom gradients are taken for right.
-    is_shift: whether it makes the largest elements that log Σ exp is shifted by.
-    functions: plans of those that it calls, by name.
+    expected: names of functions and layers whose custom gradients are taken as they are.
+    is_shift: whether it computes a maximum that shifts log Σ exp, see `shifts`.
+    functions: plans of the functions that it calls, by name.
     """
 
     operation: tf.Operation
@@ -71,7 +71,7 @@ class Op:
 
     @functools.cached_property
     def entry(self) -> Entry | None:
-        """What the table has for the op; the type of TensorFlow's older calls is a function."""
+        """The table's entry; an op of TensorFlow's older kind of calls has its function as type."""
         is_call = self.kind in self.operation.graph._functions
         return find_op("PartitionedCall" if is_call else self.kind)
 
@@ -98,51 +98,46 @@ class Op:
 
     @functools.cached_property
     def is_constant(self) -> bool:
-        """Whether the op makes constants of constants: TensorFlow does, before any step."""
+        """Whether the op is folded if its inputs are constants, as TensorFlow does."""
         is_asked = self.entry is not None and self.entry.always
         return not self.operation.op_def.is_stateful and not is_asked
 
     @functools.cached_property
     def numbers(self) -> tuple[bool, ...]:
-        """Which of the inputs are a single number, and constant."""
+        """For each input, whether it is a scalar constant."""
         return tuple(t.op.type == "Const" and t.shape.rank == 0 for t in self.operation.inputs)
 
     @functools.cached_property
-    def place(self) -> str:
-        """The line of the user's own code that made the op: the innermost outside libraries.
+    def place(self) -> Place:
+        """The line of the user's own code that made the op."""
+        return place_of(self.operation)
 
-        Empty for an op that a library makes by itself, in no call of the user's code.
-        """
-        frames = list(self.operation.traceback)
-        ours = [i for i, frame in enumerate(frames) if _is_in(frame.filename, _OURS)]
-        frames = [
-            f for f in frames[max(ours, default=-1) + 1 :] if not _is_in(f.filename, _LIBRARIES)
-        ]
-        if not frames:
-            return ""
-        last = frames[-1]
-        return f"{last.filename}:{last.lineno}" + (f" ({last.line})" if last.line else "")
+    def provenance(self, kind: Passed) -> Provenance:
+        """Return the provenance of a cotangent that passed the op."""
+        return Provenance(kind, self.operation.name, self.kind, "", "", *self.place)
 
     @functools.cached_property
-    def custom_gradient(self) -> str:
-        """Which gradient of the user's own takes the place of the op's, and where; empty for none.
+    def custom_gradient(self) -> Provenance | None:
+        """The custom gradient that replaces the op's own; None if there is none.
 
-        TensorFlow's own, such as that of silu, are right or wrong like its other gradients, but for
-        tf.grad_pass_through, which is meant to be none.
+        TensorFlow's own custom gradients, such as that of silu, are right or wrong like its other
+        gradients, except tf.grad_pass_through, which is not meant as a derivative.
         """
         if self._own_gradient is None:
-            return ""
+            return None
         code = getattr(self._grad, "__code__", None)
-        is_library = code is not None and _is_in(code.co_filename, _LIBRARIES)
+        is_library = code is not None and is_in_library(code.co_filename)
         if is_library and self._own_name != _PASSED:
-            return ""
-        known = ", as expected," if self.is_expected else ""
-        place = self.place or (f"{code.co_filename}:{code.co_firstlineno}" if code else "its call")
-        return f"the custom gradient of {self._own_name!r}{known} in {self._scope} at {place}"
+            return None
+        kind, place = Passed.EXPECTED if self.is_expected else Passed.CUSTOM, self.place
+        if not place.file and code is not None:
+            place = Place(code.co_filename, code.co_firstlineno)
+        op, op_type = self.operation.name, self.kind
+        return Provenance(kind, op, op_type, self._own_name, self._scope, *place)
 
     @functools.cached_property
     def is_expected(self) -> bool:
-        """Whether the op has a gradient of the user's own that is taken for right."""
+        """Whether the op has a custom gradient that is taken as it is."""
         if self._own_gradient is None:
             return False
         names = {self._own_name, *self._scope.split("/")}
@@ -158,12 +153,13 @@ class Op:
     @functools.cached_property
     def _grad(self) -> Callable:
         """The function that returns the gradient, as the user wrote it."""
-        inner = inspect.getclosurevars(self._own_gradient).nonlocals["tape_grad_fn"]
+        registered = cast(Callable, self._own_gradient)
+        inner = inspect.getclosurevars(registered).nonlocals["tape_grad_fn"]
         return inspect.getclosurevars(inner).nonlocals["grad_fn"]
 
     @functools.cached_property
     def _own_name(self) -> str:
-        """The name of the function whose gradient is the user's own: its grad is defined in it."""
+        """The name of the function with the custom gradient: `grad` is defined within it."""
         parts = getattr(self._grad, "__qualname__", "").split(".<locals>.")
         if _PASSED in parts:
             return _PASSED
@@ -171,19 +167,19 @@ class Op:
 
     @functools.cached_property
     def _scope(self) -> str:
-        """The name scope of the op: the layers that it stands in; a second call has a number."""
+        """The name scope of the op, which names its layers, without the numbers of later calls."""
         scope = self.operation.name.rpartition("/")[0]
         return re.sub(r"_\d+(?=/|$)", "", scope) or "the model"
 
     @functools.cached_property
     def expected_gradient(self) -> "Gradient":
-        """The user's own gradient, traced."""
+        """The custom gradient, traced."""
         differentiable = [t.dtype.is_floating for t in self.operation.outputs]
-        present: list[bool] = []
+        registered, present = cast(Callable, self._own_gradient), list[bool]()
 
         def gradient(*dys: tf.Tensor) -> list[tf.Tensor]:
             given = iter(dys)
-            back = self._own_gradient(None, *(next(given) if d else None for d in differentiable))
+            back = registered(None, *(next(given) if d else None for d in differentiable))
             present[:] = [dx is not None for dx in back]
             return [dx for dx in back if dx is not None]
 
@@ -220,21 +216,15 @@ class Op:
     @property
     def described(self) -> str:
         """The op's name and type, and the line of the user's code that made it."""
-        where = f" at {self.place}" if self.place else ""
+        where = f" at {self.place}" if self.place.file else ""
         return f"the op {self.operation.name!r} ({self.kind}){where}"
 
-    def unsupported(self, what: str) -> UnsupportedModelError:
+    def unsupported(self, what: str, code: GapCode = GapCode.OP) -> UnsupportedModelError:
         """Return the error that says what about the op is not derived."""
-        return UnsupportedModelError(f"{self.described} {what}")
+        return UnsupportedModelError(f"{self.described} {what}", code, self.operation.name)
 
 
 _PASSED = "grad_pass_through"
-_OURS = (str(Path(__file__).parents[1]),)
-_LIBRARIES = (*tf.__path__, *keras.__path__, "<")  # what is generated has names in angle brackets
-
-
-def _is_in(filename: str, folders: tuple[str, ...]) -> bool:
-    return filename.startswith(folders)
 
 
 def planned(
@@ -245,9 +235,9 @@ def planned(
 ) -> Plan:
     """Return the plan of a FuncGraph.
 
-    others: names of inputs that hold variables which do not count; nothing is assigned to them.
-    expected: names of functions and layers whose custom gradients are taken for right.
-    count: how many of its outputs are wanted; all of them where it is left out.
+    others: names of inputs that hold variables outside the model; assignments to them are left out.
+    expected: names of functions and layers whose custom gradients are taken as they are.
+    count: number of outputs that are wanted; all of them where it is left out.
     """
     outputs = graph.outputs[:count]
     operations = graph.get_operations()
@@ -267,15 +257,15 @@ def planned(
         if op.is_expected:
             needed += [graph.get_tensor_by_name(name).op for name in op.expected_gradient.captured]
     kept = [ops[each.name] for each in operations if each.name in ops]
-    names = ([tensor.name for tensor in part] for part in (graph.inputs, outputs))
     ordered = (each for each in _ordered(kept) if each.kind not in ("Placeholder", "NoOp"))
-    return Plan(*map(tuple, names), tuple(ordered))
+    inputs, names = ([tensor.name for tensor in part] for part in (graph.inputs, outputs))
+    return Plan(tuple(inputs), tuple(names), tuple(ordered))
 
 
 def _ordered(ops: Sequence[Op]) -> Iterator[Op]:
-    """Yield ops in the order that they were made in, but each after those that it reads.
+    """Yield ops in the order in which they were created, but each after those that it reads.
 
-    A loop that was differentiated takes lists that were made after it.
+    A loop that was differentiated reads lists that were created after it.
     """
     by_name = {op.operation.name: op for op in ops}
     done: set[str] = set()

@@ -1,4 +1,4 @@
-"""Runs a graph of TensorFlow in NumPy, op by op, keeping a tape, and back along the tape."""
+"""Runs a TensorFlow graph in NumPy, op by op, and goes back along the tape of the ops."""
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -9,41 +9,40 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from gradaudit.errors import UnsupportedFunctionError, UnsupportedModelError
-from gradaudit.numerics import Arithmetic, Decision, Rounded, Simulated, SumOfSteps, exact
+from gradaudit.errors import GapCode, UnsupportedFunctionError, UnsupportedModelError
+from gradaudit.numerics import Arithmetic, SumOfSteps, exact
 from gradaudit.numerics.arithmetic import Array
-from gradaudit.tracing.differences import NUMERIC, PYTHON, by_differences
+from gradaudit.records import Passed, Provenance
+from gradaudit.rules.tape import Gradients, Primal, Provenances, Tape
+from gradaudit.tracing.differences import PYTHON, by_differences
 from gradaudit.tracing.evaluate import evaluated
 from gradaudit.tracing.graph import Op, Plan
 from gradaudit.tracing.tf_ops.complex_numbers import OF_COMPLEX, Complex
-from gradaudit.tracing.tf_ops.tensor_list import TensorList
-
-Value = Any
-"""Of a tensor: an Array of floats, a Complex, a NumPy array of others, a Decision, a TensorList, or
-a Keras variable for its handle."""
-
+from gradaudit.tracing.values import Value, bare, decided, is_discrete, zeros
 
 _STATEFUL = (
-    "draws from a state of TensorFlow's own, which is not known: draw with keras.random and a "
+    "draws from TensorFlow's own generator, whose state is not known: use keras.random and a "
     "keras.random.SeedGenerator"
 )
 _REASONS = dict.fromkeys(
     ("RandomStandardNormal", "RandomUniform", "RandomUniformInt", "TruncatedNormal"), _STATEFUL
 )
-"""Why an op is not derived, where there is more to say than that it has no entry."""
+"""Why an op is not derived, for ops that need more than "has no entry"."""
 
 
 @dataclass(frozen=True)
 class Node:
     """What the entry of an op is given besides the values of its inputs.
 
-    wanted: which of the inputs a gradient may go to. read: which of the outputs are read.
+    wanted: for each input, whether a gradient may go to it. read: for each output, whether an op
+        or the caller reads it.
     """
 
     op: Op
     run: "Interpretation"
     wanted: Sequence[bool] = ()
     read: Sequence[bool] = ()
+    _passed: set[Provenance] = field(default_factory=set)
 
     def attribute(self, name: str) -> Any:
         return self.op.attributes[name]
@@ -58,7 +57,7 @@ class Node:
         return self.run.arithmetic.array(value, self.dtype)
 
     def numbers(self, x: Value) -> np.ndarray:
-        """Return bare numbers, for decisions that rounding has no part in."""
+        """Return bare numbers, for decisions that do not depend on rounding."""
         return np.asarray(getattr(x, "value", x))
 
     def zeros(self, shape: Sequence[int]) -> Value:
@@ -67,16 +66,16 @@ class Node:
         return self.run.value(np.zeros(shape, dtype.as_numpy_dtype), dtype)
 
     def number(self, place: int, x: Value) -> float | None:
-        """Return an input that is one constant number; None for another."""
+        """Return an input as a number if it is a scalar constant, else None."""
         return float(self.numbers(x)) if self.op.numbers[place] else None
 
     def whole(self, x: Value) -> np.ndarray:
-        """Return whole numbers or truth values, which rounding has no part in.
+        """Return integers or booleans as a bare array.
 
         Raises:
-            UnsupportedModelError: they come of a comparison that rounding may turn.
+            UnsupportedModelError: they come from a comparison whose outcome depends on rounding.
         """
-        return _decided(self.op, x)
+        return decided(self.op, x)
 
     def call(
         self, name: str, inputs: Sequence[Value], wanted: Sequence[bool] | None = None
@@ -84,9 +83,19 @@ class Node:
         """Run a function of the graph; see Interpretation.run."""
         return self.run.run(self.op.function(name), inputs, wanted)
 
+    def passes(self, kind: Passed) -> None:
+        """Note what a cotangent passes in the op."""
+        self._passed.add(self.op.provenance(kind))
+
     def misleads(self) -> None:
         """Note that TensorFlow's gradient of the op is not the derivative for such values."""
-        self.run.misled.add(self.op)
+        self.passes(Passed.MISLED)
+
+    @property
+    def provenance(self) -> Provenances:
+        """What a cotangent passes in the op."""
+        custom = self.op.custom_gradient
+        return frozenset(self._passed if custom is None else {custom, *self._passed})
 
     def unsupported(self, what: str) -> UnsupportedModelError:
         return self.op.unsupported(what)
@@ -96,113 +105,88 @@ class Node:
 class Interpretation:
     """One run of a traced callable in one arithmetic.
 
-    step: what is read from and assigned to. jit: whether XLA compiles the step.
-    cotangents: what comes back to variables, by path.
-    custom: where custom gradients stood on the way back to a variable, by its path.
-    custom_of_inputs: where they stood on the way back to the inputs of the last run.
-    misled: ops whose gradient in TensorFlow is not the derivative for the values that they have.
+    step: holds the variables that ops read and assign to. jit: whether XLA compiles the step.
+    gradients: cotangents of variables, with their provenance; called functions share it.
     """
 
     step: Any
     arithmetic: Arithmetic
     jit: bool = False
-    cotangents: dict[str, SumOfSteps] = field(default_factory=dict)
-    custom: dict[str, frozenset[str]] = field(default_factory=dict)
-    custom_of_inputs: frozenset[str] = frozenset()
-    misled: set[Op] = field(default_factory=set)
-    _passed: frozenset[str] = frozenset()
-    _numeric: set[Op] = field(default_factory=set)
+    gradients: Gradients = field(default_factory=lambda: Gradients(SumOfSteps))
 
     def run(
         self, planned: Plan, inputs: Sequence[Value], wanted: Sequence[bool] | None = None
     ) -> tuple[list[Value], Callable]:
         """Return a graph's outputs, and the VJP from cotangents of these to those of its inputs.
 
-        The cotangent of what no gradient goes to is None.
+        The cotangent of an input to which no gradient goes is None. Call the VJP once: it uses up
+        the tape.
 
-        wanted: which of its inputs a gradient may go to; all floats where it is left out.
+        wanted: for each input, whether a gradient may go to it; all floats where it is left out.
         """
-        values: dict[str, Value] = dict(zip(planned.inputs, inputs, strict=True))
-        wanted = wanted or [True] * len(inputs)
-        given = zip(values.items(), wanted, strict=True)
-        active = {name for (name, value), may in given if may and not is_whole(value)}
+        given = [Primal(value) for value in inputs]
+        primals = dict(zip(planned.inputs, given, strict=True))
+        may = [True] * len(inputs) if wanted is None else wanted
+        active = {x for x, w in zip(given, may, strict=True) if w and not is_discrete(x.value)}
         constants: dict[str, np.ndarray] = {}
-        tape = []
+        tape = Tape(self.gradients, zeros)
         for each in planned.ops:
             if each.is_constant and constants.keys() >= set(each.inputs):
-                made = _alone(each, [constants[name] for name in each.inputs])
-                constants.update(zip(each.outputs, made, strict=True))
-                made = map(self.value, made, each.dtypes)
-                values.update(zip(each.outputs, made, strict=True))
+                arrays = _evaluate(each, [constants[name] for name in each.inputs])
+                constants.update(zip(each.outputs, arrays, strict=True))
+                ys = [Primal(self.value(*pair)) for pair in zip(arrays, each.dtypes, strict=True)]
+                primals.update(zip(each.outputs, ys, strict=True))
                 continue
-            wanted = [name in active for name in each.inputs]
-            node = Node(each, self, wanted, [name in planned.read for name in each.outputs])
-            made, vjp = self._apply(node, [values[name] for name in each.inputs])
-            values.update(zip(each.outputs, made, strict=True))
+            xs = [primals[name] for name in each.inputs]
+            read = [name in planned.read for name in each.outputs]
+            node = Node(each, self, [x in active for x in xs], read)
+            made, vjp = self._apply(node, [x.value for x in xs])
+            ys = [Primal(value) for value in made]
+            primals.update(zip(each.outputs, ys, strict=True))
             if each.is_expected:
-                vjp = self._expected(each, values)
-            if vjp is not None and not active.isdisjoint(each.inputs):
-                tape.append((each, vjp))
-                active.update(each.outputs)
+                vjp = self._expected(each, primals)
+            if vjp is not None and any(node.wanted):
+                differentiable = [x if x in active else None for x in xs]
+                tape.record(differentiable, ys, _named(each, vjp), node.provenance)
+                active.update(ys)
+        outputs = [primals[name] for name in planned.outputs]
 
         def backward(douts: Sequence[Value]) -> list[Value]:
-            held: dict[str, Value] = {}
-            before, passed = self._passed, {}
-            for name, dout in zip(planned.outputs, douts, strict=True):
-                _add_to(held, name, dout)
-            for each, vjp in reversed(tape):
-                dys = [held.pop(name, None) for name in each.outputs]
-                if all(dy is None for dy in dys):
-                    continue
-                self._passed = before.union(
-                    self._stands(each), *(passed.get(n, ()) for n in each.outputs)
-                )
-                self.custom_of_inputs = self._passed  # a function within has more
-                dys = map(_or_zeros, dys, [values[name] for name in each.outputs])
-                with _told_of(each):
-                    found = vjp(*dys)
-                found = found if isinstance(found, tuple) else (found,)
-                for name, dx in zip(each.inputs, found, strict=True):
-                    if name in active and dx is not None:
-                        _add_to(held, name, dx)
-                        passed[name] = self.custom_of_inputs.union(passed.get(name, ()))
-            self._passed = before
-            self.custom_of_inputs = before.union(*(passed.get(n, ()) for n in planned.inputs))
-            return [held.get(name) for name in planned.inputs]
+            for y, dout in zip(outputs, douts, strict=True):
+                if dout is not None:
+                    y.add(dout)
+            tape.backward()
+            gradients = self.gradients
+            gradients.passing = gradients.passing.union(*(x.passed for x in given))
+            return [x.cotangent for x in given]
 
-        return [values[name] for name in planned.outputs], backward
-
-    def _stands(self, each: Op) -> set[str]:
-        """Return what of an op stands on the way back, and is told of."""
-        found = {each.custom_gradient} - {""}
-        if each in self._numeric:
-            found |= {NUMERIC, f"the derivative by differences of {each.described}"}
-        if each in self.misled or (each.entry is not None and each.entry.misled):
-            found.add(f"TensorFlow's gradient of {each.described}, which is not its derivative,")
-        return found
+        return [y.value for y in outputs], backward
 
     def _apply(self, node: Node, given: list[Value]) -> tuple[tuple[Value, ...], Callable | None]:
         """Return the outputs of an op and its VJP."""
         each = node.op
-        function = None if each.entry is None else each.entry.function
+        entry, function = each.entry, None if each.entry is None else each.entry.function
         if any(isinstance(x, Complex) for x in given) and each.kind not in OF_COMPLEX:
             if any(node.wanted):
                 raise each.unsupported("is not derived for complex numbers")
             function = None
-        if function is None or (all(map(is_whole, given)) and not each.entry.always):
-            given = [_decided(each, value) for value in given]
+        is_asked = entry is not None and (entry.always or not all(map(is_discrete, given)))
+        if function is None or not is_asked:
+            given = [decided(each, value) for value in given]
             if each.operation.op_def.is_stateful and each.kind not in PYTHON:
                 raise each.unsupported(_REASONS.get(each.kind, "has no entry in the table of ops"))
-            is_whole_made = not any(d.is_floating or d.is_complex for d in each.dtypes)
-            if is_whole_made or not any(node.wanted):
+            is_discrete_made = not any(d.is_floating or d.is_complex for d in each.dtypes)
+            if is_discrete_made or not any(node.wanted):
                 return self._evaluated(each, given), None
-            self._numeric.add(each)
+            node.passes(Passed.NUMERIC)
             function = by_differences
+        elif entry is not None and entry.misled:
+            node.misleads()
         try:
-            with _told_of(each):
+            with _naming(each):
                 made, vjp = function(node, *given)
         except UnsupportedModelError:
-            is_value = each.entry is not None and not each.entry.always
+            is_value = entry is not None and not entry.always
             if any(node.wanted) or not is_value:
                 raise
             return self._evaluated(each, given), None
@@ -211,19 +195,19 @@ class Interpretation:
         return tuple(np.asarray(y) if isinstance(y, np.generic) else y for y in made), vjp
 
     def _evaluated(self, each: Op, given: list[Value]) -> tuple[Value, ...]:
-        """Return what TensorFlow itself makes of inputs that no gradient goes to."""
+        """Return the outputs of an op, computed by TensorFlow: no gradient goes through it."""
         jit = self.jit and each.kind.startswith("Stateless")  # draws: XLA has other generators
-        given = [_bare(_decided(each, value)) for value in given]
-        made = _alone(each, given, jit)
-        if each.kind in PYTHON and not _equal(made, _alone(each, given)):
+        given = [bare(decided(each, value)) for value in given]
+        made = _evaluate(each, given, jit)
+        if each.kind in PYTHON and not _equal(made, _evaluate(each, given)):
             raise each.unsupported("returns other values for the same inputs")
         return tuple(self.value(y, t) for y, t in zip(made, each.dtypes, strict=True))
 
-    def _expected(self, each: Op, values: dict[str, Value]) -> Callable:
-        """Return the VJP of an op whose gradient is the user's own, and taken for right."""
+    def _expected(self, each: Op, primals: dict[str, Primal]) -> Callable:
+        """Return the VJP of an op whose custom gradient the user declared as expected."""
         gradient = each.expected_gradient
-        captured = [values[name] for name in gradient.captured]
-        inputs = [values[name] for name in each.inputs]
+        captured = [primals[name].value for name in gradient.captured]
+        inputs = [primals[name].value for name in each.inputs]
 
         def vjp(*dys: Value) -> tuple[Value, ...]:
             kept = [dy for dy, d in zip(dys, gradient.differentiable, strict=True) if d]
@@ -238,7 +222,7 @@ class Interpretation:
         return vjp
 
     def value(self, array: np.ndarray, dtype: tf.DType) -> Value:
-        """Return constants of a dtype as a value of this run."""
+        """Return a constant of a dtype as a value of this run."""
         if dtype.is_floating:
             return self.arithmetic.array(np.asarray(array, np.float64), dtype.name)
         if dtype.is_complex:
@@ -248,20 +232,31 @@ class Interpretation:
 
     def collect(self, path: str, cotangent: Array) -> None:
         """Add a part of a variable's cotangent."""
-        self.cotangents.setdefault(path, SumOfSteps()).add(cotangent)
-        self.custom[path] = self._passed.union(self.custom.get(path, ()))
+        self.gradients.add(path, cotangent)
+
+
+def _named(each: Op, vjp: Callable) -> Callable[..., Sequence[Value]]:
+    """Return the VJP of an op with one cotangent for each input, and errors that name the op."""
+
+    def named(*dys: Value) -> Sequence[Value]:
+        with _naming(each):
+            found = vjp(*dys)
+        return found if isinstance(found, tuple) else (found,)
+
+    return named
 
 
 @contextmanager
-def _told_of(each: Op) -> Iterator[None]:
-    """Say of which op it is that some values are not derived."""
+def _naming(each: Op) -> Iterator[None]:
+    """Turn an error about values that cannot be derived into one that names the op."""
     try:
         yield
     except (UnsupportedFunctionError, np.linalg.LinAlgError) as error:
-        raise each.unsupported(f"is not derived for such values: {error}") from error
+        what = f"is not derived for such values: {error}"
+        raise each.unsupported(what, GapCode.VALUES) from error
 
 
-def _alone(each: Op, given: Sequence[np.ndarray], jit: bool = False) -> list[np.ndarray]:
+def _evaluate(each: Op, given: Sequence[np.ndarray], jit: bool = False) -> list[np.ndarray]:
     try:
         return evaluated(each.operation, given, jit)
     except tf.errors.OpError as error:
@@ -269,40 +264,5 @@ def _alone(each: Op, given: Sequence[np.ndarray], jit: bool = False) -> list[np.
         raise each.unsupported(f"does not run by itself: {words}") from error
 
 
-def _bare(value: Value) -> np.ndarray:
-    if isinstance(value, Complex):
-        return _bare(value.re) + 1j * _bare(value.im)
-    return np.asarray(getattr(value, "value", value))
-
-
 def _equal(made: Sequence[np.ndarray], others: Sequence[np.ndarray]) -> bool:
     return all(np.array_equal(y, z) for y, z in zip(made, others, strict=True))
-
-
-def is_whole(value: Value) -> bool:
-    """Return whether a value has no gradient: whole numbers, truth values, words."""
-    return isinstance(value, np.ndarray) and value.dtype.kind != "f"
-
-
-def _decided(each: Op, value: Value) -> Value:
-    """Return the outcome of a comparison as bare truth values, if rounding cannot turn any."""
-    if not isinstance(value, Decision):
-        return value
-    if value.doubtful.any():
-        raise each.unsupported("goes by a comparison that rounding may turn")
-    return value.value
-
-
-def _add_to(held: dict[str, Value], name: str, cotangent: Value) -> None:
-    if cotangent is not None:
-        held[name] = cotangent if name not in held else held[name] + cotangent
-
-
-def _or_zeros(cotangent: Value, value: Value) -> Value:
-    """Return zeros for a cotangent that none arrived of, if gradients go there at all."""
-    if cotangent is None and isinstance(value, TensorList):
-        return value.unset()
-    holds_numbers = isinstance(value, np.ndarray | Rounded | Simulated | Complex)
-    if cotangent is None and holds_numbers and not is_whole(value):
-        return np.zeros_like(value)
-    return cotangent

@@ -1,8 +1,8 @@
-"""Finds the largest elements that log Σ exp(x) is shifted by, in a graph of TensorFlow.
+"""Finds the maxima that shift log Σ exp(x) in a TensorFlow graph.
 
-m + log Σ exp(x − m) does not depend on m = max x: whatever error m has is taken away and put back.
-So m counts as exact there, as it does in `numerics.below_largest`. Otherwise the error of a
-recursion over log Σ exp, such as CTC or a hidden Markov model, would grow by √3 in each step.
+m + log Σ exp(x − m) does not depend on m = max x: an error of m cancels. m therefore counts as
+exact there, as it does in `numerics.below_largest`. Otherwise the error of a recursion over
+log Σ exp, such as CTC or a hidden Markov model, would grow by √3 in each step.
 """
 
 from collections.abc import Collection, Iterator
@@ -11,13 +11,13 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-_HANDED_ON = ("Identity", "Reshape", "Squeeze", "ExpandDims", "StopGradient")
-_VERY = ("Identity", "StopGradient")  # which leave the shape as it is
-_NO_MATTER = ("IsFinite", "Shape")  # one decides whether m is taken away at all
+_PASSING = ("Identity", "Reshape", "Squeeze", "ExpandDims", "StopGradient")
+_SAME_SHAPE = ("Identity", "StopGradient")
+_IGNORED = ("IsFinite", "Shape")  # tf.reduce_logsumexp shifts by 0 where m is not finite
 
 
 def shifts(graph: Any) -> frozenset[str]:
-    """Return the names of the ops Max that m is made by, as tf.reduce_logsumexp writes it."""
+    """Return the names of the Max ops that compute such an m, as tf.reduce_logsumexp does."""
     outputs = set(map(id, graph.outputs))
     return frozenset(
         each.name
@@ -46,9 +46,9 @@ def _is_shift(m: Any, x: Any, outputs: set[int]) -> bool:
 
 
 def _is_of_each(taken: Any, m: Any, axes: set[int]) -> bool:
-    """Return whether each x has its own m taken away: m has axes of length 1 where x is reduced."""
+    """Return whether m of its own row is subtracted from x: reduced axes have length 1 in m."""
     x, shape = taken.inputs[0], taken.inputs[1].shape
-    if m.op.get_attr("keep_dims") and any(op is taken for op in _users(m, _VERY)):
+    if m.op.get_attr("keep_dims") and any(op is taken for op in _users(m, _SAME_SHAPE)):
         return True
     if x.shape.rank is None or shape.rank != x.shape.rank:
         return False
@@ -57,29 +57,29 @@ def _is_of_each(taken: Any, m: Any, axes: set[int]) -> bool:
 
 
 def _axes(reduction: Any) -> set[int] | None:
-    """Return the axes that a reduction goes along; None where that is not known.
+    """Return the axes of a reduction; None where they are not constant.
 
-    Counted from the front where the rank is known, and as they were given where it is not.
+    They count from the front where the rank is known, and are as given where it is not.
     """
     axes, rank = tf.get_static_value(reduction.inputs[1]), reduction.inputs[0].shape.rank
     return None if axes is None else {int(a) % rank if rank else int(a) for a in np.ravel(axes)}
 
 
 def _users(tensor: Any, through: Collection[str] = ()) -> Iterator[Any]:
-    """Yield the ops that take a tensor, or the same under another shape.
+    """Yield the ops that read a tensor, directly or through ops that keep its elements.
 
-    through: types of ops that hand it on; all of those where left out.
+    through: types of the ops to look through; all of `_PASSING` where it is left out.
     """
     for op in tensor.consumers():
         is_chosen = op.type == "SelectV2" and op.inputs[1] is tensor
-        if is_chosen or op.type in (through or _HANDED_ON):
+        if is_chosen or op.type in (through or _PASSING):
             yield from _users(op.outputs[0], through)
-        elif op.type not in _NO_MATTER:
+        elif op.type not in _IGNORED:
             yield op
 
 
 def _logarithms(difference: Any, axes: set[int] | None) -> Iterator[Any]:
-    """Yield log Σ exp of a tensor along some axes, and None for any other use of it."""
+    """Yield the tensors log Σ exp of a tensor along some axes, and None for any other use."""
     tensors = [difference]
     for kind in ("Exp", "Sum", "Log"):
         users = [op for tensor in tensors for op in _users(tensor)]

@@ -1,4 +1,4 @@
-"""Rules that are made on the fly: a callable is traced to a graph, which is run op by op."""
+"""Traces a callable to a TensorFlow graph, which `interpreter` runs op by op."""
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
@@ -9,30 +9,31 @@ import tensorflow as tf
 
 from gradaudit.numerics import Arithmetic
 from gradaudit.numerics.arithmetic import Array
+from gradaudit.rules.tape import Provenances
 from gradaudit.tracing.graph import Plan, planned
 from gradaudit.tracing.interpreter import Interpretation
 
 
 class Cotangents(NamedTuple):
-    """What comes back from a trace.
+    """The cotangents that a trace's VJP gives, and their provenance.
 
     of_inputs: None where no gradient goes. of_variables: by path.
-    custom: where custom gradients, which the true one passes by, stood on the way, by path.
-    custom_of_inputs: where they stood on the way to any input.
+    passed: what the cotangent of each variable passed, by path.
+    passed_to_inputs: what those of the inputs passed, taken together.
     """
 
     of_inputs: list[Any]
     of_variables: Mapping[str, Array]
-    custom: Mapping[str, frozenset[str]]
-    custom_of_inputs: frozenset[str]
+    passed: Mapping[str, Provenances]
+    passed_to_inputs: Provenances
 
 
 @dataclass(frozen=True)
 class Trace:
     """The graph of a callable, for arguments of some shapes and dtypes.
 
-    dtypes: of its outputs. structure: in which it returned them.
-    captured: what it takes besides its arguments: Keras variables, and constants.
+    dtypes: of its outputs. structure: the structure in which it returned them.
+    captured: its inputs besides its arguments: Keras variables, and constants.
     """
 
     dtypes: tuple[str, ...]
@@ -43,10 +44,11 @@ class Trace:
     def run(
         self, xs: Sequence[Any], step: Any, arithmetic: Arithmetic, jit: bool, back: bool = True
     ) -> tuple[list[Any], Callable[[Sequence[Any]], Cotangents]]:
-        """Return the outputs, and the VJP.
+        """Return the outputs, and the VJP, which can be called once.
 
-        xs: Arrays of floats, and NumPy arrays of whole numbers. back: whether cotangents of these
-        are wanted.
+        xs: Arrays of floats, and NumPy arrays of integers. step: holds the variables, see
+        `rules.context.Step`. jit: whether XLA compiles the step. back: whether cotangents of xs are
+        wanted.
 
         Raises:
             UnsupportedModelError: an op is not derived.
@@ -57,10 +59,8 @@ class Trace:
         ys, backward = run.run(self._plan, [*xs, *captured], wanted)
 
         def vjp(dys: Sequence[Any]) -> Cotangents:
-            run.cotangents, run.custom = {}, {}
-            dxs = backward(dys)[: len(xs)]
-            totals = {path: sums.total() for path, sums in run.cotangents.items()}
-            return Cotangents(dxs, totals, run.custom, run.custom_of_inputs)
+            dxs, gradients = backward(dys)[: len(xs)], run.gradients
+            return Cotangents(dxs, gradients.totals(), gradients.provenance, gradients.passing)
 
         return ys, vjp
 
@@ -75,11 +75,11 @@ def trace(
     variables: Sequence[Any],
     expected: Collection[str] = (),
 ) -> Trace:
-    """Trace a callable as Keras's own step would be: what it does in Python is done once.
+    """Trace a callable as Keras traces its train step: its Python code runs once.
 
-    arguments: NumPy arrays, or pairs of a shape and a dtype. variables: the Keras variables that
-    count; assignments to others, such as those of metrics, are left out. expected: names of
-    functions and layers whose custom gradients are taken for right.
+    arguments: NumPy arrays, or anything with a shape and a dtype. variables: the Keras variables of
+    the model; assignments to others, such as those of metrics, are left out. expected: names of
+    functions and layers whose custom gradients are taken as they are.
     """
     specs = [tf.TensorSpec(each.shape, each.dtype) for each in arguments]
     graph = tf.function(function, autograph=False).get_concrete_function(*specs).graph

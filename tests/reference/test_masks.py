@@ -114,7 +114,8 @@ def test_what_is_not_derived_of_recurrent_layers_is_named():
     steps(keras.Input((None, 3)))
     unrolled = keras.layers.SimpleRNN(1, activation="sigmoid", unroll=True, name="unrolled")
     stateful = keras.layers.GRU(1, stateful=True, name="stateful")
-    gaps = [gap for layer in (cell, steps, unrolled, stateful) for gap in layer_gaps(layer)]
+    layers = (cell, steps, unrolled, stateful)
+    gaps = [gap.message for layer in layers for gap in layer_gaps(layer)]
     assert gaps == [
         "the layer 'cell' (SimpleRNNCell) has dropout without an RNN, so that its first masks stay",
         "the layer 'cell' (SimpleRNNCell) has an output that keeps its logits",

@@ -5,8 +5,14 @@ import pandas as pd
 import pytest
 
 from gradaudit import load
-from gradaudit.errors import FolderError
-from gradaudit.records import Comparison, TensorComparison, WeightComparisons
+from gradaudit.errors import FolderError, GapCode
+from gradaudit.records import (
+    Comparison,
+    Passed,
+    Provenance,
+    TensorComparison,
+    WeightComparisons,
+)
 from gradaudit.report import FILES, RunFolder
 from gradaudit.report.tables import guarded, unguarded
 
@@ -14,7 +20,8 @@ COLUMNS = {
     "steps.csv": "step,replica,epoch,batch_size,loss_tape,loss_reference,loss_z,max_z,worst_path,"
     "worst_index,verdict,capture_ms,reference_ms,compare_ms,report_ms",
     "tensors.csv": "step,replica,stage,path,layer,shape,dtype,oracle,count,tape_norm,"
-    "reference_norm,max_abs_diff,rel_l2_diff,max_z,worst_index,detectable_rel,kinks,verdict,cause",
+    "reference_norm,max_abs_diff,rel_l2_diff,max_z,worst_index,detectable_rel,kinks,verdict,cause,"
+    "gaps,provenance",
     "weights.csv": "step,replica,stage,path,index,weight,tape,reference,abs_diff,rel_diff,"
     "sigma,z,verdict",
 }
@@ -158,3 +165,18 @@ def test_run_json_is_replaced_as_a_whole(tmp_path):
     written.write_run({"schema_version": 1, "verdict": "pass", "path": tmp_path})
     assert json.loads((tmp_path / "run.json").read_text())["path"] == str(tmp_path)
     assert not list(tmp_path.glob("*.new"))
+
+
+def test_reasons_and_provenance_can_be_filtered_by(tmp_path):
+    custom, numeric = Provenance(Passed.CUSTOM, function="f"), Provenance(Passed.NUMERIC, op="p")
+    again = Provenance(Passed.CUSTOM, function="g")
+    written = folder(tmp_path)
+    written.append(
+        comparison(
+            tensor(provenance=(numeric, custom, again)),
+            tensor("net/dense/bias", (3,), gaps=(GapCode.OP, GapCode.DATA)),
+        )
+    )
+    tensors = load(tmp_path).tensors
+    assert list(tensors["provenance"]) == ["custom numeric", ""]
+    assert list(tensors["gaps"]) == ["", "op data"]

@@ -90,7 +90,7 @@ REFUSED = {
     "returns other values": lambda a: a * np.random.default_rng().random(),
     "its outputs are not float64": lambda a: tf.cast(a, tf.float32),
     "does not run in float64": lambda a: a + tf.ones((), tf.float32),
-    "it reads": lambda a: a * WEIGHT.value(),
+    "it reads .* pass the value as an argument": lambda a: a * WEIGHT.value(),
     "no derivative by differences": lambda a: tf.floor(1e5 * a),
 }
 
@@ -178,6 +178,8 @@ def test_python_code_in_a_model_is_judged_by_differences():
     gradients = gradients.set_index(gradients["layer"].str.rpartition("/")[2])
     assert set(gradients.loc["before", "oracle"]) == {"numeric"}
     assert set(gradients.loc["behind", "oracle"]) == {"derived"}
+    assert set(gradients.loc["before", "provenance"]) == {"numeric"}
+    assert set(gradients.loc["behind", "provenance"]) == {""}
     assert gradients["max_z"].max() < 4
     for cause in gradients.loc["before", "cause"]:
         assert re.search(

@@ -13,7 +13,7 @@ def reduce_losses(
     call,
     losses: Array,
     sample_weight: np.ndarray | None,
-    reduction: str,
+    reduction: str | None,
     replicas: int = 1,
     mask: np.ndarray | None = None,
 ) -> tuple[Array, Callable[[Array], Array]]:
@@ -57,7 +57,7 @@ def reduce_losses(
     return divided(weighted.sum()) * scale, vjp
 
 
-def _masked(call, weight: Array | None, mask: np.ndarray, reduction: str) -> Array:
+def _masked(call, weight: Array | None, mask: np.ndarray, reduction: str | None) -> Array:
     """Return the sample weights with those of a mask, which stand for them where there are none."""
     share = call.array(1.0)
     if reduction in ("sum_over_batch_size", "mean"):

@@ -1,0 +1,51 @@
+"""The values of tensors in a graph that is run in NumPy."""
+
+from typing import Any
+
+import keras
+import numpy as np
+
+from gradaudit.errors import GapCode
+from gradaudit.numerics import Decision
+from gradaudit.rules.tape import zeros_like
+from gradaudit.tracing.graph import Op
+from gradaudit.tracing.tf_ops.complex_numbers import Complex
+from gradaudit.tracing.tf_ops.tensor_list import TensorList
+
+Value = Any
+"""The value of a tensor: an Array of floats, a Complex, a NumPy array of any other dtype, a
+Decision, a TensorList, or a Keras variable for its handle."""
+
+
+def is_discrete(value: Value) -> bool:
+    """Return whether a value has no gradient: integers, booleans, strings."""
+    return isinstance(value, np.ndarray) and value.dtype.kind != "f"
+
+
+def bare(value: Value) -> np.ndarray:
+    """Return the numbers of a value without their rounding errors."""
+    if isinstance(value, Complex):
+        return bare(value.re) + 1j * bare(value.im)
+    return np.asarray(getattr(value, "value", value))
+
+
+def decided(each: Op, value: Value) -> Value:
+    """Return an input of an op; the outcome of a comparison as bare booleans.
+
+    Raises:
+        UnsupportedModelError: the outcome depends on rounding.
+    """
+    if not isinstance(value, Decision):
+        return value
+    if value.doubtful.any():
+        raise each.unsupported("depends on a comparison that rounding decides", GapCode.VALUES)
+    return value.value
+
+
+def zeros(value: Value) -> Value:
+    """Return the cotangent of an output to which none came; None where no gradient goes."""
+    if isinstance(value, TensorList):
+        return value.unset()
+    if is_discrete(value) or isinstance(value, keras.Variable):
+        return None
+    return zeros_like(value)
