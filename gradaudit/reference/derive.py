@@ -33,7 +33,7 @@ from gradaudit.reference.losses import loss_terms
 from gradaudit.reference.traces import Traces
 from gradaudit.reference.update import takes_parts, updated
 from gradaudit.reference.walk import TRACED, Replay, Walk
-from gradaudit.rules import moved_by
+from gradaudit.rules import assigned_weights, moved_by
 from gradaudit.tracing import NUMERIC
 
 _IN_PARTS = (
@@ -242,9 +242,7 @@ class Derivation:
         if assigned is not None and record.replicas == 1:
             return set()
         paths = {
-            layer.kernel.path
-            for layer in self._model._flatten_layers()
-            if isinstance(layer, keras.layers.SpectralNormalization) and layer.built
+            path for layer in self._model._flatten_layers() for path in assigned_weights(layer)
         }
         unjudged.update({("update", path): _UNSEEN for path in paths if self._wanted(path)})
         return paths

@@ -24,7 +24,6 @@ from gradaudit.reference.arguments import (
     with_masks,
 )
 from gradaudit.reference.graph import graph_of, in_order, is_float, nodes
-from gradaudit.reference.losses import RECURRENT, hides_logits, is_softmax, leaves_logits
 from gradaudit.reference.traces import Traces, inputs_of
 from gradaudit.rules import (
     LayerCall,
@@ -34,7 +33,9 @@ from gradaudit.rules import (
     find_rule,
     own_variables,
     read_as,
+    rule_for,
 )
+from gradaudit.rules.logits import kept_logits, leaves_logits
 from gradaudit.tracing import Cotangents
 
 TRACED = "traced"
@@ -250,7 +251,7 @@ class Walk:
 
     def _layer(self, layer: Any, given: dict[str, Any]) -> list[Tensor]:
         """Return the outputs of a layer that was given some arguments, by name."""
-        rule, dtype = find_rule(layer), layer.compute_dtype
+        rule, dtype = rule_for(layer), layer.compute_dtype
         first = next(iter(given.values()))
         arguments = with_masks(layer, given)
         previous = others_of(arguments).get("mask")
@@ -265,7 +266,7 @@ class Walk:
         own = own_variables(layer)
         weights = {name: self.read(v, read_as(v, dtype)) for name, v in own.items()}
         to_logits = leaves_logits(layer)
-        apart = to_logits or (self.watch is not None and _ends_with_activation(layer))
+        apart = to_logits or (self.watch is not None and _has_activation_at_end(rule, layer))
         call = LayerCall(
             layer, weights, others_of(arguments), True, self.arithmetic, dtype, self, apart
         )
@@ -278,10 +279,10 @@ class Walk:
             ys = [self.apply(z, apply_activation(layer.activation, z.value), dtype)]
             if to_logits:
                 ys[0].logits = z
-        elif is_softmax(layer) and "mask" not in arguments:
+        elif kept_logits(layer, 0) == "input" and "mask" not in arguments:
             ys[0].logits = xs[0]
         for place, y in enumerate(ys):
-            y.hides_logits = hides_logits(layer, place)
+            y.hides_logits = kept_logits(layer, place) == "unknown"
         ys[0] = self._shown(application, "activation", ys[0])
         if layer.supports_masking:
             mask = previous
@@ -350,7 +351,7 @@ class Walk:
         xs = self._given_to(rule, tensors_of(given), dtype)
         call = LayerCall(operation, {}, others_of(given), True, self.arithmetic, dtype, self)
         ys, _ = self._run(call, rule, xs, dtype, {})
-        if is_softmax(operation):
+        if kept_logits(operation, 0) == "input":
             ys[0].logits = xs[0]
         return ys
 
@@ -427,7 +428,7 @@ class Walk:
 
     def _penalty(self, regularizer: Any, w: Tensor) -> tuple[Array, Vjp]:
         call = RegularizerCall(regularizer, w.dtype, self.arithmetic, keras.config.epsilon())
-        return find_rule(regularizer).function(call, w.value)
+        return rule_for(regularizer).function(call, w.value)
 
 
 def _cotangent(y: Tensor) -> Array | None:
@@ -443,8 +444,7 @@ def _dtype(value: Array, dtype: str) -> str:
     return value.dtype.name if whole else dtype
 
 
-def _ends_with_activation(layer: Any) -> bool:
-    """Return whether a rule ends with `call.activate`: those of Keras's own layers do."""
+def _has_activation_at_end(rule: Rule, layer: Any) -> bool:
+    """Return whether a rule ends with an activation that changes its argument."""
     activation = getattr(layer, "activation", keras.activations.linear)
-    own = type(layer).__module__.partition(".")[0] == "keras"
-    return own and activation is not keras.activations.linear and not isinstance(layer, RECURRENT)
+    return rule.ends_with_activation and activation is not keras.activations.linear

@@ -8,10 +8,10 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import ArrayLike
 
-from gradaudit.errors import UnsupportedModelError
+from gradaudit.errors import RuleDefinitionError, UnsupportedModelError
 from gradaudit.numerics import Arithmetic
 from gradaudit.numerics.arithmetic import Array
-from gradaudit.rules.registry import find_rule
+from gradaudit.rules.registry import find_rule, rule_for
 
 Vjp = Callable[[Array], Array]
 
@@ -50,7 +50,7 @@ class LayerCall:
     training: whether the layer was called as in training.
     arithmetic: makes arrays. dtype: in which the layer computes.
     step: the step that the call is a part of.
-    to_logits: the pre-activation is asked for: whoever calls the rule applies the activation.
+    to_logits: `activate` returns the pre-activation: whoever calls the rule applies the activation.
     """
 
     layer: Any
@@ -67,7 +67,7 @@ class LayerCall:
         return self.arithmetic.array(value, self.dtype)
 
     def numbers(self, x: Array) -> np.ndarray:
-        """Return bare numbers, for decisions that rounding has no part in."""
+        """Return bare numbers, for decisions that do not depend on rounding."""
         return np.asarray(getattr(x, "value", x))
 
     def draw(self, layer: Any, name: str, shape: tuple[int, ...], **options: Any) -> np.ndarray:
@@ -75,11 +75,33 @@ class LayerCall:
         return self.step.draw(layer, name, shape, **options)
 
     def assign(self, name: str, value: Array) -> None:
-        """Note the new value of a variable of the layer that no gradient moves."""
-        self.step.assign(own_variables(self.layer)[name], value)
+        """Note the new value of a variable of the layer.
+
+        Raises:
+            RuleDefinitionError: a gradient moves the variable, and the rule does not declare that
+                it assigns to it.
+        """
+        variable, known = own_variables(self.layer)[name], find_rule(self.layer)
+        if variable.trainable and known is not None and name not in known.assigns:
+            raise RuleDefinitionError(
+                f"the rule for {known.name} assigns to the trainable weight {name!r}, and does not "
+                f"declare it. Add assigns=({name!r},) to its `rule(...)`."
+            )
+        self.step.assign(variable, value)
 
     def activate(self, z: Array) -> tuple[Array, Vjp]:
-        """Return the layer's activation of z and its VJP."""
+        """Return the layer's activation of z and its VJP.
+
+        Raises:
+            RuleDefinitionError: the rule does not declare that it ends with the activation.
+        """
+        known = find_rule(self.layer)
+        if known is not None and not known.ends_with_activation:
+            raise RuleDefinitionError(
+                f"the rule for {known.name} calls call.activate, and does not declare it. Add "
+                "ends_with_activation=True to its `rule(...)` if that is the last thing that it "
+                "does; elsewhere use gradaudit.rules.apply_activation."
+            )
         if self.to_logits:
             return z, lambda dy: dy
         return apply_activation(self.layer.activation, z)
@@ -100,7 +122,7 @@ class LayerCall:
             arguments=arguments,
             to_logits=False,
         )
-        y, rule_vjp = find_rule(part).function(call, x)
+        y, rule_vjp = rule_for(part).function(call, x)
 
         def vjp(dy: Any) -> tuple[Any, dict[str, Array]]:
             dx, cotangents = rule_vjp(dy)
@@ -113,6 +135,13 @@ def own_variables(layer: Any) -> dict[str, Any]:
     """Return the variables that a layer owns itself, and not by its parts, by name."""
     own = getattr(layer, "_trainable_variables", []), getattr(layer, "_non_trainable_variables", [])
     return {v.name: v for variables in own for v in variables}
+
+
+def assigned_weights(layer: Any) -> list[str]:
+    """Return the paths of the weights of a layer to which its rule assigns before the optimizer."""
+    known = find_rule(layer)
+    names = () if known is None else known.assigns
+    return [v.path for name, v in own_variables(layer).items() if name in names]
 
 
 def read_as(variable: Any, dtype: str) -> str:
@@ -167,7 +196,7 @@ class LossCall:
         return self.arithmetic.array(value, self.dtype)
 
     def numbers(self, x: Array) -> np.ndarray:
-        """Return bare numbers, for decisions that rounding has no part in."""
+        """Return bare numbers, for decisions that do not depend on rounding."""
         return np.asarray(getattr(x, "value", x))
 
 

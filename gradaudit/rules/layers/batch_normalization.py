@@ -4,7 +4,7 @@ import keras
 import numpy as np
 from keras import layers
 
-from gradaudit.rules.layers.at_least_single import at_least_single, single_or_wider
+from gradaudit.rules.layers.families.precision import at_least_single, single_or_wider
 from gradaudit.rules.primitives.moments import moments, standardize
 from gradaudit.rules.registry import Case, rule
 

@@ -1,8 +1,9 @@
 """Dot."""
 
+import functools
 import string
 
-from keras import layers
+from keras import config, layers
 
 from gradaudit.rules.primitives.contraction import contract
 from gradaudit.rules.primitives.scaling import inverse_length, scaled_by_squares
@@ -42,7 +43,8 @@ def dot(call, x):
     vjps = [lambda dz: (dz, None)] * 2
     if call.layer.normalize:
         pairs = zip(x, axes, strict=True)
-        units = [scaled_by_squares(each, (axis,), 1, inverse_length) for each, axis in pairs]
+        inverse = functools.partial(inverse_length, epsilon=config.epsilon())
+        units = [scaled_by_squares(each, (axis,), 1, inverse) for each, axis in pairs]
         x, vjps = tuple(unit for unit, _ in units), [vjp for _, vjp in units]
     a, b = x
     letters = iter(string.ascii_letters[2:])

@@ -2,9 +2,8 @@
 
 from keras import layers
 
-from gradaudit.rules.layers.channels import FIRST
+from gradaudit.rules.layers.families.spatial import FIRST, all_cells
 from gradaudit.rules.primitives.extremes import shared_by_largest
-from gradaudit.rules.primitives.pooling import all_cells
 from gradaudit.rules.registry import Case, rule
 
 _Pool1D = layers.GlobalMaxPooling1D

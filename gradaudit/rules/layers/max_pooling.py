@@ -2,8 +2,8 @@
 
 from keras import layers, ops
 
-from gradaudit.rules.layers.channels import FIRST
-from gradaudit.rules.primitives.pooling import max_pool, pool_windows
+from gradaudit.rules.layers.families.spatial import FIRST, pooled
+from gradaudit.rules.primitives.pooling import max_pool
 from gradaudit.rules.registry import Case, rule
 
 _Pool1D, _Pool2D, _Pool3D = layers.MaxPooling1D, layers.MaxPooling2D, layers.MaxPooling3D
@@ -68,4 +68,4 @@ def max_pooling(call, x):
     VJP:    dx = Σₜ placed(dy where t is the first tap at which the largest value stands, t).
     Kinks:  where the largest value of a window stands twice; the first place has the cotangent.
     """
-    return pool_windows(call, x, max_pool)
+    return pooled(call, x, max_pool)

@@ -20,6 +20,11 @@ def _masked(name, shape, mask, axis=-1):
     return Case(name, build, shape, arguments={"mask": mask}, apply=apply)
 
 
+def _logits(layer, place):
+    """Keras keeps x on y, unless it is normalized over several axes."""
+    return "input" if np.size(layer.axis) == 1 else None
+
+
 @rule(
     layers.Softmax,
     cases=[
@@ -32,6 +37,7 @@ def _masked(name, shape, mask, axis=-1):
         _masked("mask, two axes", (3, 2, 4), _MASK[:, None], axis=(1, 2)),
     ],
     source="keras/src/layers/activations/softmax.py",
+    output_logits=_logits,
 )
 def softmax(call, x):
     """Apply y = exp(x) / Σ exp(x) along one axis, or y = exp(x − log Σ exp(x)) along several.

@@ -1,10 +1,11 @@
 """SpectralNormalization."""
 
 import numpy as np
-from keras import layers
+from keras import config, layers
 
 from gradaudit.errors import UnsupportedModelError
 from gradaudit.numerics import exact
+from gradaudit.rules.logits import leaves_logits
 from gradaudit.rules.primitives.scaling import inverse_length, squares
 from gradaudit.rules.registry import Case, rule
 
@@ -32,6 +33,8 @@ def _gaps(layer):
     weights=("kernel", "embeddings", "vector_u"),
     integers=True,
     gaps=_gaps,
+    assigns=("kernel", "embeddings"),
+    output_logits=lambda layer, place: "unknown" if leaves_logits(layer.layer) else None,
 )
 def spectral_normalization(call, x):
     """Apply the wrapped layer with its kernel W, as rows of outputs, divided by σ = v W uᵀ.
@@ -69,5 +72,5 @@ def _normalized(vector):
 
     An error of 1 / length is the same factor of all elements: the 1 has it, and they do not.
     """
-    inverse, _ = inverse_length(squares(vector, (0, 1), 1)[0])
+    inverse, _ = inverse_length(squares(vector, (0, 1), 1)[0], config.epsilon())
     return vector * exact(inverse), inverse / exact(inverse)
