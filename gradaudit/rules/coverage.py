@@ -56,8 +56,9 @@ class Entry:
     def room(self) -> str:
         """The module of Keras that it is listed in, or "elsewhere"."""
         room = ROOMS.get(self.kind)
-        listed = room is not None and getattr(room, self.name, None) is self.target
-        return room.__name__ if listed else "elsewhere"
+        if room is None or getattr(room, self.name, None) is not self.target:
+            return "elsewhere"
+        return room.__name__
 
     @property
     def is_class(self) -> bool:

@@ -63,7 +63,7 @@ class Case:
     def shapes(self) -> tuple[tuple[int, ...], ...]:
         """The shapes of all inputs."""
         if self.shape and isinstance(self.shape[0], tuple):
-            return cast(tuple[tuple[int, ...], ...], self.shape)
+            return self.shape
         return (cast(tuple[int, ...], self.shape),)
 
     def call(self, target: Any, tensors: Sequence[Any], arguments: Mapping[str, Any]) -> Any:

@@ -14,7 +14,7 @@ from gradaudit.errors import RuleDefinitionError
 from gradaudit.rules import Case, all_rules, find_rule, rule
 from gradaudit.rules.registry import registered
 
-FOLDERS = ("layers", "losses", "operations")
+FOLDERS = ("layers", "losses", "optimizers")
 CASES = [Case("default", lambda: keras.layers.Lambda(lambda x: x), (2, 3))]
 
 

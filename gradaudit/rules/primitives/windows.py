@@ -55,8 +55,8 @@ class Windows:
                 "causal": reach,
                 "same": max((math.ceil(n / s) - 1) * s + reach + 1 - n, 0),
             }[padding.lower()]
-            before = reach if padding == "causal" else zeros // 2
-            axes.append((max((n + zeros - reach - 1) // s + 1, 0), before, zeros - before))
+            left = reach if padding == "causal" else zeros // 2
+            axes.append((max((n + zeros - reach - 1) // s + 1, 0), left, zeros - left))
         count, before, after = zip(*axes, strict=True)
         return cls(tuple(cells), count, tuple(size), tuple(strides), rates, before, after)
 

@@ -17,6 +17,8 @@ from gradaudit.rules.context import LayerCall
 from gradaudit.rules.logits import LEAVING_LOGITS
 
 Cotangents = dict[str, Array]
+LayerVjp = Callable[[Any], tuple[Any, Cotangents]]
+Sums = defaultdict[str, SumOfSteps]
 
 DROPPING = (layers.SimpleRNNCell, layers.LSTMCell, layers.GRUCell)
 
@@ -102,9 +104,7 @@ def recurrence_mask(call: LayerCall, x: Any, mask: Any) -> Any:
     return (found, *[None] * len(call.layer.state_size)) if call.layer.return_state else found
 
 
-def recurrence(
-    call: LayerCall, x: Array | tuple[Array, ...]
-) -> tuple[Any, Callable[[Any], tuple[Any, Cotangents]]]:
+def recurrence(call: LayerCall, x: Any) -> tuple[Any, LayerVjp]:
     """Apply (outₜ, *sₜ) = cell(xₜ, *sₜ₋₁) from the first step to the last, or from the last.
 
     Where a mask leaves a step out, its output is the one before (0 before the first), and its
@@ -127,7 +127,7 @@ def recurrence(
     mask, shown = _masks(call, order)
     dropout_masks = draw_masks(call, cell, (n, *sequence.shape[2:]))
     given = {"dropout_masks": dropout_masks} if call.training else {}
-    vjps, outs = [], []
+    vjps, outs = [], list[Array]()
     for k, t in enumerate(order):
         (out, *made), vjp_t = call.within(cell, (sequence[:, t], *states), None, **given)
         if mask is not None:
@@ -143,8 +143,7 @@ def recurrence(
     def vjp(dy: Any) -> tuple[Any, Cotangents]:
         dout, *dstates = dy if layer.return_state else (dy, *map(np.zeros_like, states))
         nothing = np.zeros_like(outs[-1])
-        carried, dxs = nothing, []
-        sums: defaultdict[str, SumOfSteps] = defaultdict(SumOfSteps)
+        carried, dxs, sums = nothing, [], Sums(SumOfSteps)
         for k in reversed(range(length)):
             d = dout[:, k] if layer.return_sequences else dout if k == length - 1 else nothing
             if shown is not None:
