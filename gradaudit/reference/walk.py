@@ -80,7 +80,7 @@ class Walk:
     passed: what stood on the way back to a variable, by its path: TRACED for what was traced, and
         the places of custom gradients.
     traces: traces what has no derived rule. traced: ids of the layers that are traced.
-    jit: whether XLA compiles the step.
+    jit: whether XLA compiles the step. epsilon: `keras.config.epsilon()` in the step.
     watch: is shown the tensors of every layer; activations are then operations of their own.
     """
 
@@ -91,6 +91,7 @@ class Walk:
     traces: Traces | None = None
     traced: Collection[int] = ()
     jit: bool = False
+    epsilon: float = 1e-7
     cotangents: dict[str, Array] = field(default_factory=dict)
     penalties: list[Tensor] = field(default_factory=list)
     assigned: dict[str, Array] = field(default_factory=dict)
@@ -268,7 +269,15 @@ class Walk:
         to_logits = leaves_logits(layer)
         apart = to_logits or (self.watch is not None and _has_activation_at_end(rule, layer))
         call = LayerCall(
-            layer, weights, others_of(arguments), True, self.arithmetic, dtype, self, apart
+            layer,
+            weights,
+            others_of(arguments),
+            True,
+            self.arithmetic,
+            dtype,
+            self,
+            apart,
+            self.epsilon,
         )
         ys, rule_vjp = self._run(call, rule, xs, dtype, own)
         names = {v.path: name for name, v in own.items()}
@@ -349,7 +358,10 @@ class Walk:
             made = operation.call(**tree.map_structure(bare, given))
             return [self._tensor(y) for y in tree.flatten(made)]
         xs = self._given_to(rule, tensors_of(given), dtype)
-        call = LayerCall(operation, {}, others_of(given), True, self.arithmetic, dtype, self)
+        arguments = others_of(given)
+        call = LayerCall(
+            operation, {}, arguments, True, self.arithmetic, dtype, self, epsilon=self.epsilon
+        )
         ys, _ = self._run(call, rule, xs, dtype, {})
         if kept_logits(operation, 0) == "input":
             ys[0].logits = xs[0]

@@ -2,9 +2,10 @@
 
 import functools
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
+import keras
 import numpy as np
 from numpy.typing import ArrayLike
 
@@ -49,7 +50,7 @@ class LayerCall:
         arrays, and options, by their names in the signature of `layer.call`; None is left out.
     training: whether the layer was called as in training.
     arithmetic: makes arrays. dtype: in which the layer computes.
-    step: the step that the call is a part of.
+    step: the step that the call is a part of. epsilon: `keras.config.epsilon()` in that step.
     to_logits: `activate` returns the pre-activation: whoever calls the rule applies the activation.
     """
 
@@ -61,6 +62,7 @@ class LayerCall:
     dtype: str
     step: Step
     to_logits: bool = False
+    epsilon: float = field(default_factory=keras.config.epsilon)
 
     def array(self, value: ArrayLike) -> Array:
         """Return a constant in the layer's compute dtype."""

@@ -1,4 +1,4 @@
-"""Activations made of exponentials, roots and quotients; of these, only elu and selu have a kink."""
+"""Activations made of exponentials, roots and quotients; only elu and selu have a kink."""
 
 import math
 

@@ -1,6 +1,5 @@
 """BatchNormalization."""
 
-import keras
 import numpy as np
 from keras import layers
 
@@ -59,7 +58,7 @@ def batch_normalization(call, x):
     if mask is not None:
         kept = np.broadcast_to(np.asarray(mask, bool)[..., None], x.shape)
         count = kept.sum(axis=axes, keepdims=True)
-        total = call.arithmetic.array(count, single_or_wider(call.dtype)) + keras.config.epsilon()
+        total = call.arithmetic.array(count, single_or_wider(call.dtype)) + call.epsilon
 
     def forward(x):
         own = call.training and layer.trainable

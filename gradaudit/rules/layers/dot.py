@@ -3,7 +3,7 @@
 import functools
 import string
 
-from keras import config, layers
+from keras import layers
 
 from gradaudit.rules.primitives.contraction import contract
 from gradaudit.rules.primitives.scaling import inverse_length, scaled_by_squares
@@ -43,7 +43,7 @@ def dot(call, x):
     vjps = [lambda dz: (dz, None)] * 2
     if call.layer.normalize:
         pairs = zip(x, axes, strict=True)
-        inverse = functools.partial(inverse_length, epsilon=config.epsilon())
+        inverse = functools.partial(inverse_length, epsilon=call.epsilon)
         units = [scaled_by_squares(each, (axis,), 1, inverse) for each, axis in pairs]
         x, vjps = tuple(unit for unit, _ in units), [vjp for _, vjp in units]
     a, b = x

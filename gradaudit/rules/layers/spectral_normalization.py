@@ -1,7 +1,7 @@
 """SpectralNormalization."""
 
 import numpy as np
-from keras import config, layers
+from keras import layers
 
 from gradaudit.errors import UnsupportedModelError
 from gradaudit.numerics import exact
@@ -57,8 +57,8 @@ def spectral_normalization(call, x):
     if call.training and np.any(call.numbers(kernel)):
         rows = kernel.reshape(-1, kernel.shape[-1])
         for _ in range(layer.power_iterations):
-            v, v_length = _normalized(u @ rows.T)
-            u, u_length = _normalized(v @ rows)
+            v, v_length = _normalized(u @ rows.T, call.epsilon)
+            u, u_length = _normalized(v @ rows, call.epsilon)
         sigma = ((v @ rows) @ u.T) * (v_length * u_length)
         call.assign(name, kernel / sigma.reshape(-1))
         u = u * u_length
@@ -67,10 +67,10 @@ def spectral_normalization(call, x):
     return call.within(part, x)
 
 
-def _normalized(vector):
-    """Return a vector divided by its length, or by keras.config.epsilon() if it is shorter, and 1.
+def _normalized(vector, epsilon):
+    """Return a vector divided by its length, or by epsilon if it is shorter, and 1.
 
     An error of 1 / length is the same factor of all elements: the 1 has it, and they do not.
     """
-    inverse, _ = inverse_length(squares(vector, (0, 1), 1)[0], config.epsilon())
+    inverse, _ = inverse_length(squares(vector, (0, 1), 1)[0], epsilon)
     return vector * exact(inverse), inverse / exact(inverse)

@@ -100,8 +100,8 @@ def _product(
         view = through(x)
         patches = np.stack([view(tap) for tap in windows.taps], axis=-2)
         lead = patches.shape[:-2]
-        rows = patches.reshape(math.prod(lead), -1, groups, inputs)
-        rows = np.moveaxis(rows, 2, 0).reshape(groups, len(rows), -1)
+        apart = patches.reshape(math.prod(lead), -1, groups, inputs)
+        rows = np.moveaxis(apart, 2, 0).reshape(groups, len(apart), -1)
         return np.moveaxis(rows @ matrices, 0, 1).reshape(*lead, outputs)
 
     return np.concatenate([block(x[i : i + samples]) for i in range(0, len(x), samples)])
