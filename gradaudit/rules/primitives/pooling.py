@@ -24,12 +24,12 @@ def largest(x: Array, windows: Windows) -> tuple[Array, Vjp, Vjp]:
     first one has it. Cells that are equal to the last digit, such as a ReLU's zeros, are equal
     without doubt: rounding does not decide between them, and either choice is right.
     """
-    at, inside = windows.at(x), windows.at(np.ones((1, *windows.cells, 1), bool))
+    at = windows.at(x)
     first, *others = windows.taps
-    y, seen = at(first), inside(first)
+    y, seen = at(first), windows.inside(first)
     better: dict[Tap, Array] = {}
     for tap in others:
-        cell, here = at(tap), inside(tap)
+        cell, here = at(tap), windows.inside(tap)
         equal = _numbers(cell) == _numbers(y)
         better[tap] = ((cell > y) & ~equal | ~seen) & here
         larger = np.where(seen, np.maximum(cell, y), cell)

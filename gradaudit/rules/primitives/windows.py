@@ -65,11 +65,14 @@ class Windows:
         """Places in a window, in the order of its rows."""
         return list(itertools.product(*map(range, self.size)))
 
+    def inside(self, tap: Tap) -> np.ndarray:
+        """Return whether the cell that each window sees at a tap is not padding, (1, *count, 1)."""
+        return np.asarray(self.at(np.ones((1, *self.cells, 1), bool))(tap))
+
     @property
     def filled(self) -> np.ndarray:
         """How many of each window's cells are not padding, (1, *count, 1)."""
-        inside = self.at(np.ones((1, *self.cells, 1)))
-        return np.sum([inside(tap) for tap in self.taps], axis=0)
+        return np.sum([self.inside(tap) for tap in self.taps], axis=0, dtype=np.float64)
 
     def at(self, x: Array) -> Callable[[Tap], Array]:
         """Return a function of a tap: the cell that each window sees there, 0 outside.

@@ -160,7 +160,7 @@ def recurrence(call: LayerCall, x: Any) -> tuple[Any, LayerVjp]:
                 sums[name].add(cotangent)
             dstates = before
             dxs.append(dx)
-        cotangents = {name: each.total() for name, each in sums.items()}
+        cotangents: dict[str, Any] = {name: each.total() for name, each in sums.items()}
         dsequence = np.stack(dxs if layer.go_backwards else dxs[::-1], axis=1)
         return (dsequence, *dstates) if isinstance(x, tuple) else dsequence, cotangents
 

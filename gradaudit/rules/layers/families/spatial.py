@@ -22,12 +22,16 @@ LayerVjp = Callable[[Array], tuple[Array, Cotangents]]
 
 def channels_last(layer: Any, x: Array) -> Array:
     """Return a layer's input with its channels on the last axis."""
-    return np.moveaxis(x, 1, -1) if layer.data_format == "channels_first" else x
+    if layer.data_format != "channels_first":
+        return x
+    return np.transpose(x, (0, *range(2, x.ndim), 1))
 
 
 def channels_back(layer: Any, y: Array) -> Array:
     """Return channels from the last axis to where the layer has them."""
-    return np.moveaxis(y, -1, 1) if layer.data_format == "channels_first" else y
+    if layer.data_format != "channels_first":
+        return y
+    return np.transpose(y, (0, y.ndim - 1, *range(1, y.ndim - 1)))
 
 
 def with_channels_last(
