@@ -72,7 +72,7 @@ class Windows:
     @property
     def filled(self) -> np.ndarray:
         """How many of each window's cells are not padding, (1, *count, 1)."""
-        return np.sum([self.inside(tap) for tap in self.taps], axis=0, dtype=np.float64)
+        return np.stack([self.inside(tap) for tap in self.taps]).sum(axis=0, dtype=np.float64)
 
     def at(self, x: Array) -> Callable[[Tap], Array]:
         """Return a function of a tap: the cell that each window sees there, 0 outside.
