@@ -135,7 +135,11 @@ def test_an_assignment_that_is_not_declared_is_refused():
         halving(dataclasses.replace(HALVED, assigns=()))
 
 
-@pytest.mark.parametrize(("declared", "verdict"), [(my_decay, "pass"), (None, "fail")])
+def one_decay(optimizer, variable):
+    return 0.25
+
+
+@pytest.mark.parametrize(("declared", "verdict"), [(my_decay, "pass"), (one_decay, "fail")])
 def test_an_optimizer_declares_its_weight_decay(declared, verdict):
     keras.utils.set_random_seed(3)
     model = keras.Sequential([keras.Input((3,)), layers.Dense(2)])
