@@ -142,7 +142,7 @@ def one_decay(optimizer, variable):
 @pytest.mark.parametrize(("declared", "verdict"), [(my_decay, "pass"), (one_decay, "fail")])
 def test_an_optimizer_declares_its_weight_decay(declared, verdict):
     keras.utils.set_random_seed(3)
-    model = keras.Sequential([keras.Input((3,)), layers.Dense(2)])
+    model = keras.Sequential([keras.Input((3,)), layers.Dense(2, bias_initializer="ones")])
     model.compile(MyDecay(0.1, weight_decay=0.5), "mse")
     rng = np.random.default_rng(0)
     with registered(as_mine(keras.optimizers.SGD, MyDecay, weight_decay=declared)):
