@@ -51,7 +51,7 @@ class LayerCall:
     training: whether the layer was called as in training.
     arithmetic: makes arrays. dtype: in which the layer computes.
     step: the step that the call is a part of. epsilon: `keras.config.epsilon()` in that step.
-    to_logits: `activate` returns the pre-activation: whoever calls the rule applies the activation.
+    to_logits: `activate` returns the pre-activation: the caller of the rule applies the activation.
     """
 
     layer: Any
@@ -113,7 +113,7 @@ class LayerCall:
     ) -> tuple[Any, Callable[[Any], tuple[Any, dict[str, Array]]]]:
         """Run the rule of a layer that is a part of this one; its VJP keys cotangents by path.
 
-        weights: those that stand in the place of the part's own, by name.
+        weights: arrays to use in place of the part's own weights, by name.
         """
         own = own_variables(part)
         held = {name: self.step.read(v, read_as(v, self.dtype)) for name, v in own.items()}

@@ -81,7 +81,7 @@ def sparsemax(call, z):
     VJP:    s = dy where z ≥ τ, 0 elsewhere. z₍ⱼ₎ is a part of c₍ⱼ₎ to c₍K₎, so dz₍ⱼ₎ = s₍ⱼ₎ −
             (K − j + 1)/K Σ s within the support, and s₍ⱼ₎ outside.
     Kinks:  z = τ; where an element enters or leaves the support, or two change places in the order:
-            the first of equal ones stands first.
+            equal elements keep their order.
     """
     axis = call.options.get("axis", -1)
     z = np.swapaxes(z, axis, -1)

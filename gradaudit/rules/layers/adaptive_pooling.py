@@ -106,7 +106,7 @@ def adaptive_max_pooling(call, x):
 
     Shapes: x (N, *cells, C), y (N, *output_size, C); channels first: x (N, C, *cells).
     VJP:    that of the pooling of each axis, from the last to the first.
-    Kinks:  where the largest value of a window stands twice; the first place has the cotangent.
+    Kinks:  where two cells of a window are the largest; the first one has the cotangent.
     """
     return _adaptive(call, x, max_pool)
 

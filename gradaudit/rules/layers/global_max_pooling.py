@@ -45,7 +45,7 @@ def global_max_pooling(call, x):
     Shapes: x (N, *cells, C), y (N, C), with 1 in the place of each of cells where they are kept;
             channels first: x (N, C, *cells).
     VJP:    dx = dy / m at the m cells that are largest, 0 elsewhere.
-    Kinks:  where the largest value stands twice: each place has an equal part of the cotangent.
+    Kinks:  where two cells are the largest: each has an equal part of the cotangent.
     """
     cells, axis, shape = all_cells(call.layer, x)
     vjp = shared_by_largest(call, cells, axis)

@@ -14,7 +14,7 @@ _MASK = np.array([[1, 1, 0, 1], [1, 0, 0, 0], [0, 0, 0, 0]], bool)
 
 def _masked(name, shape, mask, axis=-1):
     def apply(layer, x, **arguments):
-        return layer(x, **arguments) * 1.0  # takes off the mask, which is not one of a loss
+        return layer(x, **arguments) * 1.0  # without the mask, which a loss would apply
 
     build = functools.partial(layers.Softmax, axis=axis)
     return Case(name, build, shape, arguments={"mask": mask}, apply=apply)

@@ -11,9 +11,9 @@ _BN = layers.BatchNormalization
 
 
 def _gaps(layer):
-    """Return what is not derived: draws and assignments in a graph that has no number of steps.
+    """Return what is not derived: draws and assignments if the number of steps is not known.
 
-    Keras runs all steps as one there, and draws once for all.
+    Keras then runs all steps as one, and draws once for all.
     """
     unknown = any(node.input_tensors[0].shape[1] is None for node in layer._inbound_nodes)
     changing = [

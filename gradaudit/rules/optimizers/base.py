@@ -22,7 +22,7 @@ def clipped(optimizer: Any, gradient: Array, norm: Array | None) -> Array:
         return gradient * c / np.maximum(own, c)
     if norm is not None:
         c = optimizer.global_clipnorm
-        # The difference is 0 for a number, and keeps what is not one.
+        # norm − norm is 0 if the norm is finite, and NaN otherwise.
         return gradient * (np.minimum(1.0 / norm, 1.0 / c) * c + (norm - norm))
     if optimizer.clipvalue and optimizer.clipvalue > 0:
         return np.clip(gradient, -optimizer.clipvalue, optimizer.clipvalue)

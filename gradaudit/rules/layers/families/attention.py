@@ -50,7 +50,7 @@ def attend(
     of_query, of_value = (call.arguments.get("mask") or (None, None))[:2]
     shown = _scores_shown(scores.shape, of_value, bool(call.arguments.get("use_causal_mask")))
     if shown is not None:
-        # 6e4 stands for Keras's 65504, to which scores cannot be added in float16.
+        # 6e4 in place of Keras's 65504, to which scores cannot be added in float16.
         far = 6e4 if call.dtype == "float16" else 1e9
         scores = np.where(shown, scores, scores - far)
     y, weights, weighted_vjp = weighted(
