@@ -5,7 +5,6 @@ import functools
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
-import keras
 import numpy as np
 
 from gradaudit.errors import GapCode, UnsupportedModelError
@@ -24,7 +23,7 @@ from gradaudit.reference.graph import is_float
 from gradaudit.reference.policy import DEFAULT, Policy
 from gradaudit.reference.runs import Found, Runs
 from gradaudit.reference.update import takes_parts
-from gradaudit.rules import moved_by, single_optimizers
+from gradaudit.rules import assigned_weights, moved_by, single_optimizers
 
 Unjudged = dict[tuple[Stage, str], tuple[Gap, ...]]
 
@@ -279,8 +278,5 @@ def _assigned_unseen(runs: Runs, found: Found | None) -> set[str]:
     """Return the weights that the optimizer moves on from an assignment that is not known."""
     if found is not None and runs.record.replicas == 1:
         return set()
-    return {
-        layer.kernel.path
-        for layer in runs.spec.model._flatten_layers()
-        if isinstance(layer, keras.layers.SpectralNormalization) and layer.built
-    }
+    layers = runs.spec.model._flatten_layers()
+    return {path for layer in layers for path in assigned_weights(layer)}

@@ -1,38 +1,14 @@
 """Which losses a model was compiled with, what each is given, and which of them take logits."""
 
-import functools
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import keras
 from keras import tree
-from keras.src.ops import nn  # operations of a graph are instances of what it does not export
 
 from gradaudit.rules import Rule, find_rule
-
-# keras/src/backend/tensorflow/nn.py, _get_logits: these three compute from the logits that softmax
-# and sigmoid leave on their output, whichever of the two it was; the focal one reads both.
-_UNWRAPPING = (
-    keras.losses.categorical_crossentropy,
-    keras.losses.sparse_categorical_crossentropy,
-    keras.losses.binary_crossentropy,
-)
-_ATTENTION = (
-    keras.layers.Attention,
-    keras.layers.AdditiveAttention,
-    keras.layers.MultiHeadAttention,
-    keras.layers.GroupQueryAttention,
-)
-_LEAVING_LOGITS = (keras.activations.softmax, keras.activations.sigmoid)
-
-RECURRENT = (
-    keras.layers.RNN,
-    keras.layers.SimpleRNNCell,
-    keras.layers.LSTMCell,
-    keras.layers.GRUCell,
-)
-"""Layers whose activation is not the last thing that they do."""
+from gradaudit.rules.logits import used_logits
 
 
 @dataclass(frozen=True)
@@ -119,46 +95,9 @@ def given_to_losses(model: keras.Model, y: Any, y_pred: Any, sample_weight: Any)
 
 def takes_logits(term: LossTerm) -> bool:
     """Return whether Keras computes this loss from the logits, where its predictions have any."""
-    if term.options.get("ignore_class") is not None:
-        return False  # the choice of predictions that count makes a new tensor, without logits
-    return term.rule is not None and term.rule.target in _UNWRAPPING
+    return used_logits(term.rule, term.options) == "takes"
 
 
 def reads_logits(term: LossTerm) -> bool:
     """Return whether Keras computes this loss from the predictions and from their logits."""
-    focal = keras.losses.binary_focal_crossentropy
-    known = term.rule is not None and term.rule.target is focal
-    return known and not term.options.get("from_logits", False)
-
-
-def leaves_logits(layer: Any) -> bool:
-    """Return whether Keras keeps a layer's pre-activation on its output.
-
-    The activation of a recurrent layer, or of its cell, stands within its steps.
-    """
-    activation = getattr(layer, "activation", None)
-    if isinstance(activation, functools.partial):
-        activation = activation.func
-    return activation in _LEAVING_LOGITS and not isinstance(layer, RECURRENT)
-
-
-def is_softmax(operation: Any) -> bool:
-    """Return whether a layer or an operation is a softmax or a sigmoid and nothing else.
-
-    Keras keeps its input on its output, as it does for the activations. Over several axes the layer
-    takes another way.
-    """
-    if isinstance(operation, keras.layers.Softmax):
-        return isinstance(operation.axis, int) or len(operation.axis) == 1
-    return isinstance(operation, (nn.Softmax, nn.Sigmoid))
-
-
-def hides_logits(layer: Any, place: int) -> bool:
-    """Return whether Keras keeps logits on an output of a layer that its rule does not hand on.
-
-    place: of the output. They are on the scores that attention returns, which a softmax made, and
-    on what SpectralNormalization hands on.
-    """
-    if isinstance(layer, keras.layers.SpectralNormalization):
-        return leaves_logits(layer.layer)
-    return isinstance(layer, _ATTENTION) and place == 1
+    return used_logits(term.rule, term.options) == "reads"

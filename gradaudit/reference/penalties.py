@@ -6,7 +6,7 @@ from typing import Any
 from gradaudit.numerics.arithmetic import Array
 from gradaudit.reference.arguments import Tensor
 from gradaudit.reference.operations import Operations, Vjp
-from gradaudit.rules import RegularizerCall, find_rule
+from gradaudit.rules import RegularizerCall, rule_for
 
 
 def activity_penalties(
@@ -39,4 +39,4 @@ def weight_penalties(step: Operations, variables: Iterable[Any], epsilon: float)
 
 def _penalty(step: Operations, regularizer: Any, w: Tensor, epsilon: float) -> tuple[Array, Vjp]:
     call = RegularizerCall(regularizer, w.dtype, step.arithmetic, epsilon)
-    return find_rule(regularizer).function(call, w.value)
+    return rule_for(regularizer).function(call, w.value)

@@ -15,12 +15,18 @@ from gradaudit.records import Arrays
 from gradaudit.rules import (
     ConstraintCall,
     UpdateCall,
-    find_rule,
     keyed,
     moved_by,
+    rule_for,
     single_optimizers,
 )
-from gradaudit.rules.optimizers.base import clipped, decayed, global_norm, moving_average
+from gradaudit.rules.optimizers.base import (
+    clipped,
+    decayed,
+    global_norm,
+    moving_average,
+    weight_decay,
+)
 
 Gradients = dict[str, np.ndarray | None]
 
@@ -206,7 +212,7 @@ class _Step:
                 weight = mean
         if moves and variable.constraint is not None:
             call = ConstraintCall(variable.constraint, self.epsilon)
-            weight = find_rule(variable.constraint).function(call, weight)
+            weight = rule_for(variable.constraint).function(call, weight)
         return {variable.path: weight, **after}
 
     def _moved(
@@ -215,10 +221,10 @@ class _Step:
         """Decay a weight and run the optimizer's rule; return it with its new slots by key."""
         rate = self.arithmetic.array(self.learning_rate, variable.dtype)
         call = UpdateCall(self.optimizer, self._iterations, rate, variable.dtype, self.arithmetic)
-        decay = _weight_decay(self.optimizer, variable)
+        decay = weight_decay(self.optimizer, variable)
         if decay is not None:
             weight = decayed(weight, call.number(decay), rate)
-        rule = find_rule(self.optimizer)
+        rule = rule_for(self.optimizer)
         slots = {}
         for name, attribute in rule.slots:
             slot = self._of(attribute, variable)
@@ -237,17 +243,3 @@ class _Step:
 
     def _held(self, variable: Any) -> Array:
         return self.arithmetic.array(self.before[self.keys[id(variable)]], _float(variable))
-
-
-def _weight_decay(optimizer: Any, variable: Any) -> float | None:
-    """Return the decay of one weight; None where it does not decay.
-
-    Keras shows `exclude_from_weight_decay` TensorFlow's variable with its name (dense/kernel:0),
-    but for Muon its own (kernel), which decays what it gives to Adam by another number.
-    """
-    shown, decay = variable.value, optimizer.weight_decay
-    if isinstance(optimizer, keras.optimizers.Muon):
-        shown = variable
-        if optimizer._should_use_adamw(variable):
-            decay = optimizer.adam_weight_decay
-    return None if decay is None or not optimizer._use_weight_decay(shown) else decay

@@ -23,7 +23,6 @@ from gradaudit.reference.arguments import (
 )
 from gradaudit.reference.framework import Traces
 from gradaudit.reference.graph import graph_of, in_order, is_float, nodes
-from gradaudit.reference.losses import RECURRENT, hides_logits, is_softmax, leaves_logits
 from gradaudit.reference.operations import Operations, Vjp
 from gradaudit.reference.penalties import activity_penalties, weight_penalties
 from gradaudit.reference.state import Replay
@@ -34,7 +33,9 @@ from gradaudit.rules import (
     find_rule,
     own_variables,
     read_as,
+    rule_for,
 )
+from gradaudit.rules.logits import kept_logits, leaves_logits
 from gradaudit.tracing import Cotangents
 
 __all__ = ["Application", "Replay", "Walk", "Watch"]
@@ -121,7 +122,7 @@ class Walk(Operations):
 
     def _layer(self, layer: Any, given: dict[str, Any]) -> list[Tensor]:
         """Return the outputs of a layer that was given some arguments, by name."""
-        rule, dtype = find_rule(layer), layer.compute_dtype
+        rule, dtype = rule_for(layer), layer.compute_dtype
         first = next(iter(given.values()))
         arguments = with_masks(layer, given)
         previous = others_of(arguments).get("mask")
@@ -136,9 +137,17 @@ class Walk(Operations):
         own = own_variables(layer)
         weights = {name: self.read(v, read_as(v, dtype)) for name, v in own.items()}
         to_logits = leaves_logits(layer)
-        apart = to_logits or (self.watch is not None and _ends_with_activation(layer))
+        apart = to_logits or (self.watch is not None and _has_activation_at_end(rule, layer))
         call = LayerCall(
-            layer, weights, others_of(arguments), True, self.arithmetic, dtype, self, apart
+            layer,
+            weights,
+            others_of(arguments),
+            True,
+            self.arithmetic,
+            dtype,
+            self,
+            apart,
+            self.epsilon,
         )
         ys, rule_vjp = self._run(call, rule, xs, dtype, own)
         names = {v.path: name for name, v in own.items()}
@@ -149,10 +158,10 @@ class Walk(Operations):
             ys = [self.apply(z, apply_activation(layer.activation, z.value), dtype)]
             if to_logits:
                 ys[0].logits = z
-        elif is_softmax(layer) and "mask" not in arguments:
+        elif kept_logits(layer, 0) == "input" and "mask" not in arguments:
             ys[0].logits = xs[0]
         for place, y in enumerate(ys):
-            y.hides_logits = hides_logits(layer, place)
+            y.hides_logits = kept_logits(layer, place) == "unknown"
         ys[0] = self._shown(application, "activation", ys[0])
         if layer.supports_masking:
             mask = previous
@@ -222,9 +231,12 @@ class Walk(Operations):
             made = operation.call(**tree.map_structure(bare, given))
             return [self.tensor(y) for y in tree.flatten(made)]
         xs = self._given_to(rule, tensors_of(given), dtype)
-        call = LayerCall(operation, {}, others_of(given), True, self.arithmetic, dtype, self)
+        arguments = others_of(given)
+        call = LayerCall(
+            operation, {}, arguments, True, self.arithmetic, dtype, self, epsilon=self.epsilon
+        )
         ys, _ = self._run(call, rule, xs, dtype, {})
-        if is_softmax(operation):
+        if kept_logits(operation, 0) == "input":
             ys[0].logits = xs[0]
         return ys
 
@@ -282,8 +294,7 @@ class Walk(Operations):
         self.penalties += weight_penalties(self, variables, self.epsilon)
 
 
-def _ends_with_activation(layer: Any) -> bool:
-    """Return whether a rule ends with `call.activate`: those of Keras's own layers do."""
+def _has_activation_at_end(rule: Rule, layer: Any) -> bool:
+    """Return whether a rule ends with an activation that changes its argument."""
     activation = getattr(layer, "activation", keras.activations.linear)
-    own = type(layer).__module__.partition(".")[0] == "keras"
-    return own and activation is not keras.activations.linear and not isinstance(layer, RECURRENT)
+    return rule.ends_with_activation and activation is not keras.activations.linear

@@ -2,16 +2,17 @@
 
 import functools
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
+import keras
 import numpy as np
 from numpy.typing import ArrayLike
 
-from gradaudit.errors import UnsupportedModelError
+from gradaudit.errors import RuleDefinitionError, UnsupportedModelError
 from gradaudit.numerics import Arithmetic
 from gradaudit.numerics.arithmetic import Array
-from gradaudit.rules.registry import find_rule
+from gradaudit.rules.registry import find_rule, rule_for
 
 Vjp = Callable[[Array], Array]
 
@@ -49,8 +50,8 @@ class LayerCall:
         arrays, and options, by their names in the signature of `layer.call`; None is left out.
     training: whether the layer was called as in training.
     arithmetic: makes arrays. dtype: in which the layer computes.
-    step: the step that the call is a part of.
-    to_logits: the pre-activation is asked for: whoever calls the rule applies the activation.
+    step: the step that the call is a part of. epsilon: `keras.config.epsilon()` in that step.
+    to_logits: `activate` returns the pre-activation: the caller of the rule applies the activation.
     """
 
     layer: Any
@@ -61,13 +62,14 @@ class LayerCall:
     dtype: str
     step: Step
     to_logits: bool = False
+    epsilon: float = field(default_factory=keras.config.epsilon)
 
     def array(self, value: ArrayLike) -> Array:
         """Return a constant in the layer's compute dtype."""
         return self.arithmetic.array(value, self.dtype)
 
     def numbers(self, x: Array) -> np.ndarray:
-        """Return bare numbers, for decisions that rounding has no part in."""
+        """Return bare numbers, for decisions that do not depend on rounding."""
         return np.asarray(getattr(x, "value", x))
 
     def draw(self, layer: Any, name: str, shape: tuple[int, ...], **options: Any) -> np.ndarray:
@@ -75,11 +77,33 @@ class LayerCall:
         return self.step.draw(layer, name, shape, **options)
 
     def assign(self, name: str, value: Array) -> None:
-        """Note the new value of a variable of the layer that no gradient moves."""
-        self.step.assign(own_variables(self.layer)[name], value)
+        """Note the new value of a variable of the layer.
+
+        Raises:
+            RuleDefinitionError: a gradient moves the variable, and the rule does not declare that
+                it assigns to it.
+        """
+        variable, known = own_variables(self.layer)[name], find_rule(self.layer)
+        if variable.trainable and known is not None and name not in known.assigns:
+            raise RuleDefinitionError(
+                f"the rule for {known.name} assigns to the trainable weight {name!r}, and does not "
+                f"declare it. Add assigns=({name!r},) to its `rule(...)`."
+            )
+        self.step.assign(variable, value)
 
     def activate(self, z: Array) -> tuple[Array, Vjp]:
-        """Return the layer's activation of z and its VJP."""
+        """Return the layer's activation of z and its VJP.
+
+        Raises:
+            RuleDefinitionError: the rule does not declare that it ends with the activation.
+        """
+        known = find_rule(self.layer)
+        if known is not None and not known.ends_with_activation:
+            raise RuleDefinitionError(
+                f"the rule for {known.name} calls call.activate, and does not declare it. Add "
+                "ends_with_activation=True to its `rule(...)` if that is the last thing that it "
+                "does; elsewhere use gradaudit.rules.apply_activation."
+            )
         if self.to_logits:
             return z, lambda dy: dy
         return apply_activation(self.layer.activation, z)
@@ -89,7 +113,7 @@ class LayerCall:
     ) -> tuple[Any, Callable[[Any], tuple[Any, dict[str, Array]]]]:
         """Run the rule of a layer that is a part of this one; its VJP keys cotangents by path.
 
-        weights: those that stand in the place of the part's own, by name.
+        weights: arrays to use in place of the part's own weights, by name.
         """
         own = own_variables(part)
         held = {name: self.step.read(v, read_as(v, self.dtype)) for name, v in own.items()}
@@ -100,7 +124,7 @@ class LayerCall:
             arguments=arguments,
             to_logits=False,
         )
-        y, rule_vjp = find_rule(part).function(call, x)
+        y, rule_vjp = rule_for(part).function(call, x)
 
         def vjp(dy: Any) -> tuple[Any, dict[str, Array]]:
             dx, cotangents = rule_vjp(dy)
@@ -113,6 +137,13 @@ def own_variables(layer: Any) -> dict[str, Any]:
     """Return the variables that a layer owns itself, and not by its parts, by name."""
     own = getattr(layer, "_trainable_variables", []), getattr(layer, "_non_trainable_variables", [])
     return {v.name: v for variables in own for v in variables}
+
+
+def assigned_weights(layer: Any) -> list[str]:
+    """Return the paths of the weights of a layer to which its rule assigns before the optimizer."""
+    known = find_rule(layer)
+    names = () if known is None else known.assigns
+    return [v.path for name, v in own_variables(layer).items() if name in names]
 
 
 def read_as(variable: Any, dtype: str) -> str:
@@ -167,7 +198,7 @@ class LossCall:
         return self.arithmetic.array(value, self.dtype)
 
     def numbers(self, x: Array) -> np.ndarray:
-        """Return bare numbers, for decisions that rounding has no part in."""
+        """Return bare numbers, for decisions that do not depend on rounding."""
         return np.asarray(getattr(x, "value", x))
 
 

@@ -1,7 +1,7 @@
 """What Keras has, and which of it has a rule; knows no maths.
 
-What is derived is read from the register. What is not stands in the table at the end, with the
-reason; what a new Keras brings, and is in neither, is unknown.
+What is derived is read from the register. The table at the end lists what is not, with the reason.
+What is in neither, as a class that a new Keras brings, is unknown.
 """
 
 import inspect
@@ -56,8 +56,9 @@ class Entry:
     def room(self) -> str:
         """The module of Keras that it is listed in, or "elsewhere"."""
         room = ROOMS.get(self.kind)
-        listed = room is not None and getattr(room, self.name, None) is self.target
-        return room.__name__ if listed else "elsewhere"
+        if room is None or getattr(room, self.name, None) is not self.target:
+            return "elsewhere"
+        return room.__name__
 
     @property
     def is_class(self) -> bool:

@@ -6,15 +6,16 @@ import inspect
 import pkgutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from typing import Any
 
 from keras import Layer
-from numpy.typing import ArrayLike
 
-from gradaudit.errors import RuleDefinitionError
+from gradaudit.errors import RuleDefinitionError, UnsupportedModelError
+from gradaudit.rules.declaration import Case, KeptLogits, Kind, Rule, UsedLogits
 
-_KINDS: dict[tuple[str, ...], str] = {
+__all__ = ["Case", "Rule", "all_rules", "declared", "find_rule", "registered", "rule", "rule_for"]
+
+_KINDS: dict[tuple[str, ...], Kind] = {
     ("call", "x"): "layer",
     ("call", "z"): "activation",
     ("call", "y_true", "y_pred"): "loss",
@@ -22,7 +23,7 @@ _KINDS: dict[tuple[str, ...], str] = {
     ("call", "weight", "gradient", "slots"): "optimizer",
     ("call", "weight"): "constraint",
 }
-_SECTIONS = {
+_SECTIONS: dict[Kind, tuple[str, ...]] = {
     "layer": ("Shapes:", "VJP:", "Kinks:"),
     "operation": ("Shapes:", "VJP:", "Kinks:"),
     "activation": ("Shapes:", "VJP:", "Kinks:"),
@@ -31,99 +32,6 @@ _SECTIONS = {
     "optimizer": ("Shapes:", "Update:"),
     "constraint": ("Shapes:",),
 }
-
-
-@dataclass(frozen=True, eq=False)
-class Case:
-    """One configuration on which every check is run.
-
-    Args:
-        name: says what is special about it; `gradaudit rules NAME` prints it.
-        build: returns the Keras object: a layer, an operation, an activation, a loss, a
-            regularizer, an optimizer or a constraint. It is called with no arguments.
-        shape: of the input with its batch axis, or a tuple of shapes for several (of y_pred for a
-            loss, of the weight for a regularizer, an optimizer or a constraint).
-        kinks: inputs at which the derivative jumps: each a number for all elements, or an array
-            that is broadcast to the (first) shape.
-        targets: for a loss, "real", "one_hot", "integer", "binary" or "probability".
-        inputs: values that the input takes: "real", "probability" (positive, rows sum to 1; rows of
-            one column lie between 0 and 1), "offset" (a mean of 100 deviations), or "index"
-            (integers from 0 to 3).
-        training: whether the layer is called as in training.
-        arguments: what a layer's call is given besides: numbers, or arrays with the batch's axis
-            first.
-        apply: calls the layer, (layer, *tensors, **arguments) to its outputs; left out: with its
-            tensor, or with a list of several.
-        ties: inputs are rounded to whole numbers, so that many are equal.
-        compiled: in float64 the checks call Keras's layer under XLA: TensorFlow has no other kernel
-            for it on a CPU.
-        vanishing: how the names of those weights end whose gradient is 0, whatever the cotangent:
-            of terms of about 1 only rounding is left, and that is compared with 1.
-    """
-
-    name: str
-    build: Callable[[], Any]
-    shape: tuple[int, ...] | tuple[tuple[int, ...], ...]
-    kinks: tuple[ArrayLike, ...] = ()
-    targets: str = "real"
-    inputs: str = "real"
-    training: bool = True
-    arguments: Mapping[str, Any] = field(default_factory=dict)
-    apply: Callable | None = None
-    ties: bool = False
-    compiled: bool = False
-    vanishing: tuple[str, ...] = ()
-
-    @property
-    def shapes(self) -> tuple[tuple[int, ...], ...]:
-        """The shapes of all inputs."""
-        several = bool(self.shape) and isinstance(self.shape[0], tuple)
-        return self.shape if several else (self.shape,)
-
-    def call(self, target: Any, tensors: Sequence[Any], arguments: Mapping[str, Any]) -> Any:
-        """Return what the Keras object makes of tensors and further arguments."""
-        if self.apply is not None:
-            return self.apply(target, *tensors, **arguments)
-        return target(tensors[0] if len(tensors) == 1 else list(tensors), **arguments)
-
-
-@dataclass(frozen=True)
-class Rule:
-    """A registered rule.
-
-    target: the Keras class or function that the rule describes.
-    kind: "layer", "operation", "activation", "loss", "regularizer", "optimizer" or "constraint".
-    function: the rule itself.
-    weights: names of the variables that a layer may own; another one means a feature not derived.
-    options: keyword arguments of a loss or activation that are derived; None for all.
-    mask: what the layer's own compute_mask does, (call, x, mask) to the mask of its output; or what
-        a loss leaves out, (call, y_true, losses) to a mask of these. None for neither.
-    integers: whether a layer takes integers as they are; others are cast to its dtype.
-    autocast: whether Keras casts the layer's float inputs to its dtype; if not, x comes as it is.
-    takes_masks: whether a layer takes the masks off its tensors, as MultiHeadAttention does.
-    gaps: what of an object's options is not derived, in words.
-    slots: for an optimizer, the name of each slot and the attribute that holds its variables: a
-        list with one for each weight, or a single one for all.
-    source: the file in Keras's repository that the target is defined in.
-    """
-
-    target: Any
-    kind: str
-    function: Callable
-    cases: tuple[Case, ...]
-    source: str
-    weights: tuple[str, ...]
-    options: tuple[str, ...] | None
-    slots: tuple[tuple[str, str], ...]
-    mask: Callable | None = None
-    integers: bool = False
-    autocast: bool = True
-    takes_masks: bool = False
-    gaps: Callable[[Any], list[str]] | None = None
-
-    @property
-    def name(self) -> str:
-        return self.target.__name__
 
 
 _RULES: dict[Any, Rule] = {}
@@ -137,43 +45,60 @@ def rule(
     weights: Sequence[str] = (),
     options: Sequence[str] | None = None,
     slots: Sequence[tuple[str, str]] = (),
-    mask: Callable | None = None,
+    mask: Callable[..., Any] | None = None,
     integers: bool = False,
     autocast: bool = True,
     takes_masks: bool = False,
     gaps: Callable[[Any], list[str]] | None = None,
-) -> Callable[[Callable], Callable]:
+    ends_with_activation: bool = False,
+    output_logits: Callable[[Any, int], KeptLogits | None] | None = None,
+    assigns: Sequence[str] = (),
+    uses_logits: Callable[[Mapping[str, Any]], UsedLogits | None] | None = None,
+    weight_decay: Callable[[Any, Any], float | None] | None = None,
+) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     """Register the decorated function as the rule for a Keras class or function.
 
     The function's arguments say what it describes: `(call, x)` a layer, or an operation of
-    keras.ops that stands in a functional model by itself, `(call, z)` an activation,
-    `(call, y_true, y_pred)` a loss, `(call, w)` a regularizer, `(call, weight, gradient, slots)`
-    an optimizer, `(call, weight)` a constraint. CONTRIBUTING.md has examples, and says what `call`
-    can do.
+    keras.ops in a functional model, `(call, z)` an activation, `(call, y_true, y_pred)` a loss,
+    `(call, w)` a regularizer, `(call, weight, gradient, slots)` an optimizer, `(call, weight)` a
+    constraint. CONTRIBUTING.md has examples, and says what `call` can do.
 
     Args:
         target: the Keras class (or, for activations and losses, the function) that is described.
-            Subclasses of it are not.
+            A subclass needs a rule of its own.
         cases: configurations on which `gradaudit.testing.check_rule` checks the rule, at least one.
-        source: the file that the target is defined in, for readers.
+        source: the file that defines the target, for readers.
         weights: for a layer, the names of all variables that it may own itself, trained or not;
-            one that has others is unjudged. Those of its parts belong to the rules of the parts.
+            a layer that owns another one is not judged. The variables of a part belong to the
+            part's rule.
         options: for a loss or an activation, the keyword arguments of its function that the rule
-            derives; another one that is not None is unjudged. None for all.
+            derives; another one that is not None is a gap. None for all.
         slots: for an optimizer, pairs of the name of a slot and the attribute that holds its
             variables: a list with one for each weight, or a single one for all.
         mask: for a layer with a compute_mask of its own, (call, x, mask) to the mask of its output:
-            a boolean NumPy array, None, or a tuple of these for several outputs. Left out, the
-            input's mask goes on where the layer supports masking. For a loss that leaves elements
-            out, (call, y_true, losses) to a boolean mask of these.
-        integers: whether a layer takes integers as they are, as Embedding does; for others they are
-            cast to its compute dtype.
-        autocast: whether Keras casts the layer's float inputs to its dtype; if not, x comes as it
-            is.
-        takes_masks: whether the layer's call takes the masks off its tensors, as that of
-            MultiHeadAttention does.
-        gaps: for a layer or an operation, the object to words for each of its options that the
-            rule does not derive: what depends on it is unjudged, with these words.
+            a boolean NumPy array, None, or a tuple of these for several outputs. By default the
+            input's mask is passed on if the layer supports masking. For a loss that leaves elements
+            out, (call, y_true, losses) to a boolean mask of the losses.
+        integers: a layer takes integers as they are, as Embedding does; for other layers they are
+            cast to the compute dtype.
+        autocast: Keras casts the layer's float inputs to its dtype; if False, x comes as it is.
+        takes_masks: the layer's call takes the masks off its tensors, as MultiHeadAttention does.
+        gaps: for a layer or an operation, the object to one phrase for each of its options that
+            the rule does not derive: what depends on it is not judged, and the phrase says why.
+        ends_with_activation: for a layer, the rule ends with `call.activate(z)`. Where that is
+            softmax or sigmoid, Keras keeps z, the logits, on the output, and some losses use them.
+        output_logits: for a layer or an operation, (object, number of the output) to "input" where
+            Keras keeps the input on that output as its logits, as for Softmax; to "unknown" where
+            it keeps logits that the rule does not return, as for attention scores (a loss that
+            uses logits is then not judged by rules); to None elsewhere.
+        assigns: for a layer, the names of those trainable weights to which the rule assigns, as
+            SpectralNormalization does to its kernel: the optimizer moves them on from there.
+        uses_logits: for a loss, its keyword arguments to "takes" where Keras computes it from the
+            logits of y_pred alone (the rule is then called with them and from_logits=True), to
+            "reads" where it needs both (`call.logits`; the VJP returns the cotangents of both), to
+            None where it needs y_pred alone.
+        weight_decay: for an optimizer that does not decay weights as Keras's base class does,
+            (optimizer, variable) to the decay of that weight, None for none.
 
     Returns:
         A decorator that registers the function and returns it as it is.
@@ -183,7 +108,7 @@ def rule(
             cases, or a section of the docstring is missing.
     """
 
-    def register(function: Callable) -> Callable:
+    def register(function: Callable[..., Any]) -> Callable[..., Any]:
         name = f"the rule {function.__name__} for {getattr(target, '__name__', target)}"
         arguments = tuple(inspect.signature(function).parameters)
         if arguments not in _KINDS:
@@ -221,21 +146,26 @@ def rule(
             autocast,
             takes_masks,
             gaps,
+            ends_with_activation,
+            output_logits,
+            tuple(assigns),
+            uses_logits,
+            weight_decay,
         )
         return function
 
     return register
 
 
-def _runs_again(present: Callable, function: Callable) -> bool:
-    """Return whether a function takes its own place, as where a notebook's cell runs again."""
+def _runs_again(present: Callable[..., Any], function: Callable[..., Any]) -> bool:
+    """Return whether a function replaces itself, as when a notebook's cell runs again."""
     own = (function.__module__, function.__qualname__)
     return own[0] == "__main__" and own == (present.__module__, present.__qualname__)
 
 
 @contextmanager
 def registered(changed: Rule) -> Iterator[None]:
-    """Let a rule stand in the register for its target for a while, in place of any other."""
+    """Register a rule for its target within a `with` block, in place of any other."""
     present = _RULES.get(changed.target)
     _RULES[changed.target] = changed
     try:
@@ -263,11 +193,26 @@ def all_rules() -> list[Rule]:
 def find_rule(target: Any) -> Rule | None:
     """Return the rule for a Keras object, or None.
 
-    target: an instance of a layer, loss, regularizer, optimizer or constraint, or a function. A
-        subclass has no part in its parent's rule: what it overrides is not known.
+    target: an instance of a layer, loss, regularizer, optimizer or constraint, or a function. The
+        rule of a class does not cover its subclasses: what they override is not known.
     """
     _discover()
     return declared(target)
+
+
+def rule_for(target: Any) -> Rule:
+    """Return the rule for a Keras object that must have one; see `find_rule`.
+
+    Raises:
+        UnsupportedModelError: it has none.
+    """
+    found = find_rule(target)
+    if found is None:
+        raise UnsupportedModelError(
+            f"{target!r} has no derived rule. Expected an object of Keras that `gradaudit rules` "
+            "lists as derived. Register a rule with gradaudit.rule."
+        )
+    return found
 
 
 def declared(target: Any) -> Rule | None:

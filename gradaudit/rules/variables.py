@@ -1,4 +1,4 @@
-"""Names of variables, and the optimizers that move them."""
+"""Keys of variables, and which optimizer updates which variable."""
 
 from collections.abc import Iterable
 from typing import Any
@@ -7,9 +7,9 @@ import keras
 
 
 def keyed(variables: Iterable[Any]) -> dict[str, Any]:
-    """Return Keras variables by path, in their order; of a path's second the key ends in #2.
+    """Return Keras variables by path, in their order; the second of a path has the key `path#2`.
 
-    An optimizer may call several of its variables alike, as Adafactor does with row and column.
+    An optimizer may give several of its variables one name, as Adafactor does for row and column.
     """
     found: dict[str, Any] = {}
     for variable in variables:
@@ -22,7 +22,7 @@ def keyed(variables: Iterable[Any]) -> dict[str, Any]:
 
 
 def single_optimizers(optimizer: Any) -> list[Any]:
-    """Return the optimizers that make the updates: one, or those within a MultiOptimizer."""
+    """Return the optimizers that update weights: one, or those within a MultiOptimizer."""
     if isinstance(optimizer, keras.optimizers.LossScaleOptimizer):
         return single_optimizers(optimizer.inner_optimizer)
     if isinstance(optimizer, keras.optimizers.MultiOptimizer):
@@ -31,7 +31,7 @@ def single_optimizers(optimizer: Any) -> list[Any]:
 
 
 def moved_by(optimizer: Any, variable: Any) -> Any:
-    """Return which of the `single_optimizers` moves a variable."""
+    """Return which of the `single_optimizers` updates a variable."""
     if isinstance(optimizer, keras.optimizers.LossScaleOptimizer):
         return moved_by(optimizer.inner_optimizer, variable)
     if isinstance(optimizer, keras.optimizers.MultiOptimizer):

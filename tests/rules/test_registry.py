@@ -10,11 +10,11 @@ import keras
 import pytest
 from keras.src.ops import numpy as operations
 
-from gradaudit.errors import RuleDefinitionError
-from gradaudit.rules import Case, all_rules, find_rule, rule
+from gradaudit.errors import RuleDefinitionError, UnsupportedModelError
+from gradaudit.rules import Case, all_rules, find_rule, rule, rule_for
 from gradaudit.rules.registry import registered
 
-FOLDERS = ("layers", "losses", "operations")
+FOLDERS = ("layers", "losses", "optimizers")
 CASES = [Case("default", lambda: keras.layers.Lambda(lambda x: x), (2, 3))]
 
 
@@ -79,6 +79,31 @@ def test_a_subclass_has_no_part_in_its_parent_s_rule():
 
     assert find_rule(keras.layers.Dense(2)) is not None
     assert find_rule(Mine(2)) is None
+
+
+def test_a_rule_that_must_be_there_is_asked_for_by_rule_for():
+    assert rule_for(keras.layers.Dense) is find_rule(keras.layers.Dense)
+    with pytest.raises(UnsupportedModelError, match=r"Lambda.* has no derived rule"):
+        rule_for(keras.layers.Lambda)
+
+
+def test_each_module_of_layers_registers_a_rule():
+    folder = Path(inspect.getfile(rule)).parent / "layers"
+    modules = {path for path in folder.glob("*.py") if path.name != "__init__.py"}
+    assert {
+        path for path in modules if not re.search(r"^@?rule\(", path.read_text(), re.M)
+    } == set()
+    assert {path.name for path in folder.iterdir() if path.is_dir()} - {"__pycache__"} == {
+        "families"
+    }
+
+
+def test_primitives_import_no_keras():
+    folder = Path(inspect.getfile(rule)).parent / "primitives"
+    for path in folder.glob("*.py"):
+        imports = re.findall(r"^\s*(?:from|import) (keras|gradaudit\.rules\.(?!primitives))",
+                             path.read_text(), re.M)  # fmt: skip
+        assert imports == [], path.name
 
 
 def test_options_bound_by_a_partial_find_the_function_s_rule():

@@ -87,7 +87,14 @@ def _register(operation, f):
         tuple(sorted(kinks)),
     )
     source = f"{operation.__module__.replace('.', '/')}.py"
-    rule(operation, cases=[case], source=source, gaps=_whole)(activation)
+    keeps = operation in (nn.Softmax, nn.Sigmoid)
+    rule(
+        operation,
+        cases=[case],
+        source=source,
+        gaps=_whole,
+        output_logits=(lambda operation, place: "input") if keeps else None,
+    )(activation)
 
 
 for _operation, _activation in _ACTIVATIONS.items():

@@ -13,6 +13,7 @@ from gradaudit.rules.registry import Case, rule
         Case("softmax", lambda: layers.Activation("softmax"), (3, 4)),
     ],
     source="keras/src/layers/activations/activation.py",
+    ends_with_activation=True,
 )
 def activation(call, x):
     """Apply y = f(x).

@@ -4,7 +4,7 @@ import numpy as np
 from keras import layers, ops
 
 from gradaudit.numerics import scatter_add
-from gradaudit.rules.layers.channels import FIRST, with_channels_last
+from gradaudit.rules.layers.families.spatial import FIRST, with_channels_last
 from gradaudit.rules.primitives.pooling import average_pool, max_pool
 from gradaudit.rules.primitives.windows import Windows
 from gradaudit.rules.registry import Case, rule
@@ -106,9 +106,9 @@ def adaptive_max_pooling(call, x):
 
     Shapes: x (N, *cells, C), y (N, *output_size, C); channels first: x (N, C, *cells).
     VJP:    that of the pooling of each axis, from the last to the first.
-    Kinks:  where the largest value of a window stands twice; the first place has the cotangent.
+    Kinks:  where two cells of a window are the largest; the first one has the cotangent.
     """
-    return _adaptive(call, x, lambda cells, windows: max_pool(call, cells, windows))
+    return _adaptive(call, x, max_pool)
 
 
 @rule(
@@ -148,4 +148,6 @@ def adaptive_average_pooling(call, x):
     VJP:    that of the pooling of each axis, from the last to the first.
     Kinks:  none.
     """
-    return _adaptive(call, x, lambda cells, windows: average_pool(call, cells, windows))
+    return _adaptive(
+        call, x, lambda x, windows: average_pool(x, windows, call.array(windows.filled))
+    )

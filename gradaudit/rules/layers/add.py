@@ -2,7 +2,7 @@
 
 from keras import layers
 
-from gradaudit.rules.layers.merging import either, narrowed, of_one_rank
+from gradaudit.rules.layers.families.merging import either, narrowed, of_one_rank
 from gradaudit.rules.registry import Case, rule
 
 _SOURCE = "keras/src/layers/merging/{}.py"

@@ -6,7 +6,8 @@ import numpy as np
 from keras import activations, layers
 
 from gradaudit.rules.context import apply_activation
-from gradaudit.rules.layers.attention_by_scores import attend, pair_sums, query_mask
+from gradaudit.rules.layers.families.attention import attend, query_mask, scores_keep_logits
+from gradaudit.rules.primitives.attention import pair_sums
 from gradaudit.rules.primitives.broadcasting import unbroadcast
 from gradaudit.rules.registry import Case, rule
 
@@ -31,6 +32,7 @@ def _case(name, shape=_CROSS, arguments=None, **options):
     source="keras/src/layers/attention/additive_attention.py",
     weights=("scale",),
     mask=query_mask,
+    output_logits=scores_keep_logits,
 )
 def additive_attention(call, x):
     """Apply y = softmax(scores) v, scores = Σ scale tanh(q + k) over features.

@@ -6,7 +6,8 @@ import numpy as np
 from keras import activations, layers
 
 from gradaudit.rules.context import apply_activation
-from gradaudit.rules.layers.attention_by_scores import attend, pair_sums, query_mask
+from gradaudit.rules.layers.families.attention import attend, query_mask, scores_keep_logits
+from gradaudit.rules.primitives.attention import pair_sums
 from gradaudit.rules.primitives.contraction import contract
 from gradaudit.rules.registry import Case, rule
 
@@ -39,6 +40,7 @@ def _case(name, shape=_CROSS, training=True, arguments=None, **options):
     source="keras/src/layers/attention/attention.py",
     weights=("scale", "concat_score_weight"),
     mask=query_mask,
+    output_logits=scores_keep_logits,
 )
 def attention(call, x):
     """Apply y = softmax(scores) v, with scores = scale q kᵀ or weight Σ tanh(scale (q + k)).

@@ -4,8 +4,8 @@ import functools
 
 from keras import layers
 
-from gradaudit.rules.layers.channels import FIRST
-from gradaudit.rules.primitives.pooling import average_pool, pool_windows
+from gradaudit.rules.layers.families.spatial import FIRST, pooled
+from gradaudit.rules.primitives.pooling import average_pool
 from gradaudit.rules.registry import Case, rule
 
 _Pool1D = layers.AveragePooling1D
@@ -51,4 +51,4 @@ def average_pooling(call, x):
     VJP:    dx = Σₜ placed(dy / cells, t).
     Kinks:  none.
     """
-    return pool_windows(call, x, average_pool)
+    return pooled(call, x, lambda x, windows: average_pool(x, windows, call.array(windows.filled)))

@@ -1,10 +1,9 @@
 """BatchNormalization."""
 
-import keras
 import numpy as np
 from keras import layers
 
-from gradaudit.rules.layers.at_least_single import at_least_single, single_or_wider
+from gradaudit.rules.layers.families.precision import at_least_single, single_or_wider
 from gradaudit.rules.primitives.moments import moments, standardize
 from gradaudit.rules.registry import Case, rule
 
@@ -59,7 +58,7 @@ def batch_normalization(call, x):
     if mask is not None:
         kept = np.broadcast_to(np.asarray(mask, bool)[..., None], x.shape)
         count = kept.sum(axis=axes, keepdims=True)
-        total = call.arithmetic.array(count, single_or_wider(call.dtype)) + keras.config.epsilon()
+        total = call.arithmetic.array(count, single_or_wider(call.dtype)) + call.epsilon
 
     def forward(x):
         own = call.training and layer.trainable

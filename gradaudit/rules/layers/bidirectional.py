@@ -4,7 +4,7 @@ import numpy as np
 from keras import layers
 
 from gradaudit.rules.context import summed
-from gradaudit.rules.layers.recurrence import MASK, from_state
+from gradaudit.rules.layers.families.recurrent import MASK, from_state
 from gradaudit.rules.registry import Case, rule
 
 

@@ -2,8 +2,8 @@
 
 from keras import layers
 
-from gradaudit.rules.layers.channels import FIRST, channels_last
-from gradaudit.rules.primitives.convolution import convolution, finish
+from gradaudit.rules.layers.families.spatial import FIRST, activated, channels_last
+from gradaudit.rules.primitives.convolution import convolution
 from gradaudit.rules.primitives.windows import Windows
 from gradaudit.rules.registry import Case, rule
 
@@ -41,6 +41,7 @@ from gradaudit.rules.registry import Case, rule
     ],
     source="keras/src/layers/convolutional/conv1d.py",
     weights=("kernel", "bias"),
+    ends_with_activation=True,
 )
 @rule(
     layers.Conv2D,
@@ -72,6 +73,7 @@ from gradaudit.rules.registry import Case, rule
     ],
     source="keras/src/layers/convolutional/conv2d.py",
     weights=("kernel", "bias"),
+    ends_with_activation=True,
 )
 @rule(
     layers.Conv3D,
@@ -85,6 +87,7 @@ from gradaudit.rules.registry import Case, rule
     ],
     source="keras/src/layers/convolutional/conv3d.py",
     weights=("kernel", "bias"),
+    ends_with_activation=True,
 )
 def conv(call, x):
     """Apply y = f(z), z = Σₜ at(x, t) kernel[t] + bias, over the taps t of each window.
@@ -107,4 +110,4 @@ def conv(call, x):
         dx, dkernel = z_vjp(dz)
         return dx, {"kernel": dkernel}
 
-    return finish(call, z, vjp)
+    return activated(call, z, vjp)

@@ -2,11 +2,10 @@
 
 from keras import layers
 
-from gradaudit.rules.layers.channels import FIRST, channels_last
+from gradaudit.rules.layers.families.spatial import FIRST, activated, channels_last
 from gradaudit.rules.primitives.convolution import (
     convolve,
     convolve_transposed,
-    finish,
     kernel_cotangent,
 )
 from gradaudit.rules.primitives.windows import Windows
@@ -32,6 +31,7 @@ _Conv1D, _Conv2D, _Conv3D = (
     ],
     source="keras/src/layers/convolutional/conv1d_transpose.py",
     weights=("kernel", "bias"),
+    ends_with_activation=True,
 )
 @rule(
     _Conv2D,
@@ -51,6 +51,7 @@ _Conv1D, _Conv2D, _Conv3D = (
     ],
     source="keras/src/layers/convolutional/conv2d_transpose.py",
     weights=("kernel", "bias"),
+    ends_with_activation=True,
 )
 @rule(
     _Conv3D,
@@ -64,6 +65,7 @@ _Conv1D, _Conv2D, _Conv3D = (
     ],
     source="keras/src/layers/convolutional/conv3d_transpose.py",
     weights=("kernel", "bias"),
+    ends_with_activation=True,
 )
 def conv_transpose(call, x):
     """Apply y = f(z), z = Σₜ placed(x, t) kernel[t]ᵀ + bias: the windows lie over z's cells.
@@ -83,7 +85,7 @@ def conv_transpose(call, x):
     def vjp(dz):
         return convolve(dz, kernel, windows), {"kernel": kernel_cotangent(dz, x, windows)}
 
-    return finish(call, convolve_transposed(x, kernel, windows), vjp)
+    return activated(call, convolve_transposed(x, kernel, windows), vjp)
 
 
 def _cells(layer, count, axis):

@@ -2,8 +2,8 @@
 
 from keras import layers
 
-from gradaudit.rules.layers.channels import FIRST
-from gradaudit.rules.layers.margins import crop, margins, pad
+from gradaudit.rules.layers.families.spatial import FIRST, margins
+from gradaudit.rules.primitives.margins import crop
 from gradaudit.rules.registry import Case, rule
 
 _SOURCE = "keras/src/layers/reshaping/cropping{}d.py"
@@ -50,5 +50,5 @@ def cropping(call, x):
     VJP:    dx is dy between zeros.
     Kinks:  none.
     """
-    off = margins(call.layer, call.layer.cropping, x.ndim)
-    return crop(x, off), lambda dy: (pad(dy, off), {})
+    y, vjp = crop(x, margins(call.layer, call.layer.cropping, x.ndim))
+    return y, lambda dy: (vjp(dy), {})

@@ -18,6 +18,7 @@ from gradaudit.rules.registry import Case, rule
     ],
     source="keras/src/layers/core/dense.py",
     weights=("kernel", "bias"),
+    ends_with_activation=True,
 )
 def dense(call, x):
     """Apply y = f(z), z = x @ kernel + bias.

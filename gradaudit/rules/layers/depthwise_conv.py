@@ -2,8 +2,8 @@
 
 from keras import layers
 
-from gradaudit.rules.layers.channels import FIRST, channels_last
-from gradaudit.rules.primitives.convolution import convolution, finish
+from gradaudit.rules.layers.families.spatial import FIRST, activated, channels_last
+from gradaudit.rules.primitives.convolution import depthwise
 from gradaudit.rules.primitives.windows import Windows
 from gradaudit.rules.registry import Case, rule
 
@@ -43,12 +43,14 @@ def cases_2d(conv):
     cases=cases_1d(layers.DepthwiseConv1D),
     source="keras/src/layers/convolutional/depthwise_conv1d.py",
     weights=("kernel", "bias"),
+    ends_with_activation=True,
 )
 @rule(
     layers.DepthwiseConv2D,
     cases=cases_2d(layers.DepthwiseConv2D),
     source="keras/src/layers/convolutional/depthwise_conv2d.py",
     weights=("kernel", "bias"),
+    ends_with_activation=True,
 )
 def depthwise_conv(call, x):
     """Apply y = f(z), z[…, c m + j] = Σₜ at(x, t)[…, c] kernel[t, c, j] + bias.
@@ -57,25 +59,13 @@ def depthwise_conv(call, x):
     VJP:    that of a convolution of C groups, whose kernel is (*size, 1, C m).
     Kinks:  those of the activation.
     """
-    x = channels_last(call.layer, x)
-    z, vjp = depthwise(call.layer, x, call.weights["kernel"])
+    layer, kernel, x = call.layer, call.weights["kernel"], channels_last(call.layer, x)
+    size = kernel.shape[:-2]
+    windows = Windows.over(x.shape[1:-1], size, layer.strides, layer.padding, layer.dilation_rate)
+    z, vjp = depthwise(x, kernel, windows)
 
     def linear_vjp(dz):
         dx, dkernel = vjp(dz)
         return dx, {"kernel": dkernel}
 
-    return finish(call, z, linear_vjp)
-
-
-def depthwise(layer, x, kernel):
-    """Return the convolution of each channel of x, channels last, and a VJP to (dx, dkernel)."""
-    *size, channels, multiplier = kernel.shape
-    windows = Windows.over(x.shape[1:-1], size, layer.strides, layer.padding, layer.dilation_rate)
-    grouped = kernel.reshape(*size, 1, channels * multiplier)
-    z, z_vjp = convolution(x, grouped, windows, channels)
-
-    def vjp(dz):
-        dx, dkernel = z_vjp(dz)
-        return dx, dkernel.reshape(kernel.shape)
-
-    return z, vjp
+    return activated(call, z, linear_vjp)

@@ -1,5 +1,6 @@
 """Dot."""
 
+import functools
 import string
 
 from keras import layers
@@ -42,7 +43,8 @@ def dot(call, x):
     vjps = [lambda dz: (dz, None)] * 2
     if call.layer.normalize:
         pairs = zip(x, axes, strict=True)
-        units = [scaled_by_squares(each, (axis,), 1, inverse_length) for each, axis in pairs]
+        inverse = functools.partial(inverse_length, epsilon=call.epsilon)
+        units = [scaled_by_squares(each, (axis,), 1, inverse) for each, axis in pairs]
         x, vjps = tuple(unit for unit, _ in units), [vjp for _, vjp in units]
     a, b = x
     letters = iter(string.ascii_letters[2:])

@@ -1,8 +1,8 @@
 """Dropout."""
 
-import numpy as np
 from keras import layers
 
+from gradaudit.rules.layers.families.dropout import dropped
 from gradaudit.rules.registry import Case, rule
 
 
@@ -25,14 +25,3 @@ def dropout(call, x):
     Kinks:  none: the mask does not depend on x.
     """
     return dropped(call, x, call.layer.rate, call.layer.noise_shape)
-
-
-def dropped(call, x, rate, noise_shape=None):
-    """Return x after a dropout, whose mask may have a shape of its own, and the VJP."""
-    if not call.training or rate == 0:
-        return x, lambda dy: (dy, {})
-    if rate == 1:
-        return np.zeros_like(x), lambda dy: (np.zeros_like(dy), {})
-    kept = call.draw(call.layer, "dropout", x.shape, rate=rate, noise_shape=noise_shape) != 0
-    scale = 1 / (1 - rate)
-    return np.where(kept, x * scale, 0.0), lambda dy: (np.where(kept, dy * scale, 0.0), {})

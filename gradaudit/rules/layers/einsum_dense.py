@@ -31,6 +31,7 @@ def _case(equation, output_shape, shape, name=None, **options):
     ],
     source="keras/src/layers/core/einsum_dense.py",
     weights=("kernel", "bias"),
+    ends_with_activation=True,
 )
 def einsum_dense(call, x):
     """Apply y = f(z), z = x · kernel + bias, contracted as the layer's equation says.

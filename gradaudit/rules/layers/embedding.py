@@ -48,7 +48,7 @@ def _dtypes(layer):
     autocast=False,
 )
 def embedding(call, x):
-    """Look up y = embeddings[x]; what is no integer is cut off to one.
+    """Look up y = embeddings[x]; floats are truncated to integers.
 
     Shapes: x (N, ...) integers in [0, V), embeddings (V, D), y (N, ..., D).
     VJP:    dembeddingsₖ = Σ dy over the places with x = k, in the dtype of the weight; no dx.

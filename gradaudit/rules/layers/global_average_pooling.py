@@ -3,8 +3,7 @@
 import numpy as np
 from keras import layers
 
-from gradaudit.rules.layers.channels import FIRST
-from gradaudit.rules.primitives.pooling import all_cells
+from gradaudit.rules.layers.families.spatial import FIRST, all_cells
 from gradaudit.rules.registry import Case, rule
 
 _MASK = {"mask": np.array([[True, False, True, True], [False, True, False, False]])}

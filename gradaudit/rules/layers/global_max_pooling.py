@@ -2,9 +2,8 @@
 
 from keras import layers
 
-from gradaudit.rules.layers.channels import FIRST
+from gradaudit.rules.layers.families.spatial import FIRST, all_cells
 from gradaudit.rules.primitives.extremes import shared_by_largest
-from gradaudit.rules.primitives.pooling import all_cells
 from gradaudit.rules.registry import Case, rule
 
 _Pool1D = layers.GlobalMaxPooling1D
@@ -46,7 +45,7 @@ def global_max_pooling(call, x):
     Shapes: x (N, *cells, C), y (N, C), with 1 in the place of each of cells where they are kept;
             channels first: x (N, C, *cells).
     VJP:    dx = dy / m at the m cells that are largest, 0 elsewhere.
-    Kinks:  where the largest value stands twice: each place has an equal part of the cotangent.
+    Kinks:  where two cells are the largest: each has an equal part of the cotangent.
     """
     cells, axis, shape = all_cells(call.layer, x)
     vjp = shared_by_largest(cells, axis)

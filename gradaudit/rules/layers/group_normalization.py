@@ -2,7 +2,7 @@
 
 from keras import layers
 
-from gradaudit.rules.layers.at_least_single import at_least_single
+from gradaudit.rules.layers.families.precision import at_least_single
 from gradaudit.rules.primitives.moments import normalize
 from gradaudit.rules.registry import Case, rule
 

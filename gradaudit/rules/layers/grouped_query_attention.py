@@ -5,12 +5,13 @@ import functools
 import numpy as np
 from keras import layers
 
-from gradaudit.rules.layers.dot_product_attention import (
+from gradaudit.rules.layers.families.attention import (
+    attend_by_heads,
     dot_product_attention,
+    keys_shown,
     output_masks,
-    visible,
+    scores_keep_logits,
 )
-from gradaudit.rules.layers.head_projections import attend_by_heads
 from gradaudit.rules.registry import Case, rule
 
 _CROSS = ((2, 3, 4), (2, 5, 4))
@@ -46,6 +47,7 @@ def _case(name, shape=_CROSS, training=True, arguments=None, heads=(4, 2), **opt
     ],
     source="keras/src/layers/attention/grouped_query_attention.py",
     mask=lambda call, x, mask: output_masks(call, x, mask, call.layer.sliding_window, 1),
+    output_logits=scores_keep_logits,
 )
 def grouped_query_attention(call, x):
     """Apply multi-head attention in which groups of queries' heads share a key's and a value's.
@@ -56,7 +58,7 @@ def grouped_query_attention(call, x):
     Kinks:  none.
     """
     layer = call.layer
-    mask = visible(call, x, layer.sliding_window)
+    mask = keys_shown(call, x, layer.sliding_window)
     equations = "bkuh,bquh->buqk", layer._combine_equation
 
     def attention(query, *groups):

@@ -4,14 +4,16 @@ import numpy as np
 from keras import layers
 
 from gradaudit.rules.context import apply_activation
-from gradaudit.rules.layers.cells import project, standalone_gaps, step
-from gradaudit.rules.layers.recurrence import (
+from gradaudit.rules.layers.families.recurrent import (
     MASK,
+    cell_gaps,
     from_state,
     recurrence,
     recurrence_gaps,
     recurrence_mask,
+    step,
 )
+from gradaudit.rules.primitives.projection import project
 from gradaudit.rules.registry import Case, rule
 
 _CELL = ((4, 3), (4, 2))
@@ -34,7 +36,7 @@ _CELL = ((4, 3), (4, 2))
     ],
     source="keras/src/layers/rnn/gru.py",
     weights=("kernel", "recurrent_kernel", "bias"),
-    gaps=standalone_gaps,
+    gaps=cell_gaps,
 )
 def gru_cell(call, x):
     """Apply h' = u h + (1 − u) g with gates u = σ(a_u + b_u), r = σ(a_r + b_r), g = φ(a_g + b_g).

@@ -2,7 +2,7 @@
 
 from keras import layers
 
-from gradaudit.rules.layers.at_least_single import at_least_single
+from gradaudit.rules.layers.families.precision import at_least_single
 from gradaudit.rules.primitives.moments import moments, normalize
 from gradaudit.rules.primitives.scaling import inverse_root, scaled
 from gradaudit.rules.registry import Case, rule

@@ -4,14 +4,16 @@ import numpy as np
 from keras import layers
 
 from gradaudit.rules.context import apply_activation
-from gradaudit.rules.layers.cells import project, standalone_gaps, step
-from gradaudit.rules.layers.recurrence import (
+from gradaudit.rules.layers.families.recurrent import (
     MASK,
+    cell_gaps,
     from_state,
     recurrence,
     recurrence_gaps,
     recurrence_mask,
+    step,
 )
+from gradaudit.rules.primitives.projection import project
 from gradaudit.rules.registry import Case, rule
 
 _CELL = ((4, 3), (4, 2), (4, 2))
@@ -33,7 +35,7 @@ _CELL = ((4, 3), (4, 2), (4, 2))
     ],
     source="keras/src/layers/rnn/lstm.py",
     weights=("kernel", "recurrent_kernel", "bias"),
-    gaps=standalone_gaps,
+    gaps=cell_gaps,
 )
 def lstm_cell(call, x):
     """Apply c' = f c + i g, h' = o φ(c') with gates i, f, o = σ(zᵢ), σ(z_f), σ(zₒ), g = φ(z_g).

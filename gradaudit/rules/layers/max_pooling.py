@@ -2,8 +2,8 @@
 
 from keras import layers, ops
 
-from gradaudit.rules.layers.channels import FIRST
-from gradaudit.rules.primitives.pooling import max_pool, pool_windows
+from gradaudit.rules.layers.families.spatial import FIRST, pooled
+from gradaudit.rules.primitives.pooling import max_pool
 from gradaudit.rules.registry import Case, rule
 
 _Pool1D, _Pool2D, _Pool3D = layers.MaxPooling1D, layers.MaxPooling2D, layers.MaxPooling3D
@@ -65,7 +65,7 @@ def max_pooling(call, x):
     """Apply y = max over t of at(x, t), over the taps t of each window that lie inside.
 
     Shapes: x (N, *cells, C), y (N, *count, C); channels first: x (N, C, *cells), y (N, C, *count).
-    VJP:    dx = Σₜ placed(dy where t is the first tap at which the largest value stands, t).
-    Kinks:  where the largest value of a window stands twice; the first place has the cotangent.
+    VJP:    dx = Σₜ placed(dy where t is the first tap of the largest value, t).
+    Kinks:  where two cells of a window are the largest; the first one has the cotangent.
     """
-    return pool_windows(call, x, max_pool)
+    return pooled(call, x, max_pool)

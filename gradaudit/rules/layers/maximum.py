@@ -3,7 +3,13 @@
 import numpy as np
 from keras import layers
 
-from gradaudit.rules.layers.merging import either, masked_cases, masks_of, narrowed, of_one_rank
+from gradaudit.rules.layers.families.merging import (
+    either,
+    masked_cases,
+    masks_of,
+    narrowed,
+    of_one_rank,
+)
 from gradaudit.rules.primitives.broadcasting import unbroadcast
 from gradaudit.rules.registry import Case, rule
 

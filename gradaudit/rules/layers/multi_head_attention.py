@@ -5,12 +5,13 @@ import functools
 import numpy as np
 from keras import layers
 
-from gradaudit.rules.layers.dot_product_attention import (
+from gradaudit.rules.layers.families.attention import (
+    attend_by_heads,
     dot_product_attention,
+    keys_shown,
     output_masks,
-    visible,
+    scores_keep_logits,
 )
-from gradaudit.rules.layers.head_projections import attend_by_heads
 from gradaudit.rules.registry import Case, rule
 
 _SELF, _CROSS = ((2, 3, 5), (2, 3, 5)), ((2, 3, 4), (2, 5, 4))
@@ -63,6 +64,7 @@ def _masks(call, x, mask):
     source="keras/src/layers/attention/multi_head_attention.py",
     takes_masks=True,
     mask=_masks,
+    output_logits=scores_keep_logits,
 )
 def multi_head_attention(call, x):
     """Apply y = output(softmax(query(q) key(k)ᵀ / √H) value(v)), head by head.
@@ -77,7 +79,7 @@ def multi_head_attention(call, x):
     Kinks:  none.
     """
     layer = call.layer
-    mask = visible(call, x, layer._sliding_window)
+    mask = keys_shown(call, x, layer._sliding_window)
     mask = None if mask is None else mask.astype(bool)
     equations = layer._dot_product_equation, layer._combine_equation
 

@@ -1,6 +1,5 @@
 """Normalization."""
 
-import keras
 import numpy as np
 from keras import layers
 
@@ -39,9 +38,8 @@ def normalization(call, x):
     Kinks:  none.
     """
     mean, variance = (call.array(np.asarray(v)) for v in (call.layer.mean, call.layer.variance))
-    epsilon = keras.config.epsilon()
-    variance = np.maximum(variance, (epsilon / 2) ** 2)  # the root has no slope at 0
-    scale = np.maximum(np.sqrt(variance), epsilon)
+    variance = np.maximum(variance, (call.epsilon / 2) ** 2)  # the root has no slope at 0
+    scale = np.maximum(np.sqrt(variance), call.epsilon)
     if call.layer.invert:
         return mean + x * scale, lambda dy: (dy * scale, {})
     return (x - mean) / scale, lambda dy: (dy / scale, {})

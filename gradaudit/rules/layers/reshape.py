@@ -18,7 +18,7 @@ from gradaudit.rules.registry import Case, rule
 def reshape(call, x):
     """Lay each sample out anew, in the same order of elements.
 
-    Shapes: x (N, ...), y (N, *target_shape); -1 stands for what is left.
+    Shapes: x (N, ...), y (N, *target_shape); one -1 is computed from the others.
     VJP:    dx is dy, laid back.
     Kinks:  none.
     """

@@ -4,7 +4,7 @@ import math
 
 from keras import layers
 
-from gradaudit.rules.layers.at_least_single import at_least_single, single_or_wider
+from gradaudit.rules.layers.families.precision import at_least_single, single_or_wider
 from gradaudit.rules.primitives.scaling import inverse_root, scaled_by_squares
 from gradaudit.rules.registry import Case, rule
 

@@ -3,12 +3,12 @@
 from keras import layers
 
 from gradaudit.rules.context import summed
-from gradaudit.rules.layers.cells import state_sizes
-from gradaudit.rules.layers.recurrence import (
+from gradaudit.rules.layers.families.recurrent import (
     MASK,
     recurrence,
     recurrence_gaps,
     recurrence_mask,
+    state_sizes,
 )
 from gradaudit.rules.registry import Case, rule
 

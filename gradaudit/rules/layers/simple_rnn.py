@@ -3,13 +3,15 @@
 from keras import layers
 
 from gradaudit.rules.context import apply_activation
-from gradaudit.rules.layers.cells import project, standalone_gaps, step
-from gradaudit.rules.layers.recurrence import (
+from gradaudit.rules.layers.families.recurrent import (
     MASK,
+    cell_gaps,
     recurrence,
     recurrence_gaps,
     recurrence_mask,
+    step,
 )
+from gradaudit.rules.primitives.projection import project
 from gradaudit.rules.registry import Case, rule
 
 _CELL = ((4, 3), (4, 2))
@@ -28,7 +30,7 @@ _CELL = ((4, 3), (4, 2))
     ],
     source="keras/src/layers/rnn/simple_rnn.py",
     weights=("kernel", "recurrent_kernel", "bias"),
-    gaps=standalone_gaps,
+    gaps=cell_gaps,
 )
 def simple_rnn_cell(call, x):
     """Apply h' = φ(x @ kernel + bias + h @ recurrent_kernel).

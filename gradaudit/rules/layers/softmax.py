@@ -14,10 +14,15 @@ _MASK = np.array([[1, 1, 0, 1], [1, 0, 0, 0], [0, 0, 0, 0]], bool)
 
 def _masked(name, shape, mask, axis=-1):
     def apply(layer, x, **arguments):
-        return layer(x, **arguments) * 1.0  # takes off the mask, which is not one of a loss
+        return layer(x, **arguments) * 1.0  # without the mask, which a loss would apply
 
     build = functools.partial(layers.Softmax, axis=axis)
     return Case(name, build, shape, arguments={"mask": mask}, apply=apply)
+
+
+def _logits(layer, place):
+    """Keras keeps x on y, unless it is normalized over several axes."""
+    return "input" if np.size(layer.axis) == 1 else None
 
 
 @rule(
@@ -32,6 +37,7 @@ def _masked(name, shape, mask, axis=-1):
         _masked("mask, two axes", (3, 2, 4), _MASK[:, None], axis=(1, 2)),
     ],
     source="keras/src/layers/activations/softmax.py",
+    output_logits=_logits,
 )
 def softmax(call, x):
     """Apply y = exp(x) / Σ exp(x) along one axis, or y = exp(x − log Σ exp(x)) along several.

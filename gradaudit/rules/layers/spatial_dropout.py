@@ -2,7 +2,7 @@
 
 from keras import layers
 
-from gradaudit.rules.layers.dropout import dropped
+from gradaudit.rules.layers.families.dropout import dropped
 from gradaudit.rules.registry import Case, rule
 
 _SOURCE = "keras/src/layers/regularization/spatial_dropout.py"

@@ -5,6 +5,7 @@ from keras import layers
 
 from gradaudit.errors import UnsupportedModelError
 from gradaudit.numerics import exact
+from gradaudit.rules.logits import leaves_logits
 from gradaudit.rules.primitives.scaling import inverse_length, squares
 from gradaudit.rules.registry import Case, rule
 
@@ -32,6 +33,8 @@ def _gaps(layer):
     weights=("kernel", "embeddings", "vector_u"),
     integers=True,
     gaps=_gaps,
+    assigns=("kernel", "embeddings"),
+    output_logits=lambda layer, place: "unknown" if leaves_logits(layer.layer) else None,
 )
 def spectral_normalization(call, x):
     """Apply the wrapped layer with its kernel W, as rows of outputs, divided by σ = v W uᵀ.
@@ -54,8 +57,8 @@ def spectral_normalization(call, x):
     if call.training and np.any(call.numbers(kernel)):
         rows = kernel.reshape(-1, kernel.shape[-1])
         for _ in range(layer.power_iterations):
-            v, v_length = _normalized(u @ rows.T)
-            u, u_length = _normalized(v @ rows)
+            v, v_length = _normalized(u @ rows.T, call.epsilon)
+            u, u_length = _normalized(v @ rows, call.epsilon)
         sigma = ((v @ rows) @ u.T) * (v_length * u_length)
         call.assign(name, kernel / sigma.reshape(-1))
         u = u * u_length
@@ -64,10 +67,10 @@ def spectral_normalization(call, x):
     return call.within(part, x)
 
 
-def _normalized(vector):
-    """Return a vector divided by its length, or by keras.config.epsilon() if it is shorter, and 1.
+def _normalized(vector, epsilon):
+    """Return a vector divided by its length, or by epsilon if it is shorter, and 1.
 
     An error of 1 / length is the same factor of all elements: the 1 has it, and they do not.
     """
-    inverse, _ = inverse_length(squares(vector, (0, 1), 1)[0])
+    inverse, _ = inverse_length(squares(vector, (0, 1), 1)[0], epsilon)
     return vector * exact(inverse), inverse / exact(inverse)

@@ -4,22 +4,22 @@ import numpy as np
 from keras import layers
 
 from gradaudit.rules.context import summed
-from gradaudit.rules.layers.cells import idle
-from gradaudit.rules.registry import Case, find_rule, rule
+from gradaudit.rules.layers.families.recurrent import draws_nothing
+from gradaudit.rules.registry import Case, rule, rule_for
 
 _BN = layers.BatchNormalization
 
 
 def _gaps(layer):
-    """Return what is not derived: draws and assignments in a graph that has no number of steps.
+    """Return what is not derived: draws and assignments if the number of steps is not known.
 
-    Keras runs all steps as one there, and draws once for all.
+    Keras then runs all steps as one, and draws once for all.
     """
     unknown = any(node.input_tensors[0].shape[1] is None for node in layer._inbound_nodes)
     changing = [
         part.name
         for part in layer._flatten_layers()
-        if part._non_trainable_variables or (part._seed_generators and not idle(part))
+        if part._non_trainable_variables or (part._seed_generators and not draws_nothing(part))
     ]
     return [
         f"{name!r}, which draws or assigns, in steps of no given number"
@@ -61,7 +61,7 @@ def time_distributed(call, x):
     Gaps:   a layer that draws or assigns, where the number of steps is not given.
     """
     part, mask = call.layer.layer, call.arguments.get("mask")
-    if call.numbers(x).dtype.kind != "f" and not find_rule(part).integers:
+    if call.numbers(x).dtype.kind != "f" and not rule_for(part).integers:
         x = call.arithmetic.cast(call.arithmetic.array(x, "float64"), call.dtype)
     steps = range(x.shape[1])
     masked = mask is not None and part._call_has_mask_arg

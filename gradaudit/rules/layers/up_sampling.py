@@ -3,7 +3,7 @@
 import numpy as np
 from keras import layers
 
-from gradaudit.rules.layers.channels import FIRST
+from gradaudit.rules.layers.families.spatial import FIRST
 from gradaudit.rules.registry import Case, rule
 
 _SOURCE = "keras/src/layers/reshaping/up_sampling{}d.py"

@@ -2,8 +2,8 @@
 
 from keras import layers
 
-from gradaudit.rules.layers.channels import FIRST
-from gradaudit.rules.layers.margins import crop, margins, pad
+from gradaudit.rules.layers.families.spatial import FIRST, margins
+from gradaudit.rules.primitives.margins import pad
 from gradaudit.rules.registry import Case, rule
 
 _SOURCE = "keras/src/layers/reshaping/zero_padding{}d.py"
@@ -51,5 +51,5 @@ def zero_padding(call, x):
     VJP:    dx is dy without the margins.
     Kinks:  none.
     """
-    on = margins(call.layer, call.layer.padding, x.ndim)
-    return pad(x, on), lambda dy: (crop(dy, on), {})
+    y, vjp = pad(x, margins(call.layer, call.layer.padding, x.ndim))
+    return y, lambda dy: (vjp(dy), {})

@@ -50,6 +50,7 @@ def each_binary_crossentropy(call, t, y_pred, from_logits):
         _case("two axes", "real", shape=(2, 3, 4), from_logits=True, axis=(1, 2)),
     ],
     source="keras/src/backend/tensorflow/nn.py",
+    uses_logits=lambda options: "takes",
 )
 def binary_crossentropy(call, y_true, y_pred):
     """Apply ℓ = mean of −t log p − (1 − t) log(1 − p) over an axis, p = σ(z) from logits z.

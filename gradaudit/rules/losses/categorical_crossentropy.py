@@ -47,6 +47,7 @@ def normalized(call, q, axis):
         _case("axis 1", "real", shape=(2, 3, 4), from_logits=True, axis=1),
     ],
     source="keras/src/backend/tensorflow/nn.py",
+    uses_logits=lambda options: "takes",
 )
 def categorical_crossentropy(call, y_true, y_pred):
     """Apply ℓ = −Σₖ tₖ log pₖ over the class axis.

@@ -41,6 +41,7 @@ def _cases(loss, targets, *more):
         ("alpha", "real", (5, 3), {"apply_class_balancing": True, "alpha": 0.7, "gamma": 3}),
     ),
     source=_SOURCE,
+    uses_logits=lambda options: None if options.get("from_logits") else "reads",
 )
 def binary_focal_crossentropy(call, y_true, y_pred):
     """Apply ℓ = mean of w (1 − r)^γ b over an axis, b each one's cross-entropy.

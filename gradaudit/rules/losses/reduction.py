@@ -1,4 +1,4 @@
-"""How a Keras loss makes one number out of the losses of the samples."""
+"""How a Keras loss reduces the losses of the samples to one number."""
 
 from collections.abc import Callable
 
@@ -19,9 +19,9 @@ def reduce_losses(
 ) -> tuple[Array, Callable[[Array], Array]]:
     """Return L = Σ w ℓ / (d R) and its VJP, as keras/src/losses/loss.py reduces.
 
-    R is the number of replicas, and 1 for "sum". A single loss ℓ () is taken as it is. A mask sets
-    w to 0 where it is false; elsewhere it makes a mean over all elements one over those that are
-    true: w times (number of elements / number of true ones), or 0 where none is true.
+    R is the number of replicas, and 1 for "sum". A single loss ℓ () is returned as it is. A mask
+    sets w to 0 where it is false. A mean is then over the true elements: w is multiplied by (number
+    of elements / number of true ones), or by 0 if none is true.
 
     Shapes: ℓ (N, ...), w and mask (N,) or as ℓ, L (). Where w has more axes, ℓ is repeated.
     VJP:    dℓ = w dL / (d R); d is the number of losses, whatever the weights; 1 for "sum"; Σ w for
@@ -36,7 +36,8 @@ def reduce_losses(
     weighted = ranked if weight is None else ranked * weight
     if weighted.ndim == 0:
         return weighted, lambda dloss: dloss if weight is None else dloss * weight
-    divisor, scale = 1, 1.0
+    divisor: int | Array = 1
+    scale: float | Array = 1.0
     if reduction != "sum":
         divisor = weighted.size or 1  # the loss of no rows, as a replica may get them, is 0
         if reduction == "mean_with_sample_weight" and weight is not None:
@@ -58,12 +59,12 @@ def reduce_losses(
 
 
 def _masked(call, weight: Array | None, mask: np.ndarray, reduction: str | None) -> Array:
-    """Return the sample weights with those of a mask, which stand for them where there are none."""
+    """Return the sample weights times those of a mask, or the mask's alone if there are none."""
     share = call.array(1.0)
     if reduction in ("sum_over_batch_size", "mean"):
         valid = float(mask.sum())
         share = call.array(float(mask.size) if valid else 0.0) / call.array(valid or 1.0)
-    shares = np.where(mask, share, 0.0)
+    shares: Array = np.where(mask, share, 0.0)
     if weight is None:
         return shares
     shares, weight = same_rank(shares, weight)

@@ -22,6 +22,11 @@ def _counted(call, y_true, loss):
     return classes != call.numbers(call.array(ignored))
 
 
+def _uses_logits(options):
+    """Leaving out predictions of an ignored class makes a new tensor, without logits."""
+    return "takes" if options.get("ignore_class") is None else None
+
+
 @rule(
     losses.sparse_categorical_crossentropy,
     cases=[
@@ -37,6 +42,7 @@ def _counted(call, y_true, loss):
     ],
     source="keras/src/backend/tensorflow/nn.py",
     mask=_counted,
+    uses_logits=_uses_logits,
 )
 def sparse_categorical_crossentropy(call, y_true, y_pred):
     """Apply ℓ = −log pₖ over the last axis, k the target.

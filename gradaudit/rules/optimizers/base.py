@@ -1,4 +1,4 @@
-"""What every optimizer does around its own step: clipping, weight decay, and moving averages."""
+"""What every optimizer does around its own step: clipping, weight decay, moving averages."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 
 from gradaudit.numerics.arithmetic import Array
+from gradaudit.rules.registry import rule_for
 
 
 def clipped(optimizer: Any, gradient: Array, norm: Array | None) -> Array:
@@ -21,7 +22,7 @@ def clipped(optimizer: Any, gradient: Array, norm: Array | None) -> Array:
         return gradient * c / np.maximum(own, c)
     if norm is not None:
         c = optimizer.global_clipnorm
-        # The difference is 0 for a number, and keeps what is not one.
+        # norm − norm is 0 if the norm is finite, and NaN otherwise.
         return gradient * (np.minimum(1.0 / norm, 1.0 / c) * c + (norm - norm))
     if optimizer.clipvalue and optimizer.clipvalue > 0:
         return np.clip(gradient, -optimizer.clipvalue, optimizer.clipvalue)
@@ -31,6 +32,18 @@ def clipped(optimizer: Any, gradient: Array, norm: Array | None) -> Array:
 def global_norm(squares: Sequence[Array]) -> Array:
     """Return the norm of several gradients, from the sum of the squares of each."""
     return np.sqrt(np.sum(np.concatenate([np.reshape(square, (1,)) for square in squares])))
+
+
+def weight_decay(optimizer: Any, variable: Any) -> float | None:
+    """Return the decay of one weight, by the optimizer's rule; None where it does not decay.
+
+    Keras shows TensorFlow's variable with its name (dense/kernel:0) to `exclude_from_weight_decay`.
+    """
+    known = rule_for(optimizer)
+    if known.weight_decay is not None:
+        return known.weight_decay(optimizer, variable)
+    decay = optimizer.weight_decay
+    return decay if decay is not None and optimizer._use_weight_decay(variable.value) else None
 
 
 def decayed(weight: Array, decay: Array, learning_rate: Array) -> Array:

@@ -8,6 +8,17 @@ from gradaudit.rules.optimizers.adam import adam_step
 from gradaudit.rules.registry import Case, rule
 
 
+def _weight_decay(optimizer, variable):
+    """Return the decay of one weight; weights that Muon gives to Adam have a decay of their own.
+
+    Muon shows Keras's variable (kernel) to `exclude_from_weight_decay`, not TensorFlow's.
+    """
+    decay = optimizer.weight_decay
+    if optimizer._should_use_adamw(variable):
+        decay = optimizer.adam_weight_decay
+    return decay if optimizer._use_weight_decay(variable) else None
+
+
 @rule(
     optimizers.Muon,
     cases=[
@@ -35,6 +46,7 @@ from gradaudit.rules.registry import Case, rule
     ],
     source="keras/src/optimizers/muon.py",
     slots=(("momentum", "momentums"), ("velocity", "adam_velocities")),
+    weight_decay=_weight_decay,
 )
 def muon(call, weight, gradient, slots):
     """Apply one step of Muon with learning rate η (Jordan et al. 2024); of Adam where v is held.

@@ -6,18 +6,16 @@ x (N, *cells, C), kernel (*size, C / groups, O), y (N, *count, O); at and placed
     dx         = Σₜ placed(dy, t) kernel[t]ᵀ     convolve_transposed
     dkernel[t] = at(x, t)ᵀ dy                    kernel_cotangent
 
-Of several groups each one convolves its own C / groups channels to its own O / groups.
+With several groups, each one convolves its own C / groups channels to its own O / groups.
 """
 
 import math
 from collections.abc import Callable
-from typing import Any
 
 import numpy as np
 
 from gradaudit.numerics.arithmetic import Array
-from gradaudit.rules.layers.channels import channels_back, channels_last
-from gradaudit.rules.primitives.windows import Windows
+from gradaudit.rules.primitives.windows import Tap, Windows
 
 BLOCK = 2**20
 """Numbers in the patches of one matrix product: samples are taken in blocks, to fit a cache."""
@@ -56,12 +54,41 @@ def kernel_cotangent(x: Array, dy: Array, windows: Windows, groups: int = 1) -> 
     return apart.reshape(*windows.size, x.shape[-1] // groups, dy.shape[-1])
 
 
+def depthwise(
+    x: Array, kernel: Array, windows: Windows
+) -> tuple[Array, Callable[[Array], tuple[Array, Array]]]:
+    """Return y (N, *count, C m) of x (N, *cells, C) and kernel (*size, C, m), and its VJP.
+
+    y[…, c m + j] = Σₜ at(x, t)[…, c] kernel[t, c, j]: a convolution of C groups.
+    VJP: dy to (dx, dkernel).
+    """
+    y, grouped_vjp = convolution(x, grouped_kernel(kernel), windows, kernel.shape[-2])
+
+    def vjp(dy: Array) -> tuple[Array, Array]:
+        dx, dkernel = grouped_vjp(dy)
+        return dx, dkernel.reshape(kernel.shape)
+
+    return y, vjp
+
+
+def grouped_kernel(kernel: Array) -> Array:
+    """Return a depthwise kernel (*size, C, m) as that of C groups, (*size, 1, C m)."""
+    *size, channels, multiplier = kernel.shape
+    return kernel.reshape(*size, 1, channels * multiplier)
+
+
 def _by_group(x: Array, groups: int) -> Array:
     """Return x (..., C) as (groups, rows, C / groups)."""
     return np.moveaxis(x.reshape(-1, groups, x.shape[-1] // groups), 1, 0)
 
 
-def _product(x: Array, through: Callable, kernel: Array, windows: Windows, groups: int) -> Array:
+def _product(
+    x: Array,
+    through: Callable[[Array], Callable[[Tap], Array]],
+    kernel: Array,
+    windows: Windows,
+    groups: int,
+) -> Array:
     """Return Σₜ through(x)(t) kernel[t]; kernel (*size, I, O), the result (N, ..., O)."""
     inputs, outputs = kernel.shape[-2:]
     apart = kernel.reshape(-1, inputs, groups, outputs // groups)
@@ -73,27 +100,8 @@ def _product(x: Array, through: Callable, kernel: Array, windows: Windows, group
         view = through(x)
         patches = np.stack([view(tap) for tap in windows.taps], axis=-2)
         lead = patches.shape[:-2]
-        rows = patches.reshape(math.prod(lead), -1, groups, inputs)
-        rows = np.moveaxis(rows, 2, 0).reshape(groups, len(rows), -1)
+        apart = patches.reshape(math.prod(lead), -1, groups, inputs)
+        rows = np.moveaxis(apart, 2, 0).reshape(groups, len(apart), -1)
         return np.moveaxis(rows @ matrices, 0, 1).reshape(*lead, outputs)
 
     return np.concatenate([block(x[i : i + samples]) for i in range(0, len(x), samples)])
-
-
-def finish(call: Any, z: Array, linear_vjp: Callable) -> tuple[Array, Callable]:
-    """Return y = f(z + bias) and its VJP, from a z whose channels are last and its own VJP.
-
-    linear_vjp: dz to (dx, cotangents of weights by name), channels last.
-    dbias = Σ dz over all axes but the channels.
-    """
-    bias = call.weights.get("bias")
-    y, activation_vjp = call.activate(channels_back(call.layer, z if bias is None else z + bias))
-
-    def vjp(dy: Array) -> tuple[Array, dict[str, Array]]:
-        dz = channels_last(call.layer, activation_vjp(dy))
-        dx, cotangents = linear_vjp(dz)
-        if bias is not None:
-            cotangents = {**cotangents, "bias": dz.reshape(-1, dz.shape[-1]).sum(axis=0)}
-        return channels_back(call.layer, dx), cotangents
-
-    return y, vjp

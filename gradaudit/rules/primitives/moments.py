@@ -1,4 +1,4 @@
-"""Normalization by mean and variance: what the Batch, Layer and Group layers share."""
+"""Normalization by mean and variance, as in the Batch, Layer and Group layers of Keras."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -18,12 +18,13 @@ def moments(
     """Return the mean m = Σ x / total, the variance Σ (x − m)² / total, and the VJP from both to x.
 
     axes: summed over, and kept with length 1. kept: where x counts, of x's shape, and total: what
-    the sums are divided by then; left out: everywhere, and the number of terms.
+    the sums are divided by then; by default everywhere, and the number of terms.
 
-    dx = (2 (x − m) dvariance + dm) / total. Over all terms Σ (x − m) = 0, so that the variance
-    brings m nothing; it does where total is not just the number of terms kept.
+    VJP: dx = (2 (x − m) dvariance + dm) / total. Over all terms Σ (x − m) = 0, so that the variance
+    has no cotangent for m; it has one if total is not the number of terms kept.
     """
-    total = math.prod(x.shape[axis] for axis in axes) if total is None else total
+    if total is None:
+        total = math.prod(x.shape[axis] for axis in axes)
 
     def only(array: Array) -> Array:
         return array if kept is None else np.where(kept, array, 0.0)
@@ -58,7 +59,8 @@ def standardize(
     offset = shift if beta is None else shift + beta
 
     def vjp(dy: Array) -> tuple[Array, Array, Array, dict[str, Array]]:
-        doffset, cotangents = unbroadcast(dy, offset.shape), {}
+        doffset = unbroadcast(dy, offset.shape)
+        cotangents: dict[str, Array] = {}
         if beta is not None:
             cotangents["beta"] = unbroadcast(doffset, beta.shape)
         dshift = unbroadcast(doffset, shift.shape)

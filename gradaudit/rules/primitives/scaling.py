@@ -1,9 +1,8 @@
-"""Scaling by 1 / √s: what every normalization does with its variance or mean square."""
+"""Scaling by 1 / √s, as every normalization does with its variance or mean square."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import keras
 import numpy as np
 
 from gradaudit.numerics.arithmetic import Array
@@ -18,15 +17,15 @@ def inverse_root(s: Array) -> tuple[Array, Vjp]:
     return r, lambda dr: -0.5 * dr * (r * r * r)
 
 
-def inverse_length(s: Array) -> tuple[Array, Vjp]:
+def inverse_length(s: Array, epsilon: float) -> tuple[Array, Vjp]:
     """Return r = min(1 / √s, 1 / ε), as keras.ops.normalize has it, and its VJP: 0 at 1 / ε."""
-    most = 1 / keras.config.epsilon()
+    most = 1 / epsilon
     root, root_vjp = inverse_root(np.maximum(s, (0.5 / most) ** 2))  # is finite where s is 0
     return np.minimum(root, most), lambda dr: root_vjp(np.where(root <= most, dr, 0.0))
 
 
 def squares(x: Array, axes: Sequence[int], total: int) -> tuple[Array, Vjp]:
-    """Return s = Σ x² / total over axes that stay with length 1, and its VJP: dx = 2 x ds / total.
+    """Return s = Σ x² / total over axes that are kept with length 1; VJP: dx = 2 x ds / total.
 
     total: 1 for the sum, the number of terms for the mean.
     """
@@ -53,7 +52,11 @@ def scaled(
 
 
 def scaled_by_squares(
-    x: Array, axes: Sequence[int], total: int, inverse: Callable, gamma: Array | None = None
+    x: Array,
+    axes: Sequence[int],
+    total: int,
+    inverse: Callable[[Array], tuple[Array, Vjp]],
+    gamma: Array | None = None,
 ) -> tuple[Array, Callable[[Array], tuple[Array, Array | None]]]:
     """Return y = x r gamma, r = inverse(Σ x² / total), and its VJP: dy to (dx, dgamma).
 

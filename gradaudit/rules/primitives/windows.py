@@ -1,9 +1,8 @@
-"""Windows over spatial axes, and the two ways to look through them: what every convolution and
-every pooling is made of.
+"""Windows over spatial axes, of which every convolution and every pooling is made.
 
-Window q of an axis sees the cell p = q stride + t dilation − before at its tap t. `at` gives what
-each window sees at a tap, and `placed` is its transpose: it puts a value of each window where that
-window's tap stands. Both are strided slices of one padded array, for any number of axes.
+Window q of an axis sees the cell p = q stride + t dilation − before at its tap t. `at` returns what
+each window sees at a tap, and `placed` is its transpose: it puts a value of each window on the cell
+at that window's tap. Both are strided slices of one padded array, for any number of axes.
 """
 
 import itertools
@@ -47,27 +46,36 @@ class Windows:
 
         padding: "valid", "causal" or "same"; of an odd number of zeros "same" puts one more after.
         """
-        dilation = tuple(dilation or [1] * len(cells))
+        rates = tuple(dilation or [1] * len(cells))
         axes = []
-        for n, k, s, d in zip(cells, size, strides, dilation, strict=True):
+        for n, k, s, d in zip(cells, size, strides, rates, strict=True):
             reach = (k - 1) * d
             zeros = {
                 "valid": 0,
                 "causal": reach,
                 "same": max((math.ceil(n / s) - 1) * s + reach + 1 - n, 0),
             }[padding.lower()]
-            before = reach if padding == "causal" else zeros // 2
-            axes.append((max((n + zeros - reach - 1) // s + 1, 0), before, zeros - before))
+            left = reach if padding == "causal" else zeros // 2
+            axes.append((max((n + zeros - reach - 1) // s + 1, 0), left, zeros - left))
         count, before, after = zip(*axes, strict=True)
-        return cls(tuple(cells), count, tuple(size), tuple(strides), dilation, before, after)
+        return cls(tuple(cells), count, tuple(size), tuple(strides), rates, before, after)
 
     @property
     def taps(self) -> list[Tap]:
         """Places in a window, in the order of its rows."""
         return list(itertools.product(*map(range, self.size)))
 
+    def inside(self, tap: Tap) -> np.ndarray:
+        """Return whether the cell that each window sees at a tap is not padding, (1, *count, 1)."""
+        return np.asarray(self.at(np.ones((1, *self.cells, 1), bool))(tap))
+
+    @property
+    def filled(self) -> np.ndarray:
+        """How many of each window's cells are not padding, (1, *count, 1)."""
+        return np.stack([self.inside(tap) for tap in self.taps]).sum(axis=0, dtype=np.float64)
+
     def at(self, x: Array) -> Callable[[Tap], Array]:
-        """Return what gives the cell that each window sees at a tap: 0 outside.
+        """Return a function of a tap: the cell that each window sees there, 0 outside.
 
         Shapes: x (N, *cells, C), the result (N, *count, C).
         """
@@ -81,7 +89,7 @@ class Windows:
         return seen
 
     def placed(self, y: Array) -> Callable[[Tap], Array]:
-        """Return what puts the windows' values on the cells that they see at a tap: 0 elsewhere.
+        """Return a function of a tap: the windows' values on the cells seen there, 0 elsewhere.
 
         Shapes: y (N, *count, C), the result (N, *cells, C).
         """

@@ -6,6 +6,8 @@ from gradaudit.rules.primitives.convolution import (
     convolution,
     convolve,
     convolve_transposed,
+    depthwise,
+    grouped_kernel,
     kernel_cotangent,
 )
 from gradaudit.rules.primitives.pooling import average_pool, largest, max_pool
@@ -71,11 +73,11 @@ def depthwise_conv(node, x, kernel):
     """Compute y = Σₜ at(x, t) kernel[t] of each channel alone; dx, dkernel = as those of Conv2D."""
     x = _last(node, x)
     windows = _windows(node, x.shape[1:-1], kernel.shape[:-2])
-    y, vjp = convolution(x, _grouped(node, kernel), windows, x.shape[-1])
+    y, vjp = depthwise(x, kernel, windows)
 
     def back(dy):
         dx, dkernel = vjp(_last(node, dy))
-        return _back(node, dx), dkernel.reshape(kernel.shape)
+        return _back(node, dx), dkernel
 
     return _back(node, y), back
 
@@ -118,10 +120,7 @@ def kernel_gradient(node, x, shape, dy):
 
 def _grouped(node, kernel):
     """Return the kernel of a depthwise convolution as that of one in groups of one channel."""
-    if not node.op.kind.startswith("Depthwise"):
-        return kernel
-    *size, channels, multiplier = kernel.shape
-    return kernel.reshape(*size, 1, channels * multiplier)
+    return grouped_kernel(kernel) if node.op.kind.startswith("Depthwise") else kernel
 
 
 def _groups(node, kernel_shape, channels):
@@ -144,11 +143,19 @@ def _pooling(kind, pool):
     apply.__doc__ = _FORMULAS[kind]
 
 
+def _largest(node, x, windows):
+    return max_pool(x, windows)
+
+
+def _average(node, x, windows):
+    return average_pool(x, windows, node.array(windows.filled))
+
+
 for _kind, _pool in {
-    "MaxPool": max_pool,
-    "MaxPool3D": max_pool,
-    "AvgPool": average_pool,
-    "AvgPool3D": average_pool,
+    "MaxPool": _largest,
+    "MaxPool3D": _largest,
+    "AvgPool": _average,
+    "AvgPool3D": _average,
 }.items():
     _pooling(_kind, _pool)
 
@@ -158,7 +165,7 @@ def max_pool_gradient(node, x, _, g):
     """Compute y = Σ g of the windows whose largest cell it is; dg = dy at that cell."""
     x = _last(node, x)
     windows = _windows(node, x.shape[1:-1], _spatial(node, "ksize"))
-    _, put, taken = largest(node, x, windows)
+    _, put, taken = largest(x, windows)
     y = _back(node, put(_last(node, g)))
     return y, lambda dy: (None, None, _back(node, taken(_last(node, dy))))
 
@@ -168,10 +175,10 @@ def average_pool_gradient(node, shape, g):
     """Compute y = Σ g / n over the windows that see a cell, n the cells of each; dg = Σ dy / n."""
     windows = _windows(node, _cells(node, shape), _spatial(node, "ksize"))
     zeros = node.array(np.zeros((g.shape[0], *windows.cells, _last(node, g).shape[-1])))
-    _, put = average_pool(node, zeros, windows)
+    _, put = _average(node, zeros, windows)
 
     def vjp(dy):
-        return None, _back(node, average_pool(node, _last(node, dy), windows)[0])
+        return None, _back(node, _average(node, _last(node, dy), windows)[0])
 
     return _back(node, put(_last(node, g))), vjp
 
