@@ -14,7 +14,7 @@ other in one process:
 `keras.backend.clear_session` and `gc.collect` free none of it. Linux allows a process 65,530 maps
 (vm.max_map_count). Beyond that the next compilation kills it: "LLVM ERROR: Unable to allocate
 section memory!", Aborted. A worker with half of all tests comes to 48,000 maps and 6.5 GB. So
-`.ci/run` runs the long tests in several processes.
+`.ci/run` runs the long tests in parts, each in processes of its own.
 """
 
 import gc
@@ -41,6 +41,22 @@ tf.config.set_logical_device_configuration(
 )
 
 
+def pytest_addoption(parser):
+    parser.addoption(
+        "--part", metavar="I/N", help="of the selected tests, run the I-th of N parts alone"
+    )
+
+
+@pytest.hookimpl(trylast=True)  # after -m and -k
+def pytest_collection_modifyitems(config, items):
+    if config.getoption("--part") is not None:
+        part, parts = map(int, config.getoption("--part").split("/"))
+        assert 1 <= part <= parts, "--part I/N: expected I from 1 to N"
+        start, end = (len(items) * edge // parts for edge in (part - 1, part))
+        config.hook.pytest_deselected(items=[*items[:start], *items[end:]])
+        items[:] = items[start:end]
+
+
 _MOST_MAPS = Path("/proc/sys/vm/max_map_count")  # on Linux
 _MARGIN = 10_000  # more than 50 tests need
 _tests = itertools.count(1)
@@ -54,7 +70,7 @@ def pytest_runtest_setup(item):
     if maps > most - _MARGIN:
         item.session.shouldfail = (
             f"A test process has {maps} memory maps, most of them code that XLA compiled, and "
-            f"Linux allows {most} (vm.max_map_count). Run the tests in parts, as .ci/run does."
+            f"Linux allows {most} (vm.max_map_count). Run them in parts, as .ci/run: --part."
         )
 
 

@@ -204,7 +204,7 @@ SCRIPT = """
 """
 
 
-@pytest.mark.parametrize("every", [1, 1000])
+@pytest.mark.parametrize("every", by_default([1, 1000], chosen=[1]))
 def test_after_a_real_ctrl_c(tmp_path, every):
     script = tmp_path / "train.py"
     script.write_text(textwrap.dedent(SCRIPT))

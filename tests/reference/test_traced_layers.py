@@ -131,7 +131,7 @@ OTHERS = [
     ("Lambda", True),
     ("MelSpectrogram", False),
     ("Pipeline", False),
-    ("RandomCrop", True),
+    ("RandomContrast", False),
     ("RandomElasticTransform", False),
     ("Resizing", False),
 ]
