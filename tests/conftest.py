@@ -30,6 +30,8 @@ import pytest
 import tensorflow as tf
 from hypothesis import settings
 
+from suite import part_of
+
 pytest_plugins = ["pytester"]
 
 settings.register_profile("repeatable", derandomize=True, deadline=None)
@@ -49,12 +51,12 @@ def pytest_addoption(parser):
 
 @pytest.hookimpl(trylast=True)  # after -m and -k
 def pytest_collection_modifyitems(config, items):
-    if config.getoption("--part") is not None:
-        part, parts = map(int, config.getoption("--part").split("/"))
-        assert 1 <= part <= parts, "--part I/N: expected I from 1 to N"
-        start, end = (len(items) * edge // parts for edge in (part - 1, part))
-        config.hook.pytest_deselected(items=[*items[:start], *items[end:]])
-        items[:] = items[start:end]
+    which = config.getoption("--part")
+    if which is not None:
+        chosen = part_of(items, which)
+        left_out = set(items) - set(chosen)
+        config.hook.pytest_deselected(items=[item for item in items if item in left_out])
+        items[:] = chosen
 
 
 _MOST_MAPS = Path("/proc/sys/vm/max_map_count")  # on Linux

@@ -1,9 +1,9 @@
-"""Which parameters of a test run by default, and which with `pytest -m long` only.
+"""Which tests run: by default, with `pytest -m long`, and with `pytest --part I/N`.
 
 By default a test that goes through a table runs a few of its rows, chosen so that each kind is met.
 """
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Sequence
 from typing import Any
 
 import pytest
@@ -24,6 +24,19 @@ def by_default(cases: Iterable[Any], chosen: Collection[Any]) -> list[Any]:
     if unknown:
         raise ValueError(f"{unknown} are not among the cases. Expected some of {cases}.")
     return [case if case in chosen else _long(case) for case in cases]
+
+
+def part_of(items: Sequence[Any], which: str) -> Sequence[Any]:
+    """Return the I-th of N parts of a sequence, which: "I/N".
+
+    Raises:
+        ValueError: I is not one of 1 to N.
+    """
+    part, parts = map(int, which.split("/"))
+    if not 1 <= part <= parts:
+        raise ValueError(f"there is no part {which}. Expected I/N with I from 1 to N.")
+    start, end = (len(items) * edge // parts for edge in (part - 1, part))
+    return items[start:end]
 
 
 def _long(case: Any) -> Any:
