@@ -50,7 +50,6 @@ CHOSEN: dict[str, frozenset[str]] = {
     "compile and fit": frozenset(
         {
             "run_eagerly",
-            "jit_compile=True",
             "steps_per_execution=2, the last one shorter",
             "gradient_accumulation_steps=4, clipnorm, weight_decay",
             "use_ema, overwriting every 2 steps",
@@ -68,9 +67,9 @@ CHOSEN: dict[str, frozenset[str]] = {
     ),
     "Precision": frozenset(
         {
-            "float64, eager",
-            "mixed_float16, XLA",
-            "mixed_bfloat16, graph",
+            "float64, XLA",
+            "mixed_float16, graph",
+            "mixed_bfloat16, eager",
             "float16, graph",
             "bfloat16, eager",
             "one layer in float64",
