@@ -1,6 +1,7 @@
 """The callback in real fits: the three nets in every mode, and planted faults."""
 
 import gc
+import itertools
 import json
 import warnings
 
@@ -16,8 +17,25 @@ from gradaudit.errors import AuditFailure, FolderError, UsageError
 from gradaudit.nets import NETS, Settings
 from gradaudit.nets.catalogue import compiled
 from gradaudit.nets.precision import PRECISIONS
+from suite import by_default
 
 MODES = {"graph": {}, "XLA": {"jit": True}, "eager": {"eager": True}}
+COMBINED = list(itertools.product(NETS, PRECISIONS, MODES, ["momentum", "adam"]))
+PAIRS = [
+    ("iris", "float32", "graph", "momentum"),
+    ("iris", "float64", "XLA", "adam"),
+    ("iris", "mixed_float16", "eager", "adam"),
+    ("iris", "mixed_bfloat16", "XLA", "momentum"),
+    ("deep_tanh", "float32", "XLA", "adam"),
+    ("deep_tanh", "float64", "eager", "momentum"),
+    ("deep_tanh", "mixed_float16", "graph", "momentum"),
+    ("deep_tanh", "mixed_bfloat16", "graph", "adam"),
+    ("sigmoid_mse", "float32", "eager", "momentum"),
+    ("sigmoid_mse", "float64", "graph", "adam"),
+    ("sigmoid_mse", "mixed_float16", "XLA", "momentum"),
+    ("sigmoid_mse", "mixed_bfloat16", "eager", "adam"),
+]
+"""Each net, precision, mode and optimizer with each of the others."""
 STEPS, ROWS, BATCH = 6, 40, 16  # two epochs of 16, 16 and 8 rows
 
 
@@ -29,10 +47,13 @@ def trained(settings, net, callbacks):
     return model, [v.numpy() for v in (*model.variables, *model.optimizer.variables)]
 
 
-@pytest.mark.parametrize("optimizer", ["momentum", "adam"])
-@pytest.mark.parametrize("mode", MODES)
-@pytest.mark.parametrize("precision", PRECISIONS)
-@pytest.mark.parametrize("net", NETS)
+def test_the_pairs_are_all_pairs():
+    for one, other in itertools.combinations(range(4), 2):
+        every, run = ({(case[one], case[other]) for case in cases} for cases in (COMBINED, PAIRS))
+        assert run == every
+
+
+@pytest.mark.parametrize(("net", "precision", "mode", "optimizer"), by_default(COMBINED, PAIRS))
 def test_every_mode_passes_undisturbed_and_complete(tmp_path, net, precision, mode, optimizer):
     net = NETS[net]
     settings = Settings(optimizer, 0.01, precision, **MODES[mode])
@@ -83,16 +104,22 @@ def with_wrong_kernel(layer, factor, index):
     layer.call = call
 
 
-@pytest.mark.parametrize("mode", MODES)
+WRONG = {
+    "iris": ("output", (1, 2)),
+    "deep_tanh": ("layer_2", (2, 0)),
+    "sigmoid_mse": ("hidden", (2, 3)),
+}
+
+
 @pytest.mark.parametrize(
-    ("net", "layer", "index"),
-    [
-        ("iris", "output", (1, 2)),
-        ("deep_tanh", "layer_2", (2, 0)),
-        ("sigmoid_mse", "hidden", (2, 3)),
-    ],
+    ("net", "mode"),
+    by_default(
+        itertools.product(NETS, MODES),
+        chosen=[("iris", "graph"), ("deep_tanh", "XLA"), ("sigmoid_mse", "eager")],
+    ),
 )
-def test_an_error_of_1_in_10000_in_one_weight_is_found(tmp_path, net, layer, index, mode):
+def test_an_error_of_1_in_10000_in_one_weight_is_found(tmp_path, net, mode):
+    layer, index = WRONG[net]
     net = NETS[net]
     model = compiled(net, Settings("sgd", 0.01, "float32", **MODES[mode]))
     with_wrong_kernel(model.get_layer(layer), 1.0001, index)
@@ -226,7 +253,7 @@ def test_a_number_where_the_reference_is_not_one_fails(tmp_path):
     assert rows["2"] == "pass"  # not a number on both sides
 
 
-@pytest.mark.parametrize("jit", [False, True])
+@pytest.mark.parametrize("jit", by_default([False, True], chosen=[False]))
 def test_relu_in_float16_passes_also_where_gradients_overflow(tmp_path, jit):
     keras.config.set_dtype_policy("mixed_float16")
     layers = [keras.layers.Dense(width, "relu") for width in (64, 64)]

@@ -9,9 +9,15 @@ import pytest
 
 from gradaudit import GradientAudit, load
 from matrix import CELLS, page
+from matrix.chosen import CHOSEN
+from matrix.precision import MODES, POLICIES
 
 ALL = [
-    pytest.param(cell, id=f"{group}: {cell.name}")
+    pytest.param(
+        cell,
+        id=f"{group}: {cell.name}",
+        marks=() if cell.name in CHOSEN[group] else pytest.mark.long,
+    )
     for group, cells in CELLS.items()
     for cell in cells
 ]
@@ -85,3 +91,19 @@ def test_the_page_shows_the_table_that_the_tests_run():
 def test_the_matrix_is_large_enough_and_names_each_cell_once():
     names = [parameter.id for parameter in ALL]
     assert len(set(names)) == len(names) >= 120
+
+
+def test_the_cells_that_run_by_default_are_of_every_group_and_kind():
+    by_default = {}
+    for group, cells in CELLS.items():
+        by_default[group] = [cell for cell in cells if cell.name in CHOSEN[group]]
+        assert len(by_default[group]) == len(CHOSEN[group]) >= 4, group
+    assert CHOSEN.keys() == CELLS.keys()
+    chosen = [cell for cells in by_default.values() for cell in cells]
+    for stage in ("gradient", "update", "first_update", "some_update", "warns"):
+        assert any(getattr(cell, stage) for cell in chosen), stage
+    reasons = {cell.gradient for cells in CELLS.values() for cell in cells}
+    assert reasons == {cell.gradient for cell in chosen}
+    precisions = [cell.name for cell in by_default["Precision"]]
+    for word in (*POLICIES[1:], *MODES):  # float32 is everywhere else
+        assert any(word in name.split(", ") for name in precisions), word

@@ -21,6 +21,7 @@ def test_all_of_them_are_there():
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 class TestNotebook:
+    @pytest.mark.long
     def test_it_runs_from_a_fresh_kernel(self, path, tmp_path):
         notebook = nbformat.read(path, as_version=4)
         committed = explanations(notebook)

@@ -2,6 +2,7 @@
 
 import contextlib
 import gc
+import itertools
 import os
 import signal
 import subprocess
@@ -16,6 +17,7 @@ import tensorflow as tf
 from gradaudit import GradientAudit, load
 from gradaudit.nets import NETS, Settings
 from gradaudit.nets.catalogue import compiled
+from suite import by_default
 
 # Keras reads its own variables in a way that NumPy 2 warns of, when it saves them.
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
@@ -83,9 +85,18 @@ class Raising(keras.callbacks.Callback):
 METHODS = ("on_train_batch_begin", "on_train_batch_end", "on_epoch_begin", "on_epoch_end")
 
 
-@pytest.mark.parametrize("after", [True, False])
-@pytest.mark.parametrize("error", [Stop, KeyboardInterrupt])
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize(
+    ("method", "error", "after"),
+    by_default(
+        itertools.product(METHODS, [Stop, KeyboardInterrupt], [True, False]),
+        chosen=[
+            ("on_train_batch_begin", Stop, False),
+            ("on_train_batch_end", KeyboardInterrupt, True),
+            ("on_epoch_begin", KeyboardInterrupt, False),
+            ("on_epoch_end", Stop, True),
+        ],
+    ),
+)
 def test_after_another_callback_raised(tmp_path, method, error, after):
     model = net()
     audit = GradientAudit(tmp_path / "run", verbose=0)
@@ -193,7 +204,7 @@ SCRIPT = """
 """
 
 
-@pytest.mark.parametrize("every", [1, 1000])
+@pytest.mark.parametrize("every", by_default([1, 1000], chosen=[1]))
 def test_after_a_real_ctrl_c(tmp_path, every):
     script = tmp_path / "train.py"
     script.write_text(textwrap.dedent(SCRIPT))

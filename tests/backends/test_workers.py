@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import pytest
 import tensorflow as tf
 
 from gradaudit import load
@@ -65,6 +66,7 @@ def test_the_chief_is_the_first_of_the_workers():
     assert worker(tf.distribute.get_strategy()) == (0, 1)
 
 
+@pytest.mark.long  # four processes that import TensorFlow
 def test_two_workers_are_undisturbed_and_the_first_merges_their_reports(tmp_path):
     (alone, _), _ = train()
     (first, err), (second, _) = train(str(tmp_path / "run"))

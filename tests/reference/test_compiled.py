@@ -10,6 +10,7 @@ from gradaudit import GradientAudit, load
 from gradaudit.backends.tensorflow import Capture
 from gradaudit.records import Stage
 from gradaudit.reference import backprop, derive, losses
+from suite import by_default
 
 ROWS = 12
 RNG = np.random.default_rng(0)
@@ -81,7 +82,18 @@ CASES = {
 
 
 @pytest.mark.filterwarnings("ignore:Gradients do not exist for variables:UserWarning")
-@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize(
+    "case",
+    by_default(
+        CASES,
+        chosen=[
+            "dict of losses",
+            "weights of a dict",
+            "sample weights in order",
+            "targets only where there is a loss",
+        ],
+    ),
+)
 def test_a_fit_of_several_outputs_passes(tmp_path, case):
     outputs, loss, loss_weights, x, y, sample_weight = CASES[case]
     model = two_in_three_out(outputs)

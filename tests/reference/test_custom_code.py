@@ -1,6 +1,7 @@
 """Layers and losses as users write them: right ones pass, and one wrong line fails and is named."""
 
 import inspect
+import itertools
 import random
 import re
 
@@ -16,10 +17,23 @@ from custom_nets import NETS, right, wrong
 from gradaudit.one_step import recorded
 from gradaudit.reference import derive
 from matrix.distribution import two_replicas
+from suite import by_default
 
 
-@pytest.mark.parametrize("jit", [False, True])
-@pytest.mark.parametrize("name", NETS)
+@pytest.mark.parametrize(
+    ("name", "jit"),
+    by_default(
+        itertools.product(NETS, [False, True]),
+        chosen=[
+            ("gated residual block", True),
+            ("differentiable top-k", False),
+            ("neural ODE", False),
+            ("mixture density loss", False),
+            ("map_fn", False),
+            ("encoder and decoder", False),
+        ],
+    ),
+)
 def test_a_right_one_passes(name, jit):
     build, _ = NETS[name]
     model, x, y = build(right)
@@ -31,7 +45,10 @@ def test_a_right_one_passes(name, jit):
     assert gradients["max_z"].max() < 4
 
 
-@pytest.mark.parametrize("name", NETS)
+@pytest.mark.parametrize(
+    "name",
+    by_default(NETS, chosen=["gated residual block", "neural ODE", "contrastive loss", "map_fn"]),
+)
 def test_one_wrong_line_is_found_and_named(name):
     build, layer = NETS[name]
     model, x, y = build(wrong)
@@ -109,17 +126,23 @@ class Reversing(layers.Layer):
         return clipped_gradient(gradient_reversal(x), self.w.value)
 
 
-@pytest.mark.parametrize("jit", [False, True])
+EXPECT = {
+    "none": ({}, "fail"),
+    "one": ({"gradient_reversal": "custom"}, "fail"),
+    "both": ({"gradient_reversal": "custom", "clipped_gradient": "custom"}, "pass"),
+    "the layer": ({"reversing": "custom"}, "pass"),
+}
+
+
 @pytest.mark.parametrize(
-    ("expect", "verdict"),
-    [
-        ({}, "fail"),
-        ({"gradient_reversal": "custom"}, "fail"),
-        ({"gradient_reversal": "custom", "clipped_gradient": "custom"}, "pass"),
-        ({"reversing": "custom"}, "pass"),
-    ],
+    ("case", "jit"),
+    by_default(
+        itertools.product(EXPECT, [False, True]),
+        chosen=[("none", False), ("one", True), ("both", False), ("the layer", False)],
+    ),
 )
-def test_a_custom_gradient_that_is_meant_is_taken_and_told(expect, verdict, jit):
+def test_a_custom_gradient_that_is_meant_is_taken_and_told(case, jit):
+    expect, verdict = EXPECT[case]
     keras.utils.set_random_seed(0)
     middle = [layers.Dense(5, name="before"), Reversing(name="reversing"), layers.Dense(2)]
     model = keras.Sequential([keras.Input((4,)), *middle])
@@ -234,8 +257,13 @@ def test_a_penalty_on_a_convolution_in_groups_is_judged():  # which XLA alone ca
     assert run.verdict == "pass", run.run["failures"] or run.run["unjudged"]
 
 
-@pytest.mark.parametrize("jit", [False, True])
-@pytest.mark.parametrize("draw", ["normal", "uniform", "truncated_normal", "categorical"])
+@pytest.mark.parametrize(
+    ("draw", "jit"),
+    by_default(
+        itertools.product(["normal", "uniform", "truncated_normal", "categorical"], [False, True]),
+        chosen=[("normal", True), ("truncated_normal", False), ("categorical", False)],
+    ),
+)
 def test_draws_are_those_of_the_step(draw, jit):
     keras.utils.set_random_seed(0)
     seed = keras.random.SeedGenerator(5)
@@ -325,8 +353,13 @@ CRITICS = {
 }
 
 
-@pytest.mark.parametrize("jit", [False, True])
-@pytest.mark.parametrize("name", CRITICS)
+@pytest.mark.parametrize(
+    ("name", "jit"),
+    by_default(
+        itertools.product(CRITICS, [False, True]),
+        chosen=[("dense", True), ("convolutions", False), ("norms", False)],
+    ),
+)
 def test_a_loss_with_a_gradient_within_is_judged(name, jit):
     keras.utils.set_random_seed(1)
     shape, parts = CRITICS[name]
@@ -432,8 +465,13 @@ REPLICATED = {
 }
 
 
-@pytest.mark.parametrize("name", REPLICATED)
-@pytest.mark.parametrize("function", [right, wrong])
+@pytest.mark.parametrize(
+    ("function", "name"),
+    by_default(
+        itertools.product([right, wrong], REPLICATED),
+        chosen=[(right, "a model"), (wrong, "a layer")],
+    ),
+)
 def test_code_on_several_replicas_is_judged(name, function, tmp_path, monkeypatch):
     keras.utils.set_random_seed(0)
     monkeypatch.setattr(ops, "sin", lambda x: function(tf.sin(x)))

@@ -1,6 +1,7 @@
 """Losses as Keras compiles them: options, reductions, sample weights and unwrapped logits."""
 
 import functools
+import itertools
 
 import keras
 import numpy as np
@@ -13,6 +14,7 @@ from gradaudit.numerics import Plain
 from gradaudit.rules import LossCall
 from gradaudit.rules.losses.half_squared_error import HalfSquaredError
 from gradaudit.rules.losses.reduction import reduce_losses
+from suite import by_default
 
 CE, SPARSE, BCE, FOCAL, MSE = (
     keras.losses.CategoricalCrossentropy,
@@ -85,8 +87,28 @@ def targets(kind, width, rng, rows=24):
     return classes if kind in ("integer", "with strangers") else np.eye(width)[classes]
 
 
-@pytest.mark.parametrize("weighted", [False, True])
-@pytest.mark.parametrize("case", FITS)
+@pytest.mark.parametrize(
+    ("case", "weighted"),
+    by_default(
+        itertools.product(FITS, [False, True]),
+        chosen=[
+            ("ce string", False),
+            ("ce logits", True),
+            ("ce summed", False),
+            ("ce weighted mean", True),
+            ("sparse", True),
+            ("bce of softmax", False),
+            ("mse rows", True),
+            ("half squared error", False),
+            ("sparse, a class ignored", True),
+            ("focal of softmax", True),
+            ("msle in float16", False),
+            ("huber by a partial", True),
+            ("dice of all", False),
+            ("circle", True),
+        ],
+    ),
+)
 def test_a_fit_with_the_loss_passes(tmp_path, case, weighted):
     activation, width, loss, kind = FITS[case]
     rng = np.random.default_rng(0)

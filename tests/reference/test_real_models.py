@@ -1,11 +1,14 @@
 """Models as people write them: their gradients are judged, and pass."""
 
+import itertools
+
 import keras
 import numpy as np
 import pytest
 from keras import layers, ops
 
 import gradaudit
+from suite import by_default
 
 RNG = np.random.default_rng(0)
 X = RNG.standard_normal((6, 4)).astype(np.float32)
@@ -139,9 +142,20 @@ def masked_by_a_value():
     return keras.Model(inputs, layers.Dense(1, dtype="float32")(x)), series
 
 
-@pytest.mark.parametrize("policy", ["mixed_float16", "mixed_bfloat16", "float64"])
 @pytest.mark.parametrize(
-    "build", [ids_as_floats, ids_of_no_declared_input, ids_that_are_moved, masked_by_a_value]
+    ("build", "policy"),
+    by_default(
+        itertools.product(
+            [ids_as_floats, ids_of_no_declared_input, ids_that_are_moved, masked_by_a_value],
+            ["mixed_float16", "mixed_bfloat16", "float64"],
+        ),
+        chosen=[
+            (ids_as_floats, "float64"),
+            (ids_of_no_declared_input, "mixed_float16"),
+            (ids_that_are_moved, "mixed_bfloat16"),
+            (masked_by_a_value, "mixed_bfloat16"),
+        ],
+    ),
 )
 def test_integers_and_masks_in_other_precisions(build, policy):
     keras.config.set_dtype_policy(policy)

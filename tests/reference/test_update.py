@@ -1,6 +1,7 @@
 """The update stage: every optimizer of Keras with each of its options, in audited fits."""
 
 import dataclasses
+import itertools
 
 import keras
 import numpy as np
@@ -15,6 +16,7 @@ from gradaudit.report import RunFolder
 from gradaudit.rules import Case, all_rules, keyed
 from gradaudit.rules.registry import registered
 from gradaudit.testing import check_rule
+from suite import by_default
 
 optimizers, constraints = keras.optimizers, keras.constraints
 RULES = {known.name: known for known in all_rules() if known.kind == "optimizer"}
@@ -113,6 +115,16 @@ def judged(tmp_path, monkeypatch):
     return judge
 
 
+@pytest.mark.parametrize(("number", "name"), list(enumerate(RULES)))
+def test_every_optimizer_in_eight_steps(judged, number, name):
+    """Each set of options, and each constraint, with some of the optimizers."""
+    together = list(TOGETHER.values())[number % len(TOGETHER)]
+    constraint = list(CONSTRAINTS.values())[number % len(CONSTRAINTS)]
+    optimizer = RULES[name].target(**{"learning_rate": 0.01, **together()})
+    judged(compiled(optimizer, constraint()), steps=8)
+
+
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("name", "case"),
     [
@@ -125,6 +137,7 @@ def test_own_options(judged, name, case):
     judged(compiled(case.build()))
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("together", TOGETHER)
 @pytest.mark.parametrize("name", RULES)
 def test_options_of_the_base_class_with_every_optimizer(judged, name, together):
@@ -133,7 +146,7 @@ def test_options_of_the_base_class_with_every_optimizer(judged, name, together):
     judged(compiled(optimizer, constraint))
 
 
-@pytest.mark.parametrize("option", ALONE)
+@pytest.mark.parametrize("option", by_default(ALONE, chosen=["all at once"]))
 def test_each_option_of_the_base_class(judged, option):
     optimizer = optimizers.Adam(0.01, **ALONE[option])
     judged(compiled(optimizer))
@@ -153,6 +166,7 @@ def test_weights_excluded_from_decay(judged, name):
     judged(compiled(optimizer), steps=5)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", CONSTRAINTS)
 @pytest.mark.parametrize("option", ["use_ema", "ema_overwrite_frequency"])
 def test_constraints_come_after_everything_else(judged, name, option):
@@ -161,14 +175,20 @@ def test_constraints_come_after_everything_else(judged, name, option):
 
 
 @pytest.mark.parametrize(
-    ("precision", "jit"),
-    [("float64", False), ("mixed_float16", False), ("mixed_bfloat16", False), ("float32", True)],
-    ids=["float64", "mixed_float16", "mixed_bfloat16", "jit"],
+    ("name", "mode"),
+    by_default(
+        itertools.product(RULES, ["float64", "mixed_float16", "mixed_bfloat16", "XLA"]),
+        chosen=[
+            ("Muon", "float64"),
+            ("Adam", "mixed_float16"),
+            ("Nadam", "mixed_bfloat16"),
+            ("AdamW", "XLA"),
+        ],
+    ),
 )
-@pytest.mark.parametrize("name", RULES)
-def test_precisions_and_xla(judged, name, precision, jit):
-    set_precision(precision)
-    model = compiled(RULES[name].target(0.01), jit_compile=jit)
+def test_precisions_and_xla(judged, name, mode):
+    set_precision("float32" if mode == "XLA" else mode)
+    model = compiled(RULES[name].target(0.01), jit_compile=mode == "XLA")
     judged(model)
 
 
@@ -340,7 +360,7 @@ def failures(model, folder):
 ADAPTIVE = "Adam AdamW Adamax Nadam Lamb Lion Muon ScheduleFreeAdamW".split()
 
 
-@pytest.mark.parametrize("name", ADAPTIVE)
+@pytest.mark.parametrize("name", by_default(ADAPTIVE, chosen=["Adam", "Muon"]))
 def test_a_wrong_beta_is_found_and_named(tmp_path, monkeypatch, name):
     optimizer = RULES[name].target(0.01)
     beta = "adam_beta_2" if name == "Muon" else "beta_2"
@@ -358,7 +378,12 @@ def test_a_wrong_beta_is_found_and_named(tmp_path, monkeypatch, name):
     assert any(word.startswith("step") and "update of" in word for word in words)
 
 
-@pytest.mark.parametrize("name", ["Adam", "AdamW", "Adamax", "Nadam", "Lamb", "ScheduleFreeAdamW"])
+@pytest.mark.parametrize(
+    "name",
+    by_default(
+        ["Adam", "AdamW", "Adamax", "Nadam", "Lamb", "ScheduleFreeAdamW"], chosen=["Adamax"]
+    ),
+)
 def test_a_missing_bias_correction_is_found_and_named(tmp_path, monkeypatch, name):
     class Wrong(RULES[name].target):
         pass
@@ -371,7 +396,7 @@ def test_a_missing_bias_correction_is_found_and_named(tmp_path, monkeypatch, nam
     assert "update of net/hidden/kernel" in " ".join(words)
 
 
-@pytest.mark.parametrize("name", RULES)
+@pytest.mark.parametrize("name", by_default(RULES, chosen=["SGD", "AdamW"]))
 def test_a_decay_applied_twice_is_found_and_named(tmp_path, monkeypatch, name):
     optimizer = RULES[name].target(0.01, weight_decay=0.1)
     decay_twice(optimizer, monkeypatch)
