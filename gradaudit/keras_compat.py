@@ -37,7 +37,6 @@ QUALIFIED = {CompileLoss.Loss: (CompileLoss.__module__, "CompileLoss.Loss")}
 _NO_STRUCTURE = frozenset(
     {
         "_tracker",  # tracks attributes as they are set
-        "_lock",
         "history",  # of the last fit, with the callbacks
         "train_function",
         "test_function",
