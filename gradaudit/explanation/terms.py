@@ -8,6 +8,7 @@ from typing import Any
 import keras
 import numpy as np
 
+from gradaudit import keras_compat
 from gradaudit.errors import UnsupportedModelError
 from gradaudit.explanation.notation import Notation
 from gradaudit.explanation.records import Formula, PathTerms, Symbol
@@ -55,7 +56,7 @@ class Terms:
         in_one = PathTerms(
             call.layer.name, (whole,), np.zeros((1, 1), int), np.array([[value]]), value
         )
-        if name not in call.call.weights or call.layer._layers:
+        if name not in call.call.weights or keras_compat.sublayers(call.layer):
             return in_one
         with np.errstate(all="ignore"):
             jacobian = _jacobian(call, name, index)

@@ -8,8 +8,8 @@ from typing import Any
 import keras
 import numpy as np
 from keras import tree
-from keras.src.layers.merging.base_merge import Merge  # not exported; Add and others are it
 
+from gradaudit import keras_compat
 from gradaudit.errors import GapCode, UnsupportedModelError
 from gradaudit.numerics.arithmetic import Array
 from gradaudit.reference.graph import bound, is_mask
@@ -76,7 +76,7 @@ def with_masks(layer: Any, given: Mapping[str, Any]) -> dict[str, Any]:
     found = dict(given)
     for name, value in tensors.items():
         own = "mask" if len(tensors) == 1 else f"{name}_mask"
-        if (own in names or isinstance(layer, Merge)) and own not in given:
+        if (own in names or keras_compat.reads_masks(layer)) and own not in given:
             mask = tree.map_structure(mask_of, value)
             if any(part is not None for part in tree.flatten(mask)):
                 found[own] = mask

@@ -6,6 +6,7 @@ from typing import Any
 import keras
 import numpy as np
 
+from gradaudit import keras_compat
 from gradaudit.errors import GapCode, UnsupportedModelError
 from gradaudit.numerics import Arithmetic, Plain
 from gradaudit.numerics.arithmetic import Array
@@ -42,7 +43,7 @@ def backprop(model: keras.Model, record: StepRecord, walk: Walk, traced: bool = 
 def _forward(model: keras.Model, record: StepRecord, walk: Walk) -> Tensor:
     y_pred = packed(model, walk.model(model, _inputs(model, record.x, walk.arithmetic)))
     given = given_to_losses(model, record.y, y_pred, record.sample_weight)
-    total_dtype: Any = getattr(model._compile_loss, "dtype", None)
+    total_dtype: Any = keras_compat.loss_dtype(model)
     losses = [
         _loss(walk, term, part, record.replicas, total_dtype)
         for term, part in zip(loss_terms(model), given, strict=False)

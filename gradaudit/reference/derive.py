@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from gradaudit import keras_compat
 from gradaudit.errors import GapCode, UnsupportedModelError
 from gradaudit.numerics import Rounded
 from gradaudit.records import (
@@ -278,5 +279,5 @@ def _assigned_unseen(runs: Runs, found: Found | None) -> set[str]:
     """Return the weights that the optimizer moves on from an assignment that is not known."""
     if found is not None and runs.record.replicas == 1:
         return set()
-    layers = runs.spec.model._flatten_layers()
+    layers = keras_compat.all_layers(runs.spec.model)
     return {path for layer in layers for path in assigned_weights(layer)}

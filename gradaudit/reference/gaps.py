@@ -11,8 +11,8 @@ from typing import Any
 import keras
 import numpy as np
 from keras import tree
-from keras.src.models.functional import Functional  # not exported; models are instances of it
 
+from gradaudit import keras_compat
 from gradaudit.errors import GapCode
 from gradaudit.records import Gap, StepSpec
 from gradaudit.reference.graph import bound, graph_of, has_no_gradient, nodes
@@ -137,7 +137,7 @@ def layer_gaps(layer: Any) -> list[Gap]:
         gaps += _gaps(GapCode.STATEFUL, layer, [words])
     for name in ("activation", "recurrent_activation"):
         gaps += _activation_gaps(layer, getattr(layer, name, None))
-    return gaps + [gap for part in layer._layers for gap in _part_gaps(layer, part)]
+    return gaps + [gap for part in keras_compat.sublayers(layer) for gap in _part_gaps(layer, part)]
 
 
 def _gaps(code: GapCode, layer: Any, words: Sequence[str]) -> list[Gap]:
@@ -185,7 +185,7 @@ def _loss_of_layer_gaps(layer: Any) -> list[Gap]:
     regularizer = layer.activity_regularizer
     if regularizer is not None:
         return _regularizer_gaps(layer.name, _where(layer), "activity regularizer", regularizer)
-    words = ["adds losses of its own (add_loss)"] if layer._losses else []
+    words = ["adds losses of its own (add_loss)"] if keras_compat.adds_losses(layer) else []
     return _gaps(GapCode.ADD_LOSS, layer, words)
 
 
@@ -193,7 +193,8 @@ def is_graph(model: keras.Model) -> bool:
     """Return whether a model calls its layers as its graph has it, with no code of its own."""
     if isinstance(model, keras.Sequential):
         return type(model).call is keras.Sequential.call
-    return isinstance(model, Functional) and type(model).call is Functional.call
+    functional = keras_compat.Functional
+    return isinstance(model, functional) and type(model).call is functional.call
 
 
 def _own_gaps(model: keras.Model) -> list[Gap]:
@@ -207,7 +208,7 @@ def _own_gaps(model: keras.Model) -> list[Gap]:
         return gaps + _gaps(GapCode.NO_GRAPH, model, words)
     for symbol in graph.inputs:
         kinds = [kind for kind in ("sparse", "ragged") if getattr(symbol, kind)]
-        if getattr(symbol._keras_history.operation, "optional", False):
+        if getattr(keras_compat.origin(symbol), "optional", False):
             kinds.append("optional")
         where = f"the input {symbol.name!r} of {_where(model)}"
         gaps += [Gap(GapCode.INPUT, symbol.name, f"{where} is {kind}") for kind in kinds]
@@ -279,7 +280,7 @@ def _loss_gaps(model: keras.Model) -> list[Gap]:
             words.append(f"has reduction {term.reduction!r}, not a single number")
         if not isinstance(term.weight, (int, float, np.integer, np.floating, type(None))):
             words.append(f"has the loss weight {term.weight!r}, not a number")
-        outputs = model._compile_loss._y_pred_build_structure
+        outputs = keras_compat.predictions(model)
         if tree.is_nested(functools.reduce(operator.getitem, term.path, outputs)):
             words.append("takes several outputs at once")
         gaps += [Gap(GapCode.LOSS, term.name, f"{where} {each}") for each in words]

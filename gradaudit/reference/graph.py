@@ -5,22 +5,24 @@ from typing import Any
 
 import keras
 from keras import tree
-from keras.src.ops.numpy import NotEqual, OnesLike, ZerosLike  # not exported
 
+from gradaudit import keras_compat
+from gradaudit.keras_compat import numpy_operations as operations
 from gradaudit.rules import find_rule
 
 
 def graph_of(model: keras.Model) -> Any:
     """Return the functional graph of a model; None for a Sequential one that is not built."""
-    return model._functional if isinstance(model, keras.Sequential) else model
+    return keras_compat.functional(model) if isinstance(model, keras.Sequential) else model
 
 
 def nodes(graph: Any) -> list[Any]:
     """Return the calls of a functional model in an order in which inputs come before outputs."""
+    by_depth = keras_compat.nodes_by_depth(graph)
     return [
         node
-        for depth in sorted(graph._nodes_by_depth, reverse=True)
-        for node in graph._nodes_by_depth[depth]
+        for depth in sorted(by_depth, reverse=True)
+        for node in by_depth[depth]
         if not isinstance(node.operation, keras.layers.InputLayer)
     ]
 
@@ -40,7 +42,7 @@ def has_no_gradient(node: Any) -> bool:
     zeros or ones, or takes integers and masks only.
     """
     operation = node.operation
-    if isinstance(operation, (NotEqual, ZerosLike, OnesLike)):
+    if isinstance(operation, (operations.NotEqual, operations.ZerosLike, operations.OnesLike)):
         return True
     tensors = [*node.outputs, *node.input_tensors]
     known = isinstance(operation, keras.Layer) or find_rule(operation) is not None

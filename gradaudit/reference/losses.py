@@ -7,6 +7,7 @@ from typing import Any
 import keras
 from keras import tree
 
+from gradaudit import keras_compat
 from gradaudit.rules import Rule, find_rule
 from gradaudit.rules.logits import used_logits
 
@@ -37,9 +38,7 @@ def loss_terms(model: keras.Model) -> list[LossTerm]:
 
     They are there once Keras has computed the loss of a batch; before, there are none.
     """
-    compiled = model._compile_loss
-    flat = [] if compiled is None else compiled._flat_losses or []
-    return [_term(*part) for part in flat]
+    return [_term(*part) for part in keras_compat.compiled_losses(model)]
 
 
 def _term(path: tuple[Any, ...], loss: Any, weight: Any, output: str) -> LossTerm:
@@ -52,7 +51,7 @@ def _term(path: tuple[Any, ...], loss: Any, weight: Any, output: str) -> LossTer
         output,
         loss,
         find_rule(function if wrapped else loss),
-        {**options, **loss._fn_kwargs} if wrapped else {},
+        {**options, **keras_compat.loss_options(loss)} if wrapped else {},
         loss.reduction,
         loss.dtype,
         weight,
@@ -72,23 +71,10 @@ class Given:
 def given_to_losses(model: keras.Model, y: Any, y_pred: Any, sample_weight: Any) -> list[Given]:
     """Return what each of `loss_terms` is given, as Keras itself finds it; only those that count.
 
-    Keras's own code runs on the structures, with losses that do nothing but note their arguments:
-    which targets belong to which output is its decision, not ours.
+    Which targets belong to which output is Keras's decision, not ours.
     """
-    compiled = model._compile_loss
-    if compiled is None:
-        return []
-    found = []
-
-    def note(y_true: Any, y_pred: Any, sample_weight: Any) -> float:
-        found.append(Given(y_true, y_pred, sample_weight))
-        return 0.0
-
-    noting = object.__new__(type(compiled))
-    vars(noting).update(vars(compiled))
-    noting._flat_losses = [part._replace(loss=note) for part in compiled._flat_losses]
-    noting._metrics = [None] * len(noting._flat_losses)
-    noting.call(y, y_pred, sample_weight)
+    given = keras_compat.given_to_losses(model, y, y_pred, sample_weight)
+    found = [Given(*each) for each in given]
     # Of several losses on the single output of a model Keras counts the first, and no other.
     return found if tree.is_nested(y) or tree.is_nested(y_pred) else found[:1]
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from gradaudit import keras_compat
 from gradaudit.numerics import (
     PRECISIONS,
     Arithmetic,
@@ -234,7 +235,7 @@ class Runs:
     def _dtypes(self) -> set[str]:
         model = self.spec.model
         return {
-            *(layer.compute_dtype for layer in model._flatten_layers()),
+            *(layer.compute_dtype for layer in keras_compat.all_layers(model)),
             *(v.dtype for v in model.trainable_variables),
             *(term.dtype for term in loss_terms(model)),
         }

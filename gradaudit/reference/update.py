@@ -9,6 +9,8 @@ from typing import Any
 import keras
 import numpy as np
 
+from gradaudit import keras_compat
+from gradaudit.keras_compat import Slot
 from gradaudit.numerics import Arithmetic
 from gradaudit.numerics.arithmetic import Array
 from gradaudit.records import Arrays
@@ -132,7 +134,7 @@ class _Step:
 
     @functools.cached_property
     def _count(self) -> int:
-        return int(self.before[self.keys[id(self.optimizer._iterations)]])
+        return int(self.before[self.keys[id(keras_compat.step_count(self.optimizer))]])
 
     @functools.cached_property
     def _gathered(self) -> int:
@@ -148,7 +150,7 @@ class _Step:
 
     def run(self, variables: Sequence[Any]) -> Iterator[dict[str, Array]]:
         """Yield the count of steps, then each weight with what belongs to it."""
-        key = self.keys[id(self.optimizer._iterations)]
+        key = self.keys[id(keras_compat.step_count(self.optimizer))]
         yield {key: self.arithmetic.array(self._count + 1, "float64")}
         moving = [v for v in variables if self.replica_gradients[0].get(v.path) is not None]
         norms = self._global_norms(moving) if self._applies else []
@@ -173,7 +175,7 @@ class _Step:
             if self.scale is not None:
                 g = g * (1 / self.arithmetic.array(self.scale, variable.dtype))
             if self._gathered > 1:
-                g = g + self._held(self._of("_accumulated_gradients", variable))
+                g = g + self._held(self._of(Slot.GATHERED_GRADIENTS, variable))
                 if self._applies:
                     g = g * (1 / self.arithmetic.array(self._gathered, variable.dtype))
             received.append(g)
@@ -195,13 +197,13 @@ class _Step:
             ]
             weight, after = self._moved(variable, weight, functools.reduce(np.add, each))
         if self._gathered > 1:
-            accumulator = self._of("_accumulated_gradients", variable)
+            accumulator = self._of(Slot.GATHERED_GRADIENTS, variable)
             if self._applies:
                 after[self.keys[id(accumulator)]] = np.zeros_like(self._held(accumulator))
             elif moves:
                 after[self.keys[id(accumulator)]] = self._received(variable)[0]
         if optimizer.use_ema:
-            average = self._of("_model_variables_moving_average", variable)
+            average = self._of(Slot.WEIGHT_AVERAGES, variable)
             momentum = self.arithmetic.array(
                 optimizer.ema_momentum if self._iterations else 0.0, variable.dtype
             )
@@ -236,10 +238,7 @@ class _Step:
 
     def _of(self, attribute: str, variable: Any) -> Any:
         """Return what the optimizer holds in an attribute for one weight, or for all; or None."""
-        held = getattr(self.optimizer, attribute, None)
-        if not isinstance(held, list):
-            return held
-        return held[self.optimizer._get_variable_index(variable)] if held else None
+        return keras_compat.slot_variable(self.optimizer, attribute, variable)
 
     def _held(self, variable: Any) -> Array:
         return self.arithmetic.array(self.before[self.keys[id(variable)]], _float(variable))

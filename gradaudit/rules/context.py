@@ -9,6 +9,7 @@ import keras
 import numpy as np
 from numpy.typing import ArrayLike
 
+from gradaudit import keras_compat
 from gradaudit.errors import RuleDefinitionError, UnsupportedModelError
 from gradaudit.numerics import Arithmetic
 from gradaudit.numerics.arithmetic import Array
@@ -135,8 +136,7 @@ class LayerCall:
 
 def own_variables(layer: Any) -> dict[str, Any]:
     """Return the variables that a layer owns itself, and not by its parts, by name."""
-    own = getattr(layer, "_trainable_variables", []), getattr(layer, "_non_trainable_variables", [])
-    return {v.name: v for variables in own for v in variables}
+    return {v.name: v for variables in keras_compat.own_variables(layer) for v in variables}
 
 
 def assigned_weights(layer: Any) -> list[str]:
@@ -148,7 +148,7 @@ def assigned_weights(layer: Any) -> list[str]:
 
 def read_as(variable: Any, dtype: str) -> str:
     """Return the dtype that a layer of some compute dtype reads a variable in."""
-    return dtype if variable._autocast else variable.dtype
+    return dtype if keras_compat.is_autocast(variable) else variable.dtype
 
 
 def summed(*parts: Mapping[str, Array]) -> dict[str, Array]:

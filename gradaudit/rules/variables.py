@@ -5,6 +5,8 @@ from typing import Any
 
 import keras
 
+from gradaudit import keras_compat
+
 
 def keyed(variables: Iterable[Any]) -> dict[str, Any]:
     """Return Keras variables by path, in their order; the second of a path has the key `path#2`.
@@ -35,5 +37,5 @@ def moved_by(optimizer: Any, variable: Any) -> Any:
     if isinstance(optimizer, keras.optimizers.LossScaleOptimizer):
         return moved_by(optimizer.inner_optimizer, variable)
     if isinstance(optimizer, keras.optimizers.MultiOptimizer):
-        return optimizer.optimizers[optimizer._var_to_optimizer_idx[optimizer._var_key(variable)]]
+        return keras_compat.optimizer_of(optimizer, variable)
     return optimizer

@@ -6,6 +6,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from gradaudit import keras_compat
 from gradaudit.numerics import Arithmetic
 from gradaudit.rules import ActivationCall, Case, LossCall, RegularizerCall, Rule
 from gradaudit.rules.losses.reduction import reduce_losses, same_rank
@@ -37,7 +38,7 @@ def of_activation(case: Case, dtype: str) -> Draw:
 def of_loss(case: Case, dtype: str) -> Draw:
     """Build a loss: y = reduce(f(y_true, y_pred) sample_weight), random y_true and weights."""
     loss = case.build()
-    options = getattr(loss, "_fn_kwargs", {})
+    options = keras_compat.loss_options(loss)
     (shape,) = case.shapes
 
     def draw(rng: np.random.Generator) -> Subject:

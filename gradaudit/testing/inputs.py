@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from gradaudit import keras_compat
 from gradaudit.rules import Case
 
 
@@ -25,7 +26,7 @@ def random_targets(case: Case, shape: tuple[int, ...], rng: np.random.Generator)
         return rng.integers(0, 2, shape).astype(np.float64)
     if case.targets == "probability":
         return _probabilities(rng, shape)
-    axis = getattr(case.build(), "_fn_kwargs", {}).get("axis", -1)
+    axis = keras_compat.loss_options(case.build()).get("axis", -1)
     classes = rng.integers(0, shape[axis], np.delete(shape, axis))
     if case.targets == "integer":
         return classes

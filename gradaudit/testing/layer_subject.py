@@ -8,6 +8,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from gradaudit import keras_compat
 from gradaudit.numerics import Arithmetic
 from gradaudit.rules import Case, LayerCall, Rule, own_variables
 from gradaudit.testing.inputs import random_input
@@ -22,7 +23,8 @@ def of_layer(case: Case, dtype: str) -> Draw:
     rng = np.random.default_rng(4)
     inputs = [random_input(case, rng, shape, dtype) for shape in case.shapes]
     _call(case, target, inputs, case.arguments)
-    return lambda rng: _drawn(case, dtype, target, target.weights, target._flatten_layers(), rng)
+    parts = keras_compat.all_layers(target)
+    return lambda rng: _drawn(case, dtype, target, target.weights, parts, rng)
 
 
 def of_operation(case: Case, dtype: str) -> Draw:
@@ -51,7 +53,7 @@ def _drawn(
     for path, v in variables.items():
         value = rng.standard_normal(v.shape) if v.trainable else rng.uniform(0.5, 1.5, v.shape)
         primals[names[path]] = value.astype(dtype)
-    seeds = [seed for part in parts for seed in part._seed_generators]
+    seeds = [seed for part in parts for seed in keras_compat.seed_generators(part)]
     states = {
         seed.state.path: rng.integers(2**31, size=seed.state.shape).astype(seed.state.dtype)
         for seed in seeds

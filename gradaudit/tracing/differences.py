@@ -11,8 +11,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import tensorflow as tf
-from tensorflow.python.ops.script_ops import _py_funcs  # not exported: the Python functions by name
 
+from gradaudit import keras_compat
 from gradaudit.errors import UnsupportedModelError
 from gradaudit.numerics import estimated, exact
 from gradaudit.numerics.arithmetic import Array
@@ -270,11 +270,13 @@ class _Function:
         )
 
     def _python(self, given: Sequence[tf.Tensor]) -> Any:
-        function = _py_funcs.get(self._node.attribute("token").decode())
-        if self._node.op.kind != "EagerPyFunc":
+        eager = self._node.op.kind == "EagerPyFunc"
+        token = self._node.attribute("token").decode()
+        function = keras_compat.python_function(token, eager)
+        if not eager:
             return function(*(x.numpy() for x in given))
         with tf.GradientTape() as tape:
-            made = function._func(*given)
+            made = function(*given)
         if tape.watched_variables():
             names = ", ".join(v.name for v in tape.watched_variables())
             raise ValueError(f"it reads {names} within: pass the value as an argument")

@@ -1,16 +1,14 @@
 """The ops of a TensorFlow graph: what is known of each, and which are needed in which order."""
 
 import functools
-import inspect
 import re
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, cast
 
 import tensorflow as tf
-from tensorflow.python.framework.function_def_to_graph import function_def_to_graph
-from tensorflow.python.framework.ops import get_gradient_function  # not exported
 
+from gradaudit import keras_compat
 from gradaudit.errors import GapCode, UnsupportedModelError
 from gradaudit.records import Passed, Provenance
 from gradaudit.tracing.place import Place, is_in_library, place_of
@@ -72,7 +70,7 @@ class Op:
     @functools.cached_property
     def entry(self) -> Entry | None:
         """The table's entry; an op of TensorFlow's older kind of calls has its function as type."""
-        is_call = self.kind in self.operation.graph._functions
+        is_call = keras_compat.is_function(self.operation.graph, self.kind)
         return find_op("PartitionedCall" if is_call else self.kind)
 
     @property
@@ -146,16 +144,12 @@ class Op:
     @functools.cached_property
     def _own_gradient(self) -> Callable | None:
         """The function that tf.custom_gradient registered for the op."""
-        kind = self.attributes.get("_gradient_op_type", b"").decode()
-        known = kind.startswith("CustomGradient") and self.kind == "IdentityN"
-        return get_gradient_function(self.operation) if known else None
+        return keras_compat.custom_gradient(self.operation)
 
     @functools.cached_property
     def _grad(self) -> Callable:
         """The function that returns the gradient, as the user wrote it."""
-        registered = cast(Callable, self._own_gradient)
-        inner = inspect.getclosurevars(registered).nonlocals["tape_grad_fn"]
-        return inspect.getclosurevars(inner).nonlocals["grad_fn"]
+        return keras_compat.written_gradient(cast(Callable, self._own_gradient))
 
     @functools.cached_property
     def _own_name(self) -> str:
@@ -194,14 +188,7 @@ class Op:
     def function(self, name: str) -> Plan:
         """Return the plan of a function that the op calls."""
         if name not in self.functions:
-            called = self.operation.graph._functions[name]
-            definition = called.cached_definition
-            graph = getattr(called, "graph", None)
-            if graph is None:  # of TensorFlow's older kind of functions, as in its CTC
-                with self.operation.graph.as_default():
-                    graph = function_def_to_graph(definition)
-            # Differentiated, a function's graph has further outputs behind its own.
-            count = len(definition.signature.output_arg)
+            graph, count = keras_compat.function_graph(self.operation.graph, name)
             self.functions[name] = planned(graph, (), self.expected, count)
         return self.functions[name]
 

@@ -16,7 +16,6 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import keras
 import numpy as np
 import tensorflow as tf
 
@@ -24,19 +23,6 @@ from gradaudit import keras_compat
 from gradaudit.errors import GapCode, UnsupportedModelError
 
 _PLAIN = (type(None), bool, int, float, str)
-_VARIABLE = (
-    "_name",
-    "_path",
-    "_shape",
-    "_dtype",
-    "_trainable",
-    "_autocast",
-    "_regularizer",
-    "_constraint",
-    "_overwrite_with_gradient",
-    "_ndim",
-)
-"""What is copied of a variable."""
 
 
 @dataclass(frozen=True)
@@ -74,14 +60,6 @@ class Missing:
             GapCode.UNTRACEABLE,
             vars(self)["name"],
         )
-
-
-class Identity:
-    """Stands for TensorFlow's variable: by which name and id optimizers know it, but no value."""
-
-    def __init__(self, name: str, unique_id: str) -> None:
-        self.name = name
-        self._unique_id = unique_id
 
 
 def structure(root: Any) -> tuple[Structure, list[Any]]:
@@ -122,13 +100,7 @@ class _Encoder:
     def encode(self, place: int) -> None:
         """Encode the attributes of an object."""
         original = self.originals[place]
-        if isinstance(original, keras.Variable):
-            attributes = {
-                name: vars(original)[name] for name in _VARIABLE if name in vars(original)
-            }
-            attributes["_value"] = Identity(*keras_compat.identity(original))
-        else:
-            attributes = dict(keras_compat.attributes(original))
+        attributes = keras_compat.attributes(original)
         encoded = [[name, self.value(held)] for name, held in attributes.items()]
         self.objects[place] = self._live(type(original)), {"dict": encoded}
 
@@ -136,7 +108,7 @@ class _Encoder:
         """Encode a value: plain ones as they are, others as a dict with one key, its kind."""
         if type(x) in _PLAIN:
             return x
-        if isinstance(x, (*keras_compat.STRUCTURAL, Identity)):
+        if isinstance(x, keras_compat.STRUCTURAL):
             return {"object": self._object(x)}
         if isinstance(x, np.ndarray | np.generic) or _is_eager(x):
             self.arrays.append(np.array(x))

@@ -1,17 +1,14 @@
 """What a model's own code traces to: a layer that has no derived rule, a loss, or a whole step."""
 
 import random
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import keras
 import numpy as np
 from keras import tree
-from keras.src.backend import get_keras_mask, set_keras_mask  # not exported, as what follows
-from keras.src.backend.common import global_state
-from keras.src.layers.layer import CallContext
 
+from gradaudit import keras_compat
 from gradaudit.errors import UnsupportedModelError
 from gradaudit.records import StepRecord
 from gradaudit.reference.arguments import Tensor, dense, inputs_of
@@ -87,17 +84,15 @@ class Traces:
         def call(*symbols: Any) -> list[Any]:
             arguments = _with_symbols(given, symbols)
             ys = tree.flatten(target(**arguments))
-            masks = [get_keras_mask(y) for y in ys]
-            logits = [getattr(y, "_keras_logits", None) for y in ys]
+            masks = [keras_compat.mask_of(y) for y in ys]
+            logits = [keras_compat.logits_of(y) for y in ys]
             found.update(
                 count=len(ys),
                 masked=tuple(i for i, mask in enumerate(masks) if mask is not None),
                 with_logits=tuple(i for i, z in enumerate(logits) if z is not None),
             )
             kept = [part for part in (*masks, *logits) if part is not None]
-            added = [loss for layer in self._layers() for loss in layer._losses]
-            added = [self._model._aggregate_additional_loss(loss) for loss in added]
-            return [*ys, *kept, *added]
+            return [*ys, *kept, *keras_compat.added_losses(self._model)]
 
         name = getattr(target, "name", getattr(target, "__name__", target))
         made, _ = self._trace(call, map(_spec, inputs), f"{name!r}")
@@ -114,15 +109,12 @@ class Traces:
             dense(leaf, "a part of the batch") for leaf in tree.flatten(batch) if leaf is not None
         ]
 
-        def loss(*symbols: Any) -> Any:  # as keras.Model.train_step has it
+        def loss(*symbols: Any) -> Any:
             given = iter(symbols)
             x, y, sample_weight = tree.map_structure(
                 lambda leaf: None if leaf is None else next(given), batch
             )
-            y_pred = model(x, training=True) if model._call_has_training_arg else model(x)
-            return model._compute_loss(
-                x=x, y=y, y_pred=y_pred, sample_weight=sample_weight, training=True
-            )
+            return keras_compat.training_loss(model, x, y, sample_weight)
 
         specs = tuple(Spec(array.shape, array.dtype.name) for array in arrays)
         made, states = self._steps.get(specs, (None, None))
@@ -130,9 +122,6 @@ class Traces:
             made, has_drawn = self._trace(loss, specs, "the model", record.generators)
             self._steps[specs] = made, record.generators if has_drawn else None
         return made, arrays
-
-    def _layers(self) -> list[Any]:
-        return self._model._flatten_layers()
 
     def _trace(
         self, function: Callable, specs: Any, what: str, generators: Any = None
@@ -148,7 +137,7 @@ class Traces:
         given = generators or present
         _set_states(given)
         try:
-            with self._model.distribute_strategy.scope(), self._in_training():
+            with self._model.distribute_strategy.scope(), keras_compat.training_call(self._model):
                 made = trace(function, list(specs), self._variables, self._expected)
             has_drawn = not _are_states(_states(), given)
             if has_drawn and generators is None:
@@ -163,26 +152,6 @@ class Traces:
         finally:
             _set_states(present)
 
-    @contextmanager
-    def _in_training(self) -> Iterator[None]:
-        """Let layers be called as within a call of the model in training.
-
-        What they note by add_loss is of the trace alone, and is put back.
-        """
-        held = [(layer, list(layer._losses)) for layer in self._layers()]
-        context = CallContext(entry_layer=self._model)
-        context.set_value("training", True)
-        before = global_state.get_global_attribute("current_call_ctx")
-        try:
-            for layer, _ in held:
-                layer._losses.clear()
-            global_state.set_global_attribute("current_call_ctx", context)
-            yield
-        finally:
-            global_state.set_global_attribute("current_call_ctx", before)
-            for layer, losses in held:
-                layer._losses[:] = losses
-
 
 def _with_symbols(given: Mapping[str, Any], symbols: Sequence[Any]) -> dict[str, Any]:
     """Return a call's arguments with the symbols of a trace for the tensors of `inputs_of`."""
@@ -190,10 +159,10 @@ def _with_symbols(given: Mapping[str, Any], symbols: Sequence[Any]) -> dict[str,
     own, others = symbols[: len(tensors)], iter(symbols[len(tensors) :])
     for symbol, x in zip(own, tensors, strict=True):
         if x.mask is not None:
-            set_keras_mask(symbol, next(others))
+            keras_compat.set_mask(symbol, next(others))
     for symbol, x in zip(own, tensors, strict=True):
         if x.logits is not None:
-            symbol._keras_logits = next(others)
+            keras_compat.set_logits(symbol, next(others))
     place = iter(own)
     return tree.map_structure(
         lambda leaf: next(place) if isinstance(leaf, Tensor) else leaf, dict(given)

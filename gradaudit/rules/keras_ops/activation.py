@@ -4,11 +4,11 @@ import functools
 import inspect
 
 from keras import activations
-from keras.src.activations import activations as own  # not exported, as what follows
-from keras.src.ops import nn
-from keras.src.ops import numpy as operations
 
 from gradaudit.errors import RuleDefinitionError
+from gradaudit.keras_compat import activation_operations as own
+from gradaudit.keras_compat import nn_operations as nn
+from gradaudit.keras_compat import numpy_operations as operations
 from gradaudit.rules.context import apply_activation
 from gradaudit.rules.registry import Case, find_rule, rule
 

@@ -1,14 +1,14 @@
 """Cast."""
 
 from keras import config
-from keras.src.ops import core  # not exported: keras.ops.cast(x, dtype) makes one of Cast
 
+from gradaudit.keras_compat import core_operations as operations
 from gradaudit.rules.registry import Case, rule
 
 
 @rule(
-    core.Cast,
-    cases=[Case("same dtype", lambda: core.Cast(config.floatx()), (3, 4))],
+    operations.Cast,
+    cases=[Case("same dtype", lambda: operations.Cast(config.floatx()), (3, 4))],
     source="keras/src/ops/core.py",
 )
 def cast(call, x):

@@ -1,8 +1,7 @@
 """Operations of one tensor, elementwise; each binds to a function of `primitives.elementwise`."""
 
-from keras.src.ops import math as more_operations
-from keras.src.ops import numpy as operations  # not exported; keras.ops.log(x) makes one of Log
-
+from gradaudit.keras_compat import math_operations
+from gradaudit.keras_compat import numpy_operations as operations
 from gradaudit.rules.primitives import elementwise
 from gradaudit.rules.primitives.clip import clipped
 from gradaudit.rules.primitives.elementwise import Elementwise
@@ -30,7 +29,7 @@ _register(operations.Absolute, elementwise.ABSOLUTE, kinks=(0.0,))
 _register(operations.Abs, elementwise.ABSOLUTE, kinks=(0.0,))
 _register(operations.Square, elementwise.SQUARE)
 _register(operations.Sqrt, elementwise.SQUARE_ROOT, inputs="probability")
-_register(more_operations.Rsqrt, elementwise.INVERSE_ROOT, inputs="probability")
+_register(math_operations.Rsqrt, elementwise.INVERSE_ROOT, inputs="probability")
 _register(operations.Reciprocal, elementwise.RECIPROCAL, inputs="probability")
 _register(operations.Expm1, elementwise.EXPM1)
 _register(operations.Log, elementwise.LOG, inputs="probability")

@@ -4,8 +4,8 @@ import functools
 
 import numpy as np
 from keras import ops
-from keras.src.ops import numpy as operations  # not exported; x[:, 1] makes one of GetItem
 
+from gradaudit.keras_compat import numpy_operations as operations
 from gradaudit.rules.primitives import layout
 from gradaudit.rules.primitives.gather import moved
 from gradaudit.rules.registry import Case, rule

@@ -3,9 +3,9 @@
 import functools
 
 import numpy as np
-from keras.src.ops import numpy as operations  # not exported: x @ y makes an instance of Matmul
 
 from gradaudit.errors import UnsupportedModelError
+from gradaudit.keras_compat import numpy_operations as operations
 from gradaudit.rules.keras_ops.arithmetic import apply_to_operands
 from gradaudit.rules.primitives.contraction import contract
 from gradaudit.rules.primitives.matmul import matmul

@@ -2,8 +2,7 @@
 
 import functools
 
-from keras.src.ops import numpy as operations  # not exported; keras.ops.sum(x) makes one of Sum
-
+from gradaudit.keras_compat import numpy_operations as operations
 from gradaudit.rules.primitives.reductions import largest, mean, smallest, total
 from gradaudit.rules.registry import Case, rule
 

@@ -3,8 +3,8 @@
 import functools
 
 import numpy as np
-from keras.src.ops import numpy as operations  # not exported; keras.ops.split makes one of Split
 
+from gradaudit.keras_compat import numpy_operations as operations
 from gradaudit.rules.primitives import layout
 from gradaudit.rules.registry import Case, rule
 

@@ -1,8 +1,8 @@
 """Where."""
 
 import numpy as np
-from keras.src.ops import numpy as operations  # not exported; keras.ops.where makes one of Where
 
+from gradaudit.keras_compat import numpy_operations as operations
 from gradaudit.rules.primitives import selection
 from gradaudit.rules.registry import Case, rule
 

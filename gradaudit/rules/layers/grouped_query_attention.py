@@ -5,6 +5,7 @@ import functools
 import numpy as np
 from keras import layers
 
+from gradaudit import keras_compat
 from gradaudit.rules.layers.families.attention import (
     attend_by_heads,
     dot_product_attention,
@@ -59,11 +60,11 @@ def grouped_query_attention(call, x):
     """
     layer = call.layer
     mask = keys_shown(call, x, layer.sliding_window)
-    equations = "bkuh,bquh->buqk", layer._combine_equation
+    equations = "bkuh,bquh->buqk", "buqk,bkuh->bquh"
 
     def attention(query, *groups):
         heads = query, *(np.repeat(group, layer.num_repeats, axis=2) for group in groups)
-        scale, rate = layer._inverse_sqrt_head_dim, layer.dropout
+        scale, rate = keras_compat.group_query_scale(layer), layer.dropout
         y, weights, vjp = dot_product_attention(call, equations, scale, heads, mask, rate)
 
         def summed_vjp(dy, dweights):
@@ -73,4 +74,4 @@ def grouped_query_attention(call, x):
 
         return y, weights, summed_vjp
 
-    return attend_by_heads(call, x, attention, layer.use_gate)
+    return attend_by_heads(call, x, attention)

@@ -5,6 +5,7 @@ import functools
 import numpy as np
 from keras import layers
 
+from gradaudit import keras_compat
 from gradaudit.rules.layers.families.attention import (
     attend_by_heads,
     dot_product_attention,
@@ -32,8 +33,8 @@ def _case(name, shape, training=True, arguments=None, **options):
 
 
 def _masks(call, x, mask):
-    layer = call.layer
-    return output_masks(call, x, mask, layer._sliding_window, len(layer._attention_axes))
+    options = keras_compat.multi_head_options(call.layer)
+    return output_masks(call, x, mask, options.window, len(options.axes))
 
 
 @rule(
@@ -78,13 +79,12 @@ def multi_head_attention(call, x):
             Σₛ dscores = 0, so the gradient of key's bias is 0, and only rounding is seen of it.
     Kinks:  none.
     """
-    layer = call.layer
-    mask = keys_shown(call, x, layer._sliding_window)
+    options = keras_compat.multi_head_options(call.layer)
+    mask = keys_shown(call, x, options.window)
     mask = None if mask is None else mask.astype(bool)
-    equations = layer._dot_product_equation, layer._combine_equation
+    equations = options.scores, options.combine
 
     def attention(*heads):
-        scale, rate = layer._inverse_sqrt_key_dim, layer._dropout
-        return dot_product_attention(call, equations, scale, heads, mask, rate)
+        return dot_product_attention(call, equations, options.scale, heads, mask, options.rate)
 
-    return attend_by_heads(call, x, attention, layer._use_gate)
+    return attend_by_heads(call, x, attention)

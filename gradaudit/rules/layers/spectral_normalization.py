@@ -3,6 +3,7 @@
 import numpy as np
 from keras import layers
 
+from gradaudit import keras_compat
 from gradaudit.errors import UnsupportedModelError
 from gradaudit.numerics import exact
 from gradaudit.rules.logits import leaves_logits
@@ -14,7 +15,7 @@ _INTEGERS = "integers as its input, to which it casts its output"
 
 
 def _gaps(layer):
-    whole = any("int" in node.input_tensors[0].dtype for node in layer._inbound_nodes)
+    whole = any("int" in node.input_tensors[0].dtype for node in keras_compat.calls(layer))
     return [_INTEGERS] * whole
 
 

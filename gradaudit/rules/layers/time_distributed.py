@@ -3,6 +3,7 @@
 import numpy as np
 from keras import layers
 
+from gradaudit import keras_compat
 from gradaudit.rules.context import summed
 from gradaudit.rules.layers.families.recurrent import draws_nothing
 from gradaudit.rules.registry import Case, rule, rule_for
@@ -15,11 +16,12 @@ def _gaps(layer):
 
     Keras then runs all steps as one, and draws once for all.
     """
-    unknown = any(node.input_tensors[0].shape[1] is None for node in layer._inbound_nodes)
+    unknown = any(node.input_tensors[0].shape[1] is None for node in keras_compat.calls(layer))
     changing = [
         part.name
-        for part in layer._flatten_layers()
-        if part._non_trainable_variables or (part._seed_generators and not draws_nothing(part))
+        for part in keras_compat.all_layers(layer)
+        if keras_compat.own_variables(part)[1]
+        or (keras_compat.seed_generators(part) and not draws_nothing(part))
     ]
     return [
         f"{name!r}, which draws or assigns, in steps of no given number"
@@ -64,7 +66,7 @@ def time_distributed(call, x):
     if call.numbers(x).dtype.kind != "f" and not rule_for(part).integers:
         x = call.arithmetic.cast(call.arithmetic.array(x, "float64"), call.dtype)
     steps = range(x.shape[1])
-    masked = mask is not None and part._call_has_mask_arg
+    masked = mask is not None and keras_compat.takes_mask(part)
     given = [{"mask": mask[:, t]} if masked else {} for t in steps]
     ys, vjps = zip(*[call.within(part, x[:, t], **given[t]) for t in steps], strict=True)
 

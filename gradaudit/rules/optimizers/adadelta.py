@@ -3,6 +3,7 @@
 import numpy as np
 from keras import optimizers
 
+from gradaudit.keras_compat import Slot
 from gradaudit.rules.registry import Case, rule
 
 
@@ -14,8 +15,8 @@ from gradaudit.rules.registry import Case, rule
     ],
     source="keras/src/optimizers/adadelta.py",
     slots=(
-        ("accumulated_grad", "_accumulated_grads"),
-        ("accumulated_delta", "_accumulated_delta_vars"),
+        ("accumulated_grad", Slot.ADADELTA_GRADIENTS),
+        ("accumulated_delta", Slot.ADADELTA_DELTAS),
     ),
 )
 def adadelta(call, weight, gradient, slots):

@@ -3,6 +3,7 @@
 import numpy as np
 from keras import optimizers
 
+from gradaudit.keras_compat import Slot
 from gradaudit.rules.registry import Case, rule
 
 
@@ -22,7 +23,11 @@ from gradaudit.rules.registry import Case, rule
         Case("absolute", lambda: optimizers.Adafactor(0.9, relative_step=False), (3, 4)),
     ],
     source="keras/src/optimizers/adafactor.py",
-    slots=(("row", "_r"), ("column", "_c"), ("velocity", "_v")),
+    slots=(
+        ("row", Slot.ADAFACTOR_ROWS),
+        ("column", Slot.ADAFACTOR_COLUMNS),
+        ("velocity", Slot.ADAFACTOR_VELOCITIES),
+    ),
 )
 def adafactor(call, weight, gradient, slots):
     """Apply step t of Adafactor with learning rate η (Shazeer and Stern 2018).

@@ -3,6 +3,7 @@
 import numpy as np
 from keras import optimizers
 
+from gradaudit.keras_compat import Slot
 from gradaudit.rules.registry import Case, rule
 
 
@@ -14,7 +15,7 @@ from gradaudit.rules.registry import Case, rule
         Case("initial", lambda: optimizers.Adagrad(0.01, initial_accumulator_value=2.0), (3, 4)),
     ],
     source="keras/src/optimizers/adagrad.py",
-    slots=(("accumulator", "_accumulators"),),
+    slots=(("accumulator", Slot.ACCUMULATORS),),
 )
 def adagrad(call, weight, gradient, slots):
     """Apply one step of Adagrad with learning rate η (Duchi et al. 2011).

@@ -3,9 +3,10 @@
 import numpy as np
 from keras import optimizers
 
+from gradaudit.keras_compat import Slot
 from gradaudit.rules.registry import Case, rule
 
-SLOTS = (("momentum", "_momentums"), ("velocity", "_velocities"))
+SLOTS = (("momentum", Slot.MOMENTUMS), ("velocity", Slot.VELOCITIES))
 
 
 def moments(gradient, slots, beta_1, beta_2):
@@ -37,7 +38,7 @@ def adam_step(call, weight, gradient, slots, learning_rate, beta_1, beta_2):
         Case("decay", lambda: optimizers.AdamW(0.01, weight_decay=0.3, amsgrad=True), (3, 4)),
     ],
     source="keras/src/optimizers/adamw.py",
-    slots=(*SLOTS, ("velocity_hat", "_velocity_hats")),
+    slots=(*SLOTS, ("velocity_hat", Slot.VELOCITY_HATS)),
 )
 @rule(
     optimizers.Adam,
@@ -47,7 +48,7 @@ def adam_step(call, weight, gradient, slots, learning_rate, beta_1, beta_2):
         Case("amsgrad", lambda: optimizers.Adam(0.01, amsgrad=True), (3, 4)),
     ],
     source="keras/src/optimizers/adam.py",
-    slots=(*SLOTS, ("velocity_hat", "_velocity_hats")),
+    slots=(*SLOTS, ("velocity_hat", Slot.VELOCITY_HATS)),
 )
 def adam(call, weight, gradient, slots):
     """Apply step t of Adam with learning rate η (Kingma and Ba 2015, the form before section 2.1).

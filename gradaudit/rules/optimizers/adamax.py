@@ -3,6 +3,7 @@
 import numpy as np
 from keras import optimizers
 
+from gradaudit.keras_compat import Slot
 from gradaudit.rules.registry import Case, rule
 
 
@@ -13,7 +14,7 @@ from gradaudit.rules.registry import Case, rule
         Case("betas", lambda: optimizers.Adamax(0.01, 0.8, 0.95, epsilon=1e-3), (3, 4)),
     ],
     source="keras/src/optimizers/adamax.py",
-    slots=(("momentum", "_m"), ("norm", "_u")),
+    slots=(("momentum", Slot.ADAMAX_MOMENTUMS), ("norm", Slot.ADAMAX_NORMS)),
 )
 def adamax(call, weight, gradient, slots):
     """Apply step t of Adamax with learning rate η (Kingma and Ba 2015, section 7.1).

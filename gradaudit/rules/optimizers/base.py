@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 
+from gradaudit import keras_compat
 from gradaudit.numerics.arithmetic import Array
 from gradaudit.rules.registry import rule_for
 
@@ -43,7 +44,8 @@ def weight_decay(optimizer: Any, variable: Any) -> float | None:
     if known.weight_decay is not None:
         return known.weight_decay(optimizer, variable)
     decay = optimizer.weight_decay
-    return decay if decay is not None and optimizer._use_weight_decay(variable.value) else None
+    decays = decay is not None and keras_compat.may_decay(optimizer, variable.value)
+    return decay if decays else None
 
 
 def decayed(weight: Array, decay: Array, learning_rate: Array) -> Array:

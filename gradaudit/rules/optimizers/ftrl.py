@@ -3,6 +3,7 @@
 import numpy as np
 from keras import optimizers
 
+from gradaudit.keras_compat import Slot
 from gradaudit.rules.registry import Case, rule
 
 
@@ -22,7 +23,7 @@ from gradaudit.rules.registry import Case, rule
         Case("beta", lambda: optimizers.Ftrl(0.1, beta=0.5), (3, 4)),
     ],
     source="keras/src/optimizers/ftrl.py",
-    slots=(("accumulator", "_accumulators"), ("linear", "_linears")),
+    slots=(("accumulator", Slot.ACCUMULATORS), ("linear", Slot.LINEARS)),
 )
 def ftrl(call, weight, gradient, slots):
     """Apply one step of FTRL-Proximal with learning rate η (McMahan et al. 2013).

@@ -3,6 +3,7 @@
 import numpy as np
 from keras import optimizers
 
+from gradaudit.keras_compat import Slot
 from gradaudit.rules.registry import Case, rule
 
 
@@ -13,7 +14,7 @@ from gradaudit.rules.registry import Case, rule
         Case("betas", lambda: optimizers.Lion(0.01, beta_1=0.6, beta_2=0.8), (3, 4)),
     ],
     source="keras/src/optimizers/lion.py",
-    slots=(("momentum", "_momentums"),),
+    slots=(("momentum", Slot.MOMENTUMS),),
 )
 def lion(call, weight, gradient, slots):
     """Apply one step of Lion with learning rate η (Chen et al. 2023).

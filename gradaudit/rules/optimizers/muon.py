@@ -3,6 +3,7 @@
 import numpy as np
 from keras import optimizers
 
+from gradaudit import keras_compat
 from gradaudit.numerics import newton_schulz
 from gradaudit.rules.optimizers.adam import adam_step
 from gradaudit.rules.registry import Case, rule
@@ -14,9 +15,9 @@ def _weight_decay(optimizer, variable):
     Muon shows Keras's variable (kernel) to `exclude_from_weight_decay`, not TensorFlow's.
     """
     decay = optimizer.weight_decay
-    if optimizer._should_use_adamw(variable):
+    if keras_compat.muon_uses_adam(optimizer, variable):
         decay = optimizer.adam_weight_decay
-    return decay if optimizer._use_weight_decay(variable) else None
+    return decay if keras_compat.may_decay(optimizer, variable) else None
 
 
 @rule(

@@ -3,6 +3,7 @@
 import numpy as np
 from keras import optimizers
 
+from gradaudit.keras_compat import Slot
 from gradaudit.rules.optimizers.adam import SLOTS, moments
 from gradaudit.rules.registry import Case, rule
 
@@ -14,7 +15,7 @@ from gradaudit.rules.registry import Case, rule
         Case("betas", lambda: optimizers.Nadam(0.01, 0.8, 0.95, epsilon=1e-3), (3, 4)),
     ],
     source="keras/src/optimizers/nadam.py",
-    slots=(*SLOTS, ("u_product", "_u_product")),
+    slots=(*SLOTS, ("u_product", Slot.NADAM_PRODUCT)),
 )
 def nadam(call, weight, gradient, slots):
     """Apply step t of Nadam with learning rate η (Dozat 2016).

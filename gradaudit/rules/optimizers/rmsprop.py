@@ -3,6 +3,7 @@
 import numpy as np
 from keras import optimizers
 
+from gradaudit.keras_compat import Slot
 from gradaudit.rules.registry import Case, rule
 
 
@@ -17,9 +18,9 @@ from gradaudit.rules.registry import Case, rule
     ],
     source="keras/src/optimizers/rmsprop.py",
     slots=(
-        ("velocity", "_velocities"),
-        ("momentum", "_momentums"),
-        ("average_gradient", "_average_gradients"),
+        ("velocity", Slot.VELOCITIES),
+        ("momentum", Slot.MOMENTUMS),
+        ("average_gradient", Slot.AVERAGE_GRADIENTS),
     ),
 )
 def rmsprop(call, weight, gradient, slots):

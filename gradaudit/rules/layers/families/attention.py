@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 from keras import activations
 
+from gradaudit import keras_compat
 from gradaudit.numerics.arithmetic import Array
 from gradaudit.rules.context import LayerCall, apply_activation, summed
 from gradaudit.rules.declaration import KeptLogits
@@ -127,21 +128,21 @@ def attend_by_heads(
     call: LayerCall,
     x: tuple[Array, ...],
     attention: Callable[[Array, Array, Array], tuple[Array, Array | None, HeadsVjp]],
-    gated: bool,
 ) -> tuple[Any, Callable[[Any], tuple[tuple[Array, ...], Cotangents]]]:
     """Return y = output(gate · attention(query, key, value)) and the VJP; with the weights, if any.
 
     x: query, value and, unless value serves, key. attention: (query, key, value) with heads to
     (y, weights or None, vjp(dy, dweights) to (dquery, dkey, dvalue)).
     """
-    layer = call.layer
-    query, query_vjp = call.within(layer._query_dense, x[0])
-    key, key_vjp = call.within(layer._key_dense, x[-1])
-    value, value_vjp = call.within(layer._value_dense, x[1])
+    parts = keras_compat.attention_parts(call.layer)
+    gated = parts.gate is not None
+    query, query_vjp = call.within(parts.query, x[0])
+    key, key_vjp = call.within(parts.key, x[-1])
+    value, value_vjp = call.within(parts.value, x[1])
     mixed, weights, attention_vjp = attention(query, key, value)
     if gated:
-        gate, gate_vjp = call.within(layer._gate_dense, x[0])
-    y, output_vjp = call.within(layer._output_dense, mixed * gate if gated else mixed)
+        gate, gate_vjp = call.within(parts.gate, x[0])
+    y, output_vjp = call.within(parts.output, mixed * gate if gated else mixed)
 
     def vjp(dy: Any) -> tuple[tuple[Array, ...], Cotangents]:
         dy, dweights = (dy, None) if weights is None else dy
@@ -195,8 +196,9 @@ def _in_steps(
         return y, lambda dy: vjp(dy)[0]
 
     given = {} if mask is None else {"mask": spread(mask, scores.ndim, query.ndim)}
-    softmax = functools.partial(part, call.layer._softmax, **given)
-    drop = functools.partial(part, call.layer._dropout_layer)
+    parts = keras_compat.attention_parts(call.layer)
+    softmax = functools.partial(part, parts.softmax, **given)
+    drop = functools.partial(part, parts.dropout)
     y, weights, weighted_vjp = weighted(equations[1], scores, value, softmax, drop)
 
     def vjp(dy: Array, dweights: Array | None) -> tuple[Array, Array, Array]:

@@ -6,6 +6,7 @@ from typing import Any
 import keras
 import numpy as np
 
+from gradaudit import keras_compat
 from gradaudit.numerics.arithmetic import Array
 from gradaudit.rules.context import LayerCall
 from gradaudit.rules.declaration import Case
@@ -35,7 +36,7 @@ def _call_masked(layer: Any, *tensors: Any, mask: Sequence[Any], **options: Any)
 def _with_mask(tensor: Any, mask: Any) -> Any:
     tensor = keras.ops.convert_to_tensor(tensor)
     if mask is not None:
-        tensor._keras_mask = keras.ops.cast(mask, "bool")
+        keras_compat.set_mask(tensor, keras.ops.cast(mask, "bool"))
     return tensor
 
 

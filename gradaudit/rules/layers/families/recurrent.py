@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from keras import layers, tree
 
+from gradaudit import keras_compat
 from gradaudit.numerics import SumOfSteps
 from gradaudit.numerics.arithmetic import Array
 from gradaudit.rules.context import LayerCall
@@ -73,9 +74,9 @@ def draws_nothing(cell: Any) -> bool:
 def cell_gaps(cell: Any) -> list[str]:
     """Return what is not derived of a cell that a model calls by itself, without an RNN."""
     gaps = []
-    if cell._inbound_nodes and not draws_nothing(cell):
+    if keras_compat.calls(cell) and not draws_nothing(cell):
         gaps.append("dropout without an RNN, so that its first masks stay")
-    if cell._inbound_nodes and _keeps_logits(cell):
+    if keras_compat.calls(cell) and _keeps_logits(cell):
         gaps.append("an output that keeps its logits")
     return gaps
 
