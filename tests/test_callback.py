@@ -12,6 +12,7 @@ from keras import ops
 
 from custom_nets import outside
 from gradaudit import GradientAudit, load
+from gradaudit.backends.tensorflow import Capture
 from gradaudit.errors import AuditFailure, FolderError, UsageError
 from gradaudit.nets import NETS, Settings
 from gradaudit.nets.catalogue import compiled
@@ -128,16 +129,15 @@ def test_a_wrong_optimizer_input_is_found(tmp_path, monkeypatch):
 def test_a_wrong_update_is_found(tmp_path, monkeypatch):
     model = compiled(NETS["iris"], Settings("adam", 0.1, "float32"))
     monkeypatch.setattr(model.optimizer, "beta_2", 0.9989)
-    audit = GradientAudit(tmp_path)
-    right_audit = audit._audit
+    right_records = Capture.records
 
-    def with_declared_beta(seen, step):
+    def with_declared_beta(*args):
         model.optimizer.beta_2 = 0.999
-        right_audit(seen, step)
+        return right_records(*args)
 
-    audit._audit = with_declared_beta
+    monkeypatch.setattr(Capture, "records", with_declared_beta)
     x, y = NETS["iris"].data["iris"]()
-    model.fit(x, y, epochs=1, verbose=0, callbacks=[audit])
+    model.fit(x, y, epochs=1, verbose=0, callbacks=[GradientAudit(tmp_path)])
     failed = load(tmp_path).weights.query("verdict == 'fail'")
     assert set(failed["stage"]) == {"update"}
     assert {path.rpartition("/")[2] for path in failed["path"]} >= {
@@ -627,7 +627,7 @@ def test_a_fault_of_the_auditor_leaves_the_training_alone(tmp_path, monkeypatch,
 
 def test_a_table_that_cannot_be_written_leaves_the_training_alone(tmp_path, monkeypatch, capsys):
     audit = GradientAudit(tmp_path, verbose=0)
-    monkeypatch.setattr("gradaudit.report.folder.RunFolder.extend", broken)
+    monkeypatch.setattr("gradaudit.report.folder.RunFolder.append", broken)
     fitted(audit)
     run = json.loads((tmp_path / "run.json").read_text())
     assert audit.verdict == run["verdict"] == "unjudged"

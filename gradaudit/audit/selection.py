@@ -95,8 +95,7 @@ class Budget:
     """
 
     def __init__(self, share: float | None, clock: Callable[[], float] = time.perf_counter) -> None:
-        if share is not None and not 0 < share < float("inf"):
-            raise UsageError(f"budget is {share!r}. Expected a share of the time, such as 0.05.")
+        check_budget(share)
         self.share = share
         self.audit_s = 0.0
         self.passed_over = 0
@@ -146,6 +145,16 @@ class Budget:
         if reached > self.share:
             words += ", since the first audited step compiles and the training was short"
         return [words]
+
+
+def check_budget(share: float | None) -> None:
+    """Validate a share of the training's time.
+
+    Raises:
+        UsageError: it is not a finite number above 0.
+    """
+    if share is not None and not 0 < share < float("inf"):
+        raise UsageError(f"budget is {share!r}. Expected a share of the time, such as 0.05.")
 
 
 def _whole(value: Any, least: int) -> bool:

@@ -6,12 +6,13 @@ from typing import Any
 import keras
 import numpy as np
 
-from gradaudit.audit.judge import check_threshold
-from gradaudit.backends.tensorflow import Capture, peeked, uncaptured
+from gradaudit.audit.settings import check_threshold
+from gradaudit.audit.single_step import recorded
+from gradaudit.backends.tensorflow import uncaptured
 from gradaudit.errors import UsageError
 from gradaudit.explanation.page import Explanation
 from gradaudit.explanation.path import Path, find_weight
-from gradaudit.one_step import recorded
+from gradaudit.explanation.train_until import train_until
 from gradaudit.records import Stage, StepRecord, StepSpec
 from gradaudit.reference import Policy, derive
 from gradaudit.scoring import compare
@@ -83,18 +84,15 @@ def explain_step(
     check_threshold(threshold)
     if model.built:  # or else the weights have no names yet
         find_weight(model, replace(uncaptured(model, 0, 0), x=x[:1]), weight)
-    stop = _Stop(step, captured=row is None)
-    model.steps_per_execution = 1
-    if row is None or step > 0:
-        model.fit(x, y, epochs=epochs, batch_size=batch_size, verbose=0, callbacks=[stop])
-    if row is None:
-        found = stop.recorded
-    else:
+    found, steps = train_until(
+        model, x, y, step, captured=row is None, epochs=epochs, batch_size=batch_size
+    )
+    if row is not None:
         record, spec = recorded(model, x[row : row + 1], y[row : row + 1])
         found = replace(record, step=step), spec
-    if found is None or stop.steps < step:
+    if found is None or steps < step:
         raise UsageError(
-            f"the step is {step}. Expected one of the {stop.steps} steps of the training, counted "
+            f"the step is {step}. Expected one of the {steps} steps of the training, counted "
             "from 0. Ask for more epochs."
         )
     return explain_record(model, *found, weight, threshold)
@@ -115,32 +113,3 @@ def explain_record(
     z, verdict = float(gradient.weights.z[at]), str(gradient.weights.verdict[at])
     estimate = reference.gradients[path]
     return Explanation(step.of(path, index, estimate, updates.get(path), z, verdict))
-
-
-class _Stop(keras.callbacks.Callback):
-    """Ends fit when a step is reached; captured: after that step, and keeps its record."""
-
-    def __init__(self, step: int, captured: bool) -> None:
-        super().__init__()
-        self._wanted, self._is_captured = step, captured
-        self.steps = 0
-        self.recorded: tuple[StepRecord, StepSpec] | None = None
-
-    def on_train_batch_begin(self, batch: int, logs: Any = None) -> None:
-        if self._is_captured and self.steps == self._wanted:
-            self._function = self.model.train_function
-            vars(self.model)["train_function"] = self._captured
-
-    def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
-        self.steps += 1
-        self.model.stop_training = self.steps == self._wanted + self._is_captured
-
-    def _captured(self, iterator: Any) -> Any:
-        vars(self.model)["train_function"] = self._function
-        data, iterator = peeked(iterator)
-        capture = Capture(self.model)
-        capture.trace(data, iterator)
-        logs, seen = capture.run(iterator, self._function)
-        (record,), spec = capture.records(seen, step=self._wanted, epoch=0)
-        self.recorded = record, spec
-        return logs

@@ -12,12 +12,13 @@ from gradaudit.report.claims import (
     shown,
     summary,
 )
-from gradaudit.report.folder import FILES, RunFolder, uninterrupted
-from gradaudit.report.merge import merge
+from gradaudit.report.folder import FILES, Ended, RunFolder, uninterrupted
+from gradaudit.report.merge import merge, worker_folder
 from gradaudit.report.run import Run, collected, load
 
 __all__ = [
     "FILES",
+    "Ended",
     "Run",
     "RunFolder",
     "claim_rows",
@@ -30,4 +31,5 @@ __all__ = [
     "shown",
     "summary",
     "uninterrupted",
+    "worker_folder",
 ]
