@@ -74,7 +74,8 @@ class RunFolder:
         """Replace what lies there by empty tables, now that there is something to write."""
         self._begun = True
         self.write_run({"verdict": Ended.NOT_YET})
-        for name, columns in zip(FILES, (STEPS, TENSORS, WEIGHTS), strict=False):
+        tables = {"steps.csv": STEPS, "tensors.csv": TENSORS, "weights.csv": WEIGHTS}
+        for name, columns in tables.items():
             (self.path / name).write_text(",".join(columns) + "\n")
 
     def append(self, comparison: Comparison) -> None:

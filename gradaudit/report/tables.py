@@ -42,11 +42,15 @@ def index_text(index: Sequence[int]) -> str:
 
 def step_row(comparison: Comparison, report_ms: float) -> pd.DataFrame:
     """Return the row of steps.csv."""
+    times = {
+        "capture_ms": comparison.capture_ms,
+        "reference_ms": comparison.reference_ms,
+        "compare_ms": comparison.compare_ms,
+        "report_ms": report_ms,
+    }
     row = {name: getattr(comparison, name, None) for name in STEPS}
     row["worst_index"] = index_text(comparison.worst_index)
-    row["report_ms"] = report_ms
-    for name in ("capture_ms", "reference_ms", "compare_ms", "report_ms"):
-        row[name] = round(row[name], 3)
+    row |= {name: round(milliseconds, 3) for name, milliseconds in times.items()}
     return pd.DataFrame([row], columns=STEPS)
 
 
