@@ -27,36 +27,36 @@ from gradaudit.report import Ended, RunFolder, merge, worker_folder
 class GradientAudit(keras.callbacks.Callback):
     """Audit the gradients and the updates of a model while `fit` trains it.
 
-    Every audited step is Keras's own train step, compiled a second time with the batch, the
-    variables and the gradients as further outputs; under XLA it is taken back, and Keras's own
-    function trains. The other steps run Keras's own function alone. The trained weights are bit for
-    bit those of the same `fit` without the callback. What cannot be judged is recorded as unjudged,
-    with the reason; so is a fault of the audit itself, and training goes on.
+    An audited step runs Keras's own train step, compiled a second time with the batch, the variables
+    and the gradients as further outputs. Under XLA that run is undone, and Keras's own function
+    trains. All other steps run Keras's own function alone. The trained weights are bit for bit those
+    of the same `fit` without the callback. A step that cannot be judged, or in which the audit itself
+    fails, is recorded as unjudged, with the reason, and training goes on.
 
     Args:
-        folder: where the report goes: steps.csv, tensors.csv, weights.csv, run.json. Each worker of
-            several has its own folder in it, and the first one merges them at the end.
-        every: audit each `every`-th step from step 0 on, or the first step of each "epoch". 1 where
-            neither `steps` nor `first` is given.
-        steps: audit these steps, by number.
-        first: audit the first steps, so many.
-        layers: audit weights of layers in whose path this regular expression is found.
-        budget: leave out selected steps where the audit would take more than this share of the
-            time that the training takes without it.
+        folder: for the report: steps.csv, tensors.csv, weights.csv, run.json. Of several workers,
+            each has its own folder in it, and the first one merges them at the end.
+        every: audit each `every`-th step from step 0 on, or the first step of each "epoch". The
+            default is 1 if neither `steps` nor `first` is given.
+        steps: numbers of steps to audit, counted from 0.
+        first: audit this many steps from step 0 on.
+        layers: regular expression; audit the weights of layers in whose path it is found.
+        budget: skip selected steps if the audit would take more than this share of the time of the
+            training without it.
         threshold: the largest |tape − reference| / (κ σ) that passes.
-        oracle: "derived" takes the derived rule of every part that has one, and traces the code of
-            the others; "traced" traces all of the model's code; "both" does both, and what they do
-            not agree on is unjudged. Where code leaves the graph, or has an op that is not derived,
-            differences in float64 stand in: reports call that "numeric".
-        expect: custom gradients that are meant, {name: "custom"} by the name of the function that
-            tf.custom_gradient decorates, or of the layer that it stands in: they are taken as they
-            are, and no longer compared with the true derivative. Reports tell of them all the same.
-        on_fail: "record" goes on after a failed step, "stop" ends the training after it, "raise"
-            raises AuditFailure; then a fault of the audit itself is raised as well.
-        overwrite: replace a run that lies in the folder.
-        rows_per_tensor: most rows of one tensor and step in weights.csv; the worst are kept.
-        verbose: 0 prints nothing but a fault of the audit; 1 what cannot be judged, the first
-            failure, and the verdict; 2 a line for each audited step as well. All to stderr.
+        oracle: "derived" uses the derived rule of every part that has one, and traces the code of
+            the others. "traced" traces all of the model's code. "both" does both; what they disagree
+            on is unjudged. Code that leaves the graph, and ops without a rule, are differentiated by
+            differences in float64; reports call that "numeric".
+        expect: custom gradients to accept, {name: "custom"}, by the name of the function that
+            tf.custom_gradient decorates or of the layer that calls it. They are used as they are
+            instead of the true derivative. Reports still name them.
+        on_fail: after a failed step, "record" goes on, "stop" ends the training, "raise" raises
+            AuditFailure. "raise" also raises a fault of the audit itself.
+        overwrite: replace a run in the folder.
+        rows_per_tensor: most rows of a tensor and step in weights.csv: those with the largest z.
+        verbose: 0 prints only a fault of the audit; 1 also what cannot be judged, the first failure
+            and the verdict; 2 also a line for each audited step. All to stderr.
 
     Raises:
         UsageError: an argument is out of its range.

@@ -34,17 +34,16 @@ def check(
 ) -> Run:
     """Audit one step of a compiled model on one batch, without training it.
 
-    The model's own train step runs once, compiled as in `fit`; then every variable of the model and
-    of its optimizer gets its value back. A model or an optimizer that is not built yet is built.
+    The model's own train step runs once, compiled as in `fit`. Then every variable of the model and
+    its optimizer gets its value back. A model or an optimizer that is not built yet is built.
 
     Args:
         x, y, sample_weight: one batch, as `train_on_batch` takes it.
-        layers: audit weights of layers in whose path this regular expression is found.
+        layers: regular expression; audit the weights of layers in whose path it is found.
         threshold: the largest |tape − reference| / (κ σ) that passes.
-        oracle: whose gradients are right: those of derived rules, with traces of code that has
-            none; of traces alone; or of both. expect: custom gradients that are meant. See
-            GradientAudit.
-        rows_per_tensor: most single weights of a tensor in `.weights`; the worst are kept.
+        oracle: "derived" rules, with traces of code that has none; "traced", traces alone; or "both".
+        expect: custom gradients to accept. For both see GradientAudit.
+        rows_per_tensor: most weights of a tensor in `.weights`: those with the largest z.
 
     Returns:
         The report: `.verdict`, `.steps`, `.tensors`, `.weights`, `.run`, `.raise_for_failure()`.
@@ -104,28 +103,28 @@ def audit_gradients(
     threshold: float = 8.0,
     rows_per_tensor: int = 10_000,
 ) -> Run:
-    """Audit the gradients that a tape gave in a training loop of one's own.
+    """Audit the gradients that a tape returned in your own training loop.
 
-    To be called after `tape.gradient` and before the optimizer moves the weights. The gradients are
-    those of `loss_fn(y, model(x, training=True), sample_weight)`, with the regularization losses
-    of the model added where the model has some.
+    Call it after `tape.gradient` and before the optimizer changes the weights. The gradients must be
+    those of `loss_fn(y, model(x, training=True), sample_weight)` plus the regularization losses of
+    the model.
 
     Args:
-        loss_fn: a Keras loss, or what stands for one in `compile`.
+        loss_fn: a Keras loss, or anything that `compile` accepts as one.
         variables, gradients: as given to and returned by `tape.gradient`; None for no gradient.
         x, y, sample_weight: the batch that the tape saw.
         loss_scale: by how much the loss was scaled, as by `optimizer.scale_loss`.
         threshold: the largest |tape − reference| / (κ σ) that passes.
-        rows_per_tensor: most single weights of a tensor in `.weights`; the worst are kept.
+        rows_per_tensor: most weights of a tensor in `.weights`: those with the largest z.
 
     Returns:
         The report: `.verdict`, `.steps`, `.tensors`, `.weights`, `.run`, `.raise_for_failure()`.
-        There is no stage `update` in it.
+        It has no stage `update`.
 
     Raises:
-        UsageError: there are not as many gradients as variables, a gradient is not of its
-            variable's shape, a variable is not a trainable one of the model, x and y have not as
-            many rows, or it was called within a tf.function.
+        UsageError: the numbers of gradients and variables differ, a gradient does not have its
+            variable's shape, a variable is not a trainable one of the model, x and y have different
+            numbers of rows, or it was called within a tf.function.
 
     Example:
         >>> import gradaudit, keras, numpy as np, tensorflow as tf
@@ -182,7 +181,7 @@ def audit_gradients(
 
 
 class _Called(keras.Model):
-    """Calls a model that has code of its own, to be compiled in its place."""
+    """Calls a model that has its own code, so that it can be compiled with another loss."""
 
     def __init__(self, model: keras.Model) -> None:
         super().__init__(name=model.name, dtype=model.dtype_policy)
@@ -193,7 +192,7 @@ class _Called(keras.Model):
 
 
 def _compiled_with(loss_fn: Any, model: keras.Model, batch: tuple[Any, ...]) -> keras.Model:
-    """Return the same layers as a model that is compiled with a loss, and has no optimizer."""
+    """Return a model of the same layers, compiled with a loss and without an optimizer."""
     if is_graph(model):
         graph = graph_of(model)
         subject = keras.Model(graph._inputs_struct, graph._outputs_struct, name=model.name)

@@ -106,9 +106,9 @@ class Capture:
 
     def _after(self, replicas: int) -> list[tuple[Arrays, Arrays]]:
         """Return the values of the model's and of the optimizer's variables in each replica."""
-        both = _state(self._model), _slots(self._model)
+        state, slots, strategy = _state(self._model), _slots(self._model), self._strategy
         return [
-            tuple(_values(variables, self._strategy, replica) for variables in both)
+            (_values(state, strategy, replica), _values(slots, strategy, replica))
             for replica in range(replicas)
         ]
 
