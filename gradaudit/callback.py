@@ -27,11 +27,11 @@ from gradaudit.report import Ended, RunFolder, merge, worker_folder
 class GradientAudit(keras.callbacks.Callback):
     """Audit the gradients and the updates of a model while `fit` trains it.
 
-    An audited step runs Keras's own train step, compiled a second time with the batch, the variables
-    and the gradients as further outputs. Under XLA that run is undone, and Keras's own function
-    trains. All other steps run Keras's own function alone. The trained weights are bit for bit those
-    of the same `fit` without the callback. A step that cannot be judged, or in which the audit itself
-    fails, is recorded as unjudged, with the reason, and training goes on.
+    An audited step runs Keras's own train step, compiled a second time with the batch, the
+    variables and the gradients as further outputs. Under XLA that run is undone, and Keras's own
+    function trains. All other steps run Keras's own function alone. The trained weights are bit for
+    bit those of the same `fit` without the callback. A step that cannot be judged, or in which the
+    audit itself fails, is recorded as unjudged, with the reason, and training goes on.
 
     Args:
         folder: for the report: steps.csv, tensors.csv, weights.csv, run.json. Of several workers,
@@ -45,9 +45,9 @@ class GradientAudit(keras.callbacks.Callback):
             training without it.
         threshold: the largest |tape − reference| / (κ σ) that passes.
         oracle: "derived" uses the derived rule of every part that has one, and traces the code of
-            the others. "traced" traces all of the model's code. "both" does both; what they disagree
-            on is unjudged. Code that leaves the graph, and ops without a rule, are differentiated by
-            differences in float64; reports call that "numeric".
+            the others. "traced" traces all of the model's code. "both" does both; what they
+            disagree on is unjudged. Code that leaves the graph, and ops without a rule, are
+            differentiated by differences in float64; reports call that "numeric".
         expect: custom gradients to accept, {name: "custom"}, by the name of the function that
             tf.custom_gradient decorates or of the layer that calls it. They are used as they are
             instead of the true derivative. Reports still name them.

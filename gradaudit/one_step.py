@@ -41,7 +41,7 @@ def check(
         x, y, sample_weight: one batch, as `train_on_batch` takes it.
         layers: regular expression; audit the weights of layers in whose path it is found.
         threshold: the largest |tape − reference| / (κ σ) that passes.
-        oracle: "derived" rules, with traces of code that has none; "traced", traces alone; or "both".
+        oracle: "derived" rules, with traces of code that has none; "traced" alone; or "both".
         expect: custom gradients to accept. For both see GradientAudit.
         rows_per_tensor: most weights of a tensor in `.weights`: those with the largest z.
 
@@ -105,9 +105,9 @@ def audit_gradients(
 ) -> Run:
     """Audit the gradients that a tape returned in your own training loop.
 
-    Call it after `tape.gradient` and before the optimizer changes the weights. The gradients must be
-    those of `loss_fn(y, model(x, training=True), sample_weight)` plus the regularization losses of
-    the model.
+    Call it after `tape.gradient` and before the optimizer changes the weights. The gradients must
+    be those of `loss_fn(y, model(x, training=True), sample_weight)` plus the regularization losses
+    of the model.
 
     Args:
         loss_fn: a Keras loss, or anything that `compile` accepts as one.
