@@ -595,8 +595,8 @@ def broken(*args, **kwargs):
 FAULTS = {
     "capture": ("gradaudit.backends.tensorflow.step._copy", "capturing step 0"),
     "record": ("gradaudit.backends.tensorflow.step.to_numpy", "reading step 0"),
-    "reference": ("gradaudit.reference.derive.Walk.model", "judging step 0"),
-    "update": ("gradaudit.reference.derive.updated", "judging step 0"),
+    "reference": ("gradaudit.reference.runs.Walk.model", "judging step 0"),
+    "update": ("gradaudit.reference.runs.updated", "judging step 0"),
     "compare": ("gradaudit.scoring.score._scores", "judging step 0"),
 }
 
