@@ -173,8 +173,11 @@ class Session:
         """Return what run.json says of the verdicts."""
         tally = self.tally
         return {
-            "verdict": self.verdict,
-            "counts": {stage: dict(counts) for stage, counts in tally.counts.items()},
+            "verdict": str(self.verdict),
+            "counts": {
+                str(stage): {str(verdict): count for verdict, count in counts.items()}
+                for stage, counts in tally.counts.items()
+            },
             "max_z": tally.max_z,
             "worst": tally.worst,
             "threshold": self._settings.threshold,

@@ -50,6 +50,7 @@ def step_row(comparison: Comparison, report_ms: float) -> pd.DataFrame:
     }
     row = {name: getattr(comparison, name, None) for name in STEPS}
     row["worst_index"] = index_text(comparison.worst_index)
+    row["verdict"] = str(comparison.verdict)
     row |= {name: round(milliseconds, 3) for name, milliseconds in times.items()}
     return pd.DataFrame([row], columns=STEPS)
 
@@ -61,6 +62,8 @@ def tensor_rows(comparison: Comparison) -> pd.DataFrame:
         row = {name: getattr(tensor, name, None) for name in TENSORS}
         row["step"], row["replica"] = comparison.step, comparison.replica
         row["shape"] = "x".join(map(str, tensor.shape))
+        for name in ("stage", "oracle", "verdict"):
+            row[name] = str(row[name])
         row["worst_index"] = index_text(tensor.worst_index)
         rows.append(row)
     return pd.DataFrame(rows, columns=TENSORS)
@@ -81,7 +84,7 @@ def _weights(comparison: Comparison, tensor: TensorComparison) -> pd.DataFrame:
         {
             "step": comparison.step,
             "replica": comparison.replica,
-            "stage": tensor.stage,
+            "stage": str(tensor.stage),
             "path": tensor.path,
             "index": [index_text(index) for index in weights.index.tolist()],
             "weight": weights.weight,
