@@ -339,7 +339,7 @@ def test_numbers_that_say_little_are_given_no_cause():
     for printed in ("0.69", "0.31", "0.9"):
         (found,) = check_published(claims(("loss", (), printed)), "deep_tanh")
         assert found.verdict == "disagrees"
-        assert "factor" not in found.diagnosis
+        assert "a factor" not in found.diagnosis
     rows = [("dlogit", (0,), "-0.9"), ("dlogit", (1,), "0.9")]
     for found in check_published(claims(*rows), "deep_tanh"):
         assert "logarithm" not in found.diagnosis
