@@ -13,7 +13,7 @@ from keras import ops
 
 from custom_nets import outside
 from gradaudit import GradientAudit, load
-from gradaudit.backends.tensorflow import Capture
+from gradaudit.backends.tensorflow import specified
 from gradaudit.errors import AuditFailure, FolderError, UsageError
 from gradaudit.nets import NETS, Settings
 from gradaudit.nets.catalogue import compiled
@@ -156,13 +156,13 @@ def test_a_wrong_optimizer_input_is_found(tmp_path, monkeypatch):
 def test_a_wrong_update_is_found(tmp_path, monkeypatch):
     model = compiled(NETS["iris"], Settings("adam", 0.1, "float32"))
     monkeypatch.setattr(model.optimizer, "beta_2", 0.9989)
-    right_records = Capture.records
 
     def with_declared_beta(*args):
-        model.optimizer.beta_2 = 0.999
-        return right_records(*args)
+        with monkeypatch.context() as declared:
+            declared.setattr(model.optimizer, "beta_2", 0.999)
+            return specified(*args)
 
-    monkeypatch.setattr(Capture, "records", with_declared_beta)
+    monkeypatch.setattr("gradaudit.backends.tensorflow.step.specified", with_declared_beta)
     x, y = NETS["iris"].data["iris"]()
     model.fit(x, y, epochs=1, verbose=0, callbacks=[GradientAudit(tmp_path)])
     failed = load(tmp_path).weights.query("verdict == 'fail'")

@@ -15,10 +15,16 @@ def train_until(
     """Train a model with fit up to a step, counted from 0.
 
     Args:
+        model: a compiled Keras model.
+        x: all inputs, as `fit` takes them.
+        y: all targets.
+        step: the number of the step.
         captured: whether that step runs, too, and is recorded; or training ends before it.
+        epochs: the most epochs to train for.
+        batch_size: rows a step.
 
     Returns:
-        Record and spec, None if there are none, and the number of steps that ran.
+        The record and its spec, None if there are none, and the number of steps that ran.
     """
     stop = _Stop(step, captured)
     model.steps_per_execution = 1

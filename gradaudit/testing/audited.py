@@ -38,8 +38,8 @@ def audit_passes(rule: Rule, case: Case, subjects: Subjects) -> None:
         for jit, mode in modes:
             model, x, y, _ = _net(rule, case, jit)
             step = recorded(model, x, y)
-            settings = Settings(on_fail=OnFail.RAISE)
-            _require_pass(judged(model, *step, settings), mode)
+            derived = Settings(on_fail=OnFail.RAISE)
+            _require_pass(judged(model, *step, derived), mode)
             if rule.kind not in KINDS:
                 traced = Settings(oracle=Oracle.TRACED, on_fail=OnFail.RAISE)
                 _require_pass(judged(model, *step, traced), f"{mode}, by a trace of Keras's code,")
