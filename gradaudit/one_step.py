@@ -10,20 +10,14 @@ import numpy as np
 import tensorflow as tf
 from keras import tree
 
-from gradaudit.audit.judge import Judge, check_expect, check_oracle, check_threshold
 from gradaudit.audit.selection import Selection
-from gradaudit.backends.tensorflow import (
-    Capture,
-    Replay,
-    environment,
-    specified,
-    to_numpy,
-    uncaptured,
-)
+from gradaudit.audit.settings import OnFail, Settings
+from gradaudit.audit.single_step import check_compiled, judged, recorded
+from gradaudit.backends.tensorflow import Replay, specified, to_numpy, uncaptured
 from gradaudit.errors import UsageError
-from gradaudit.records import Comparison, Stage, StepRecord, StepSpec
-from gradaudit.reference import graph_of, is_graph
-from gradaudit.report import Run, collected
+from gradaudit.records import Stage
+from gradaudit.reference import Policy, graph_of, is_graph
+from gradaudit.report import Run
 
 
 def check(
@@ -40,17 +34,16 @@ def check(
 ) -> Run:
     """Audit one step of a compiled model on one batch, without training it.
 
-    The model's own train step runs once, compiled as in `fit`; then every variable of the model and
-    of its optimizer gets its value back. A model or an optimizer that is not built yet is built.
+    The model's own train step runs once, compiled as in `fit`. Then every variable of the model and
+    its optimizer gets its value back. A model or an optimizer that is not built yet is built.
 
     Args:
         x, y, sample_weight: one batch, as `train_on_batch` takes it.
-        layers: audit weights of layers in whose path this regular expression is found.
+        layers: regular expression; audit the weights of layers in whose path it is found.
         threshold: the largest |tape − reference| / (κ σ) that passes.
-        oracle: whose gradients are right: those of derived rules, with traces of code that has
-            none; of traces alone; or of both. expect: custom gradients that are meant. See
-            GradientAudit.
-        rows_per_tensor: most single weights of a tensor in `.weights`; the worst are kept.
+        oracle: "derived" rules, with traces of code that has none; "traced" alone; or "both".
+        expect: custom gradients to accept. For both see GradientAudit.
+        rows_per_tensor: most weights of a tensor in `.weights`: those with the largest z.
 
     Returns:
         The report: `.verdict`, `.steps`, `.tensors`, `.weights`, `.run`, `.raise_for_failure()`.
@@ -68,10 +61,15 @@ def check(
         <gradaudit.Run: pass, 1 step audited>
         >>> gradaudit.check(model, x, y).raise_for_failure()  # in a test: nothing is raised
     """
-    _check_compiled(model)
-    check_threshold(threshold)
-    check_oracle(oracle)
-    check_expect(expect)
+    check_compiled(model)
+    settings = Settings(
+        selection=Selection(layers=layers),
+        threshold=threshold,
+        oracle=oracle,
+        expect=expect,
+        rows_per_tensor=rows_per_tensor,
+        on_fail=OnFail.RAISE,
+    )
     if model.distribute_strategy.num_replicas_in_sync > 1:
         raise UsageError(
             f"the model {model.name!r} is distributed over several replicas. Expected one replica. "
@@ -82,48 +80,14 @@ def check(
             "x is a tf.data.Dataset. Expected one batch of arrays or tensors, such as those of "
             "next(iter(dataset))."
         )
-    wanted = Selection(layers=layers).weight
+    wanted = settings.selection.weight
     if model.built and not any(wanted(v.path) for v in model.trainable_variables):
         paths = ", ".join(v.path for v in model.trainable_variables) or "none"
         raise UsageError(
             f"no weight is asked for by layers={layers!r}. Expected an expression that is found in "
             f"the layer of one of the model's trainable weights: {paths}."
         )
-    judge = Judge(model, wanted, threshold, rows_per_tensor, _raise, oracle=oracle, expect=expect)
-    return _report(judge, judge.judge(*recorded(model, x, y, sample_weight)), model)
-
-
-def judged(model: keras.Model, record: StepRecord, spec: StepSpec, oracle: str) -> Run:
-    """Return the report on a step that was recorded before, as `check` does by default."""
-    judge = Judge(model, Selection().weight, 8.0, 10_000, _raise, oracle=oracle)
-    return _report(judge, judge.judge(record, spec), model)
-
-
-def recorded(
-    model: keras.Model, x: Any, y: Any, sample_weight: Any = None
-) -> tuple[StepRecord, StepSpec]:
-    """Record one step of a model's own train step; the model stays as it is."""
-    _check_compiled(model)
-    capture = Capture(model)
-    batch = (x, y, sample_weight)
-    capture.trace(batch, iter([batch]))
-    variables = (*model.variables, *model.metrics_variables, *_optimizer_variables(model))
-    before = [(v, v.value.numpy()) for v in variables]
-    try:
-        _, seen = capture.run(iter([batch]))
-        (record,), spec = capture.records(seen, step=0, epoch=0)
-    finally:
-        for variable, value in before:
-            variable.assign(value)
-    return record, spec
-
-
-def _check_compiled(model: keras.Model) -> None:
-    if not model.compiled:
-        raise UsageError(
-            f"the model {model.name!r} is not compiled. Expected one that could be trained: call "
-            "model.compile(optimizer, loss), or use gradaudit.audit_gradients in a loop of yours."
-        )
+    return judged(model, *recorded(model, x, y, sample_weight), settings)
 
 
 def audit_gradients(
@@ -139,28 +103,28 @@ def audit_gradients(
     threshold: float = 8.0,
     rows_per_tensor: int = 10_000,
 ) -> Run:
-    """Audit the gradients that a tape gave in a training loop of one's own.
+    """Audit the gradients that a tape returned in your own training loop.
 
-    To be called after `tape.gradient` and before the optimizer moves the weights. The gradients are
-    those of `loss_fn(y, model(x, training=True), sample_weight)`, with the regularization losses
-    of the model added where the model has some.
+    Call it after `tape.gradient` and before the optimizer changes the weights. The gradients must
+    be those of `loss_fn(y, model(x, training=True), sample_weight)` plus the regularization losses
+    of the model.
 
     Args:
-        loss_fn: a Keras loss, or what stands for one in `compile`.
+        loss_fn: a Keras loss, or anything that `compile` accepts as one.
         variables, gradients: as given to and returned by `tape.gradient`; None for no gradient.
         x, y, sample_weight: the batch that the tape saw.
         loss_scale: by how much the loss was scaled, as by `optimizer.scale_loss`.
         threshold: the largest |tape − reference| / (κ σ) that passes.
-        rows_per_tensor: most single weights of a tensor in `.weights`; the worst are kept.
+        rows_per_tensor: most weights of a tensor in `.weights`: those with the largest z.
 
     Returns:
         The report: `.verdict`, `.steps`, `.tensors`, `.weights`, `.run`, `.raise_for_failure()`.
-        There is no stage `update` in it.
+        It has no stage `update`.
 
     Raises:
-        UsageError: there are not as many gradients as variables, a gradient is not of its
-            variable's shape, a variable is not a trainable one of the model, x and y have not as
-            many rows, or it was called within a tf.function.
+        UsageError: the numbers of gradients and variables differ, a gradient does not have its
+            variable's shape, a variable is not a trainable one of the model, x and y have different
+            numbers of rows, or it was called within a tf.function.
 
     Example:
         >>> import gradaudit, keras, numpy as np, tensorflow as tf
@@ -177,7 +141,7 @@ def audit_gradients(
         >>> list(run.tensors["cause"])
         ['twice too large', 'twice too large']
     """
-    check_threshold(threshold)
+    settings = Settings(threshold=threshold, rows_per_tensor=rows_per_tensor, on_fail=OnFail.RAISE)
     if any(tf.is_symbolic_tensor(g) for g in gradients if g is not None):
         raise UsageError(
             "the gradients are symbolic: audit_gradients was called within a tf.function. Expected "
@@ -211,15 +175,13 @@ def audit_gradients(
     seen = to_numpy({"x": x, "y": y, "sample_weight": sample_weight, "gradients": given})
     record = replace(uncaptured(model, step=0, epoch=0), **seen, loss_scale=float(loss_scale))
     subject = _compiled_with(loss_fn, model, (x, y, sample_weight))
-    judge = Judge(
-        subject, given.__contains__, threshold, rows_per_tensor, _raise, stages=(Stage.GRADIENT,)
-    )
     spec = specified(subject, Replay(jit=False))
-    return _report(judge, judge.judge(record, spec, has_drawn=True), model)
+    policy = Policy(given.__contains__, (Stage.GRADIENT,))
+    return judged(model, record, spec, settings, policy, has_drawn=True)
 
 
 class _Called(keras.Model):
-    """Calls a model that has code of its own, to be compiled in its place."""
+    """Calls a model that has its own code, so that it can be compiled with another loss."""
 
     def __init__(self, model: keras.Model) -> None:
         super().__init__(name=model.name, dtype=model.dtype_policy)
@@ -230,7 +192,7 @@ class _Called(keras.Model):
 
 
 def _compiled_with(loss_fn: Any, model: keras.Model, batch: tuple[Any, ...]) -> keras.Model:
-    """Return the same layers as a model that is compiled with a loss, and has no optimizer."""
+    """Return a model of the same layers, compiled with a loss and without an optimizer."""
     if is_graph(model):
         graph = graph_of(model)
         subject = keras.Model(graph._inputs_struct, graph._outputs_struct, name=model.name)
@@ -240,16 +202,3 @@ def _compiled_with(loss_fn: Any, model: keras.Model, batch: tuple[Any, ...]) -> 
     subject.compile(optimizer=None, loss=loss_fn)
     subject._symbolic_build(data_batch=batch)
     return subject
-
-
-def _report(judge: Judge, comparison: Comparison, model: keras.Model) -> Run:
-    judge.add(comparison)
-    return collected([comparison], {**judge.summary(), **environment(model)})
-
-
-def _raise(error: Exception, words: str) -> None:
-    raise error
-
-
-def _optimizer_variables(model: keras.Model) -> list[Any]:
-    return [] if model.optimizer is None else model.optimizer.variables

@@ -104,7 +104,8 @@ class StepRecord:
     loss_scale: the tape differentiated the loss times this.
     learning_rates: of this step, one for each of `rules.single_optimizers`.
     jit: compiled by XLA. tensorfloat32: float32 products use TF32.
-    capture_ms: time of the step with its capture.
+    capture_ms: time of the step, with all that its capture took: peeking, tracing, the second run
+        under XLA, copies to NumPy. Several replicas share it equally.
     generators: states of Python's and of NumPy's own random generators as the code of the step
         began to be traced, or run; None where that is not known.
     replica, replicas: its number, and how many are in sync: Keras divides the loss of each by it.
@@ -237,7 +238,7 @@ class TensorComparison:
     kappa: float
     detectable_rel: float
     kinks: int
-    counts: Mapping[str, int]
+    counts: Mapping[Verdict, int]
     verdict: Verdict
     cause: str
     weights: WeightComparisons

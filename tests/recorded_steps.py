@@ -10,8 +10,8 @@ import keras
 import numpy as np
 from keras import layers
 
+from gradaudit.audit.single_step import recorded
 from gradaudit.backends.tensorflow import read_step, write_step
-from gradaudit.one_step import recorded
 from gradaudit.records import Oracle
 from gradaudit.reference import Policy, derive
 from gradaudit.report.tables import tensor_rows, weight_rows

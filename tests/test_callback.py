@@ -13,6 +13,7 @@ from keras import ops
 
 from custom_nets import outside
 from gradaudit import GradientAudit, load
+from gradaudit.backends.tensorflow import specified
 from gradaudit.errors import AuditFailure, FolderError, UsageError
 from gradaudit.nets import NETS, Settings
 from gradaudit.nets.catalogue import compiled
@@ -155,16 +156,15 @@ def test_a_wrong_optimizer_input_is_found(tmp_path, monkeypatch):
 def test_a_wrong_update_is_found(tmp_path, monkeypatch):
     model = compiled(NETS["iris"], Settings("adam", 0.1, "float32"))
     monkeypatch.setattr(model.optimizer, "beta_2", 0.9989)
-    audit = GradientAudit(tmp_path)
-    right_audit = audit._audit
 
-    def with_declared_beta(seen, step):
-        model.optimizer.beta_2 = 0.999
-        right_audit(seen, step)
+    def with_declared_beta(*args):
+        with monkeypatch.context() as declared:
+            declared.setattr(model.optimizer, "beta_2", 0.999)
+            return specified(*args)
 
-    audit._audit = with_declared_beta
+    monkeypatch.setattr("gradaudit.backends.tensorflow.step.specified", with_declared_beta)
     x, y = NETS["iris"].data["iris"]()
-    model.fit(x, y, epochs=1, verbose=0, callbacks=[audit])
+    model.fit(x, y, epochs=1, verbose=0, callbacks=[GradientAudit(tmp_path)])
     failed = load(tmp_path).weights.query("verdict == 'fail'")
     assert set(failed["stage"]) == {"update"}
     assert {path.rpartition("/")[2] for path in failed["path"]} >= {
@@ -622,8 +622,8 @@ def broken(*args, **kwargs):
 FAULTS = {
     "capture": ("gradaudit.backends.tensorflow.step._copy", "capturing step 0"),
     "record": ("gradaudit.backends.tensorflow.step.to_numpy", "reading step 0"),
-    "reference": ("gradaudit.reference.derive.Walk.model", "judging step 0"),
-    "update": ("gradaudit.reference.derive.updated", "judging step 0"),
+    "reference": ("gradaudit.reference.runs.Walk.model", "judging step 0"),
+    "update": ("gradaudit.reference.runs.updated", "judging step 0"),
     "compare": ("gradaudit.scoring.score._scores", "judging step 0"),
 }
 
@@ -654,7 +654,7 @@ def test_a_fault_of_the_auditor_leaves_the_training_alone(tmp_path, monkeypatch,
 
 def test_a_table_that_cannot_be_written_leaves_the_training_alone(tmp_path, monkeypatch, capsys):
     audit = GradientAudit(tmp_path, verbose=0)
-    monkeypatch.setattr("gradaudit.report.folder.RunFolder.extend", broken)
+    monkeypatch.setattr("gradaudit.report.folder.RunFolder.append", broken)
     fitted(audit)
     run = json.loads((tmp_path / "run.json").read_text())
     assert audit.verdict == run["verdict"] == "unjudged"

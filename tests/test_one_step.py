@@ -283,3 +283,12 @@ def test_symbolic_gradients_are_told():
 
     with pytest.raises(UsageError, match=r"called within a tf\.function"):
         step()
+
+
+def test_words_in_a_report_are_plain_text():
+    run = gradaudit.check(net(), *batch())
+    words = [run.verdict, *run.run["counts"], *run.run["counts"]["gradient"]]
+    for table in (run.steps, run.tensors, run.weights):
+        for name in set(table) & {"stage", "oracle", "verdict"}:
+            words += list(table[name])
+    assert {type(word) for word in words} == {str}

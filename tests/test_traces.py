@@ -15,6 +15,7 @@ import pytest
 import tensorflow as tf
 
 from gradaudit import GradientAudit, load
+from gradaudit.audit.session import Session
 from gradaudit.nets import NETS, Settings
 from gradaudit.nets.catalogue import compiled
 from suite import by_default
@@ -126,14 +127,14 @@ def test_an_exception_between_two_epochs_is_known_when_fit_has_gone(tmp_path):
 def test_after_the_audit_itself_was_interrupted(tmp_path, monkeypatch, error):
     model = net()
     audit = GradientAudit(tmp_path / "run", verbose=0)
-    right = audit._audit
+    right = Session.taken
 
-    def failing(seen, step):
-        if step == 3:
+    def failing(self, records, spec, apart):
+        if records[0].step == 3:
             raise error
-        right(seen, step)
+        right(self, records, spec, apart)
 
-    monkeypatch.setattr(audit, "_audit", failing)
+    monkeypatch.setattr(Session, "taken", failing)
     with pytest.raises(error):
         model.fit(*data(), 50, epochs=3, verbose=0, callbacks=[audit])
     assert_no_trace(model, tmp_path)

@@ -1,4 +1,4 @@
-"""What is audited: which steps, which weights, and at what share of the training's time."""
+"""Which steps and weights are audited, and at most which share of the training's time."""
 
 import re
 import time
@@ -11,10 +11,10 @@ from gradaudit.errors import UsageError
 
 @dataclass(frozen=True)
 class Selection:
-    """Which steps and weights an audit takes. A step is taken where one of the options names it.
+    """Which steps and weights are audited. A step is audited if one of the options selects it.
 
     every: each `every`-th step from step 0 on, or the first step of each "epoch".
-    steps: steps by number. first: the first steps, so many.
+    steps: numbers of steps. first: how many steps from step 0 on.
     layers: a regular expression, found in the path of a weight's layer; None for all weights.
 
     Raises:
@@ -66,7 +66,7 @@ class Selection:
         return {name: getattr(self, name) for name in ("every", "steps", "first", "layers")}
 
     def left_out(self) -> list[str]:
-        """Return in words what is not audited."""
+        """Describe what is not audited."""
         words = []
         if self.every != 1:
             taken = []
@@ -87,16 +87,15 @@ class Selection:
 class Budget:
     """Keeps the time of an audit below a share of the time of the training without it.
 
-    share: such as 0.05; None for no limit. The first step that is selected is always audited:
-    what an audit costs is not known before.
+    share: such as 0.05; None for no limit. The first selected step is always audited, since the
+    cost of an audit is not known before.
 
     Raises:
         UsageError: the share is not a number above 0.
     """
 
     def __init__(self, share: float | None, clock: Callable[[], float] = time.perf_counter) -> None:
-        if share is not None and not 0 < share < float("inf"):
-            raise UsageError(f"budget is {share!r}. Expected a share of the time, such as 0.05.")
+        check_budget(share)
         self.share = share
         self.audit_s = 0.0
         self.passed_over = 0
@@ -106,11 +105,11 @@ class Budget:
         self._started: float | None = None
 
     def start(self) -> None:
-        """Begin to count the time of a training."""
+        """Start the clock at the beginning of a training."""
         self._started = self._clock()
 
     def stop(self) -> None:
-        """End it."""
+        """Stop the clock at its end."""
         self._elapsed_s = self.elapsed_s
         self._started = None
 
@@ -121,7 +120,7 @@ class Budget:
         return self._elapsed_s + running
 
     def allows(self) -> bool:
-        """Return whether one more audited step, as dear as the last one, stays within the share."""
+        """Return whether one more audited step that costs as much as the last one is allowed."""
         if self.share is None or self.audit_s == 0:
             return True
         training = self.elapsed_s - self.audit_s
@@ -130,12 +129,12 @@ class Budget:
         return allowed
 
     def spend(self, seconds: float) -> None:
-        """Count an audited step: the whole of it, since its training is not told apart."""
+        """Count an audited step, its training included: the two cannot be told apart."""
         self.audit_s += seconds
         self._last_s = seconds
 
     def words(self) -> list[str]:
-        """Return in words what the limit left out."""
+        """Describe what the limit left out."""
         if self.share is None:
             return []
         reached = self.audit_s / max(self.elapsed_s - self.audit_s, 1e-9)
@@ -146,6 +145,16 @@ class Budget:
         if reached > self.share:
             words += ", since the first audited step compiles and the training was short"
         return [words]
+
+
+def check_budget(share: float | None) -> None:
+    """Validate a share of the training's time.
+
+    Raises:
+        UsageError: it is not a finite number above 0.
+    """
+    if share is not None and not 0 < share < float("inf"):
+        raise UsageError(f"budget is {share!r}. Expected a share of the time, such as 0.05.")
 
 
 def _whole(value: Any, least: int) -> bool:

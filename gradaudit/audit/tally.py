@@ -1,4 +1,4 @@
-"""What the comparisons of a run add up to."""
+"""Sums up the comparisons of a run."""
 
 from collections import Counter
 
@@ -18,13 +18,13 @@ class Tally:
 
     def __init__(self) -> None:
         self._seen: set[int] = set()
-        self.counts: dict[Stage, Counter[str]] = {stage: Counter() for stage in Stage}
+        self.counts: dict[Stage, Counter[Verdict]] = {stage: Counter() for stage in Stage}
         self.max_z = 0.0
         self.worst = ""
         self.failures: list[str] = []
         self.failed = 0
         self.rows_left_out = 0
-        self._stages: dict[Stage, set[str]] = {stage: set() for stage in Stage}
+        self._stages: dict[Stage, set[Verdict]] = {stage: set() for stage in Stage}
         self.unjudged: dict[tuple[Stage, str], str] = {}
 
     def add(self, comparison: Comparison, threshold: float) -> list[str]:

@@ -6,14 +6,14 @@ from typing import Any
 import keras
 import numpy as np
 
-from gradaudit.audit.judge import check_threshold
+from gradaudit.audit.settings import check_threshold
+from gradaudit.audit.single_step import recorded
 from gradaudit.backends.tensorflow import uncaptured
 from gradaudit.errors import UsageError
 from gradaudit.explanation.find import check_weight
 from gradaudit.explanation.page import Explanation
 from gradaudit.explanation.path import StepPaths
 from gradaudit.explanation.train_until import train_until
-from gradaudit.one_step import recorded
 from gradaudit.records import Stage, StepRecord, StepSpec
 from gradaudit.reference import Policy, derive
 from gradaudit.scoring import compare

@@ -4,7 +4,8 @@ from typing import Any
 
 import keras
 
-from gradaudit.backends.tensorflow import Capture, peeked
+from gradaudit.audit.single_step import LastStep
+from gradaudit.backends.tensorflow import StepCounter, StepHook
 from gradaudit.records import StepRecord, StepSpec
 
 
@@ -29,7 +30,7 @@ def train_until(
     model.steps_per_execution = 1
     if captured or step > 0:
         model.fit(x, y, epochs=epochs, batch_size=batch_size, verbose=0, callbacks=[stop])
-    return stop.recorded, stop.steps
+    return stop.last.recorded, stop.counter.trained
 
 
 class _Stop(keras.callbacks.Callback):
@@ -38,24 +39,22 @@ class _Stop(keras.callbacks.Callback):
     def __init__(self, step: int, captured: bool) -> None:
         super().__init__()
         self._wanted, self._is_captured = step, captured
-        self.steps = 0
-        self.recorded: tuple[StepRecord, StepSpec] | None = None
+        self.counter, self.last = StepCounter(), LastStep()
+
+    def on_train_begin(self, logs: Any = None) -> None:
+        self._hook = StepHook(self.model, self.last, self.counter)
+
+    def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
+        self.counter.epoch = epoch
 
     def on_train_batch_begin(self, batch: int, logs: Any = None) -> None:
-        if self._is_captured and self.steps == self._wanted:
-            self._function = self.model.train_function
-            self.model.__dict__["train_function"] = self._captured
+        self.counter.begin_execution(batch)
+        if self._is_captured and self.counter.step == self._wanted:
+            self._hook.arm()
 
     def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
-        self.steps += 1
-        self.model.stop_training = self.steps == self._wanted + self._is_captured
+        self.counter.end_execution(batch)
+        self.model.stop_training = self.counter.trained == self._wanted + self._is_captured
 
-    def _captured(self, iterator: Any) -> Any:
-        self.model.__dict__["train_function"] = self._function
-        data, iterator = peeked(iterator)
-        capture = Capture(self.model)
-        capture.trace(data, iterator)
-        logs, seen = capture.run(iterator, self._function)
-        (record,), spec = capture.records(seen, step=self._wanted, epoch=0)
-        self.recorded = record, spec
-        return logs
+    def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
+        self.counter.end_epoch()

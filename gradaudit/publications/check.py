@@ -10,10 +10,10 @@ import keras
 import numpy as np
 from numpy.typing import ArrayLike
 
+from gradaudit.audit.single_step import recorded
 from gradaudit.errors import UnclearClaimError
 from gradaudit.nets import NETS, Settings, compiled, net_named
 from gradaudit.nets.precision import floats
-from gradaudit.one_step import recorded
 from gradaudit.publications.claims_file import published_claims
 from gradaudit.publications.net import ClaimedNet, Given, Recomputed, is_in
 from gradaudit.publications.records import CheckedClaim, Claim

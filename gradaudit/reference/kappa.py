@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 from keras import tree
 
-from gradaudit.numerics import Rounded, Simulated
+from gradaudit.numerics import Array, Rounded
 
 REPETITION = 4.0
 """Mean multiplicity of rows from which a batch has further twins.
@@ -24,7 +24,7 @@ def mean_multiplicity(x: Any) -> float:
     return sum(count**2 for count in rows.values()) / max(rows.total(), 1)
 
 
-def kappa(twin: np.ndarray | Simulated, reference: Rounded) -> float:
+def kappa(twin: Array, reference: Rounded) -> float:
     """Return κ = max(1, rms(|twin − reference| / σ)) over the elements that no kink dominates.
 
     The twin is a second run of the same rules, in float32 or in simulated half precision. For

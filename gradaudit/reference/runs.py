@@ -15,9 +15,11 @@ from gradaudit.numerics import (
     Rounded,
     Rounding,
     Simulating,
+    as_rounded,
 )
 from gradaudit.numerics.arithmetic import Array
 from gradaudit.records import Arrays, Estimate, Oracle, Passed, StepRecord, StepSpec
+from gradaudit.reference.arguments import numbers
 from gradaudit.reference.backprop import backprop
 from gradaudit.reference.framework import Traces
 from gradaudit.reference.graph import is_float
@@ -68,7 +70,7 @@ class Runs:
         walk = self._walk(record, Plain(np.float64))
         with np.errstate(all="ignore"):
             loss = backprop(self.spec.model, record, walk, self.whole)
-        return float(loss.value), walk.assigned
+        return float(numbers(loss.value)), walk.assigned
 
     def gradients(self) -> Found:
         """Derive the loss, the gradients, and the changes of what layers assign to.
@@ -103,7 +105,8 @@ class Runs:
         with np.errstate(all="ignore"):
             walk = self._walk(self.record, self.arithmetics()[0])
             loss = backprop(self.spec.model, self.record, walk, traced)
-        return {"": loss.value, **walk.cotangents}
+        found = {"": loss.value, **walk.cotangents}
+        return {path: as_rounded(value) for path, value in found.items()}
 
     def updates(self, assigned: Sequence[dict[str, Array]]) -> Iterator[dict[str, Estimate]]:
         """Yield the changes over the step: of one weight and its slots at a time.
@@ -130,8 +133,8 @@ class Runs:
         ]
         while True:
             with np.errstate(all="ignore"):
-                after = [next(run, None) for run in runs]
-                if after[0] is None:
+                after = [made for run in runs if (made := next(run, None)) is not None]
+                if not after:
                     return
                 found = self._combined(after, before=before)
             del after  # before the next weight's arrays are made
@@ -215,8 +218,9 @@ class Runs:
         """
         estimates = {}
         for path in list(runs[0]):
-            reference, twin, *rest = [run.pop(path) for run in runs]
-            single = rest[0] if rest else reference
+            value, twin, *rest = [run.pop(path) for run in runs]
+            reference = as_rounded(value)
+            single = as_rounded(rest[0]) if rest else reference
             compared = reference if self._halves else single
             factor = kappa(twin, compared)
             for errors in further:
@@ -225,10 +229,10 @@ class Runs:
             if self._halves and self.record.jit:
                 # XLA may leave out casts to a half precision and back (xla_allow_excess_precision).
                 sigma = np.hypot(sigma, reference.value - single.value)
-            value = reference.value
+            right = reference.value
             if before is not None:
-                value = value - np.asarray(before[path], np.float64)
-            estimates[path] = Estimate(value, sigma, reference.kink, factor, self.oracle)
+                right = right - np.asarray(before[path], np.float64)
+            estimates[path] = Estimate(right, sigma, reference.kink, factor, self.oracle)
         return estimates
 
     @property

@@ -171,7 +171,9 @@ class _Step:
         """
         received = []
         for gradients in self.replica_gradients:
-            g = self.arithmetic.array(gradients[variable.path], variable.dtype)
+            given = gradients[variable.path]
+            assert given is not None  # as the first replica has one
+            g = self.arithmetic.array(given, variable.dtype)
             if self.scale is not None:
                 g = g * (1 / self.arithmetic.array(self.scale, variable.dtype))
             if self._gathered > 1:

@@ -4,13 +4,14 @@ One job: Comparison to files that a reviewer can sign. Rejected: one file at the
 which a killed run never writes.
 """
 
-from gradaudit.report.folder import FILES, RunFolder, uninterrupted
+from gradaudit.report.folder import FILES, Ended, RunFolder, uninterrupted
 from gradaudit.report.frame import data_frame
-from gradaudit.report.merge import merge
+from gradaudit.report.merge import merge, worker_folder
 from gradaudit.report.run import Run, collected, load
 
 __all__ = [
     "FILES",
+    "Ended",
     "Run",
     "RunFolder",
     "collected",
@@ -18,4 +19,5 @@ __all__ = [
     "load",
     "merge",
     "uninterrupted",
+    "worker_folder",
 ]

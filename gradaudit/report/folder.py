@@ -8,6 +8,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,15 @@ from gradaudit.report.tables import (
 
 SCHEMA_VERSION = 2
 FILES = ("steps.csv", "tensors.csv", "weights.csv", "run.json")
+
+
+class Ended(StrEnum):
+    """How a run ended. The verdict of a run that did not finish, unless something failed."""
+
+    NOT_YET = "running"
+    FINISHED = "finished"
+    ABORTED = "aborted"
+    INTERRUPTED = "interrupted"
 
 
 class RunFolder:
@@ -63,26 +73,31 @@ class RunFolder:
     def _begin(self) -> None:
         """Replace what lies there by empty tables, now that there is something to write."""
         self._begun = True
-        self.write_run({"verdict": "running"})
-        for name, columns in zip(FILES, (STEPS, TENSORS, WEIGHTS), strict=False):
+        self.write_run({"verdict": Ended.NOT_YET})
+        tables = {"steps.csv": STEPS, "tensors.csv": TENSORS, "weights.csv": WEIGHTS}
+        for name, columns in tables.items():
             (self.path / name).write_text(",".join(columns) + "\n")
 
     def append(self, comparison: Comparison) -> None:
-        """Add the rows of one audited step of a replica."""
+        """Add the rows of one audited step of a replica.
+
+        Its report_ms is the time until all but the row of steps.csv is written.
+        """
         start = time.perf_counter()
-        weights, tensors = weight_rows(comparison), tensor_rows(comparison)
+        self._append("weights.csv", weight_rows(comparison))
+        self._append("tensors.csv", tensor_rows(comparison))
         milliseconds = (time.perf_counter() - start) * 1e3
-        self.extend(step_row(comparison, milliseconds), tensors, weights)
+        self._append("steps.csv", step_row(comparison, milliseconds))
 
     def extend(self, steps: pd.DataFrame, tensors: pd.DataFrame, weights: pd.DataFrame) -> None:
         """Add rows to the tables. Those of steps.csv come last: they seal the steps."""
-        if not self._begun:
-            self._begin()
         self._append("weights.csv", weights)
         self._append("tensors.csv", tensors)
         self._append("steps.csv", steps)
 
     def _append(self, name: str, rows: pd.DataFrame) -> None:
+        if not self._begun:
+            self._begin()
         rows = rows.assign(**{name: rows[name].map(guarded) for name in rows if name in TEXT})
         # One unbuffered write: a process killed in between leaves no half row.
         text = rows.to_csv(header=False, index=False, lineterminator="\n")

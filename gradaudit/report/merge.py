@@ -1,29 +1,44 @@
 """One report of the reports of several workers."""
 
 from collections import Counter
-from collections.abc import Sequence
 from pathlib import Path
 
 import pandas as pd
 
-from gradaudit.report.folder import RunFolder
+from gradaudit.records import Verdict
+from gradaudit.report.folder import Ended, RunFolder
 from gradaudit.report.run import load
 
-_WORST_FIRST = ("fail", "interrupted", "aborted", "running", "unjudged", "unresolved", "pass")
+_WORST_FIRST = (
+    Verdict.FAIL,
+    Ended.INTERRUPTED,
+    Ended.ABORTED,
+    Ended.NOT_YET,
+    Verdict.UNJUDGED,
+    Verdict.UNRESOLVED,
+    Verdict.PASS,
+)
 
 
-def merge(parts: Sequence[Path], into: RunFolder) -> None:
-    """Write the runs in several folders as one; each row names its replica.
+def worker_folder(path: Path, number: int) -> Path:
+    """Return the folder of one worker within that of the run."""
+    return path / f"worker-{number}"
+
+
+def merge(path: Path, workers: int) -> None:
+    """Write the runs of all workers as one, to the folder that has theirs.
 
     Raises:
-        FolderError: one of the folders is not a run.
+        FolderError: a worker has not written its run.
     """
+    parts = [worker_folder(path, number) for number in range(workers)]
     runs = [load(part) for part in parts]
 
     def table(name: str) -> pd.DataFrame:
         rows = pd.concat([getattr(run, name) for run in runs], ignore_index=True)
         return rows.sort_values(["step", "replica"], kind="stable", ignore_index=True)
 
+    into = RunFolder(path, overwrite=True)
     into.extend(table("steps"), table("tensors"), table("weights"))
     counts: dict[str, Counter[str]] = {}
     for run in runs:

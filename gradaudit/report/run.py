@@ -11,7 +11,7 @@ from typing import Any
 import pandas as pd
 
 from gradaudit.errors import AuditFailure, FolderError
-from gradaudit.records import Comparison
+from gradaudit.records import Comparison, Verdict
 from gradaudit.report.folder import FILES, RunFolder
 from gradaudit.report.tables import (
     STEPS,
@@ -48,14 +48,15 @@ class Run:
     def raise_for_failure(self, *, allow_unjudged: bool = False) -> None:
         """Raise where the audit did not pass.
 
-        allow_unjudged: do not mind what could not be judged, as long as nothing failed.
+        allow_unjudged: accept what could not be judged, as long as nothing failed.
 
         Raises:
             AuditFailure: something failed, or was not judged; the message says what.
         """
-        if self.verdict == "pass" or (
-            allow_unjudged and self.verdict in ("unjudged", "unresolved")
-        ):
+        allowed = [Verdict.PASS]
+        if allow_unjudged:
+            allowed += [Verdict.UNJUDGED, Verdict.UNRESOLVED]
+        if self.verdict in allowed:
             return
         reasons = self.run.get("failures") or self.run.get("unjudged") or ["see .tensors"]
         more = f" (and {len(reasons) - 3} more)" if len(reasons) > 3 else ""
@@ -112,11 +113,12 @@ def load(folder: str | os.PathLike) -> Run:
         run = json.loads((path / "run.json").read_text())
         if not isinstance(run, dict) or "verdict" not in run:
             raise ValueError("run.json has no verdict")
-        columns = (STEPS, TENSORS, WEIGHTS)
-        tables = [_read(path / name, own) for name, own in zip(FILES, columns, strict=False)]
+        steps = _read(path / "steps.csv", STEPS)
+        tensors = _read(path / "tensors.csv", TENSORS)
+        weights = _read(path / "weights.csv", WEIGHTS)
     except ValueError as error:
         raise FolderError(f"{path} is damaged: {error}. Run the audit again.") from error
-    return Run(path, *tables, run)
+    return Run(path, steps, tensors, weights, run)
 
 
 def _read(path: Path, columns: list[str]) -> pd.DataFrame:

@@ -45,11 +45,16 @@ def index_text(index: Sequence[int]) -> str:
 
 def step_row(comparison: Comparison, report_ms: float) -> pd.DataFrame:
     """Return the row of steps.csv."""
+    times = {
+        "capture_ms": comparison.capture_ms,
+        "reference_ms": comparison.reference_ms,
+        "compare_ms": comparison.compare_ms,
+        "report_ms": report_ms,
+    }
     row: dict[str, Any] = {name: getattr(comparison, name, None) for name in STEPS}
     row["worst_index"] = index_text(comparison.worst_index)
-    row["report_ms"] = report_ms
-    for name in ("capture_ms", "reference_ms", "compare_ms", "report_ms"):
-        row[name] = round(row[name], 3)
+    row["verdict"] = str(comparison.verdict)
+    row |= {name: round(milliseconds, 3) for name, milliseconds in times.items()}
     return pd.DataFrame([row], columns=STEPS)
 
 
@@ -60,6 +65,8 @@ def tensor_rows(comparison: Comparison) -> pd.DataFrame:
         row = {name: getattr(tensor, name, None) for name in TENSORS}
         row["step"], row["replica"] = comparison.step, comparison.replica
         row["shape"] = "x".join(map(str, tensor.shape))
+        for name in ("stage", "oracle", "verdict"):
+            row[name] = str(row[name])
         row["worst_index"] = index_text(tensor.worst_index)
         row["gaps"] = " ".join(tensor.gaps)
         row["provenance"] = " ".join(sorted({each.kind for each in tensor.provenance}))
@@ -82,7 +89,7 @@ def _weights(comparison: Comparison, tensor: TensorComparison) -> pd.DataFrame:
         {
             "step": comparison.step,
             "replica": comparison.replica,
-            "stage": tensor.stage,
+            "stage": str(tensor.stage),
             "path": tensor.path,
             "index": [index_text(index) for index in weights.index.tolist()],
             "weight": weights.weight,

@@ -1,4 +1,4 @@
-"""What a wrong tensor looks like, next to the right one."""
+"""Describes how a wrong tensor differs from the right one."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -6,16 +6,16 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 _CLOSE = 1e-3
-"""Two tensors are alike where their difference is below this part of their norm."""
+"""Two tensors are alike where the 2-norm of their difference is below this part of the norm."""
 
 
 def diagnose(tape: np.ndarray, reference: np.ndarray, failed: np.ndarray, batch_size: int) -> str:
-    """Return the simplest relation of wrong values to right ones, in a few words.
+    """Return the simplest relation of wrong values to right ones.
 
     Args:
         tape, reference: float64 arrays of one shape.
         failed: bool array, where they differ by more than rounding.
-        batch_size: to recognise a missing or doubled mean.
+        batch_size: to recognise a sum over the batch in place of a mean, or the reverse.
     """
     if not np.isfinite(tape).all() or not np.isfinite(reference).all():
         side = "tape" if not np.isfinite(tape).all() else "reference"
@@ -36,11 +36,14 @@ def relation(
     digits: int = 6,
     names: Sequence[str] | None = None,
 ) -> str:
-    """Return the simplest relation of wrong values to right ones, in a few words.
+    """Return the simplest relation of wrong values to right ones.
 
-    alike: whether two arrays are the same as far as can be told. digits: how many of a factor are
-    known; 0 for no factor but those that have a name. names: of the elements, in place of their
-    indices.
+    Args:
+        wrong, right, failed: arrays of one shape.
+        batch_size: rows of the batch.
+        alike: whether two arrays agree to the precision that is known.
+        digits: known digits of a factor; 0 to name only the factors that have a cause of their own.
+        names: of the elements, to be used in place of their indices.
     """
     few = int(failed.sum())
     if few < failed.size and few <= max(1, failed.size // 10):
@@ -68,7 +71,8 @@ def relation(
     ordered = (np.sort(each, axis=None).reshape(right.shape) for each in (wrong, right))
     if alike(*ordered):
         return "the right values in another order"
-    return f"relative difference {_distance(wrong, right):.2g}, of no simple form"
+    difference = f"relative difference {_distance(wrong, right):.2g}"
+    return f"{difference}: no constant factor, sign, permutation or single weight explains it"
 
 
 def _distance(a: np.ndarray, b: np.ndarray) -> float:

@@ -24,7 +24,7 @@ UNRESOLVED = 0.1
 """A tensor is unresolved where its rounding error is larger than this part of its norm."""
 
 VERDICTS = np.array(list(Verdict))
-"""The verdicts on a single weight; a tensor of them is held as indices into this array."""
+"""The verdicts as text. The verdicts of a tensor's weights are kept as indices into this array."""
 _PASS, _KINK, _UNRESOLVED, _FAIL, _UNJUDGED = range(len(Verdict))
 
 
@@ -55,10 +55,10 @@ def compare(
         tape = np.asarray(after[path], np.float64) - np.asarray(before[path], np.float64)
         tensors.append(tensor(Stage.UPDATE, path, tape, estimate))
     for (stage, path), gaps in reference.unjudged.items():
-        tape = record.gradients.get(path)
+        found = record.gradients.get(path)
         if stage is Stage.UPDATE:
-            tape = after[path] - before[path] if path in after else None
-        tensors.append(_unjudged(stage, path, tape, before[path], gaps, rows_per_tensor))
+            found = after[path] - before[path] if path in after else None
+        tensors.append(_unjudged(stage, path, found, before[path], gaps, rows_per_tensor))
 
     order = list(Stage)
     tensors.sort(key=lambda each: order.index(each.stage))
@@ -86,12 +86,12 @@ def compare(
     )
 
 
-def stage_verdicts(tensors: Iterable[TensorComparison]) -> dict[Stage, set[str]]:
-    """Return the verdicts on the weights of each stage, counters that pass aside.
+def stage_verdicts(tensors: Iterable[TensorComparison]) -> dict[Stage, set[Verdict]]:
+    """Return the verdicts on the weights of each stage, without scalars that pass.
 
-    A counter, such as the optimizer's iterations, says nothing about the weights beside it.
+    A scalar such as the optimizer's iterations says nothing about the weights beside it.
     """
-    stages: dict[Stage, set[str]] = {}
+    stages: dict[Stage, set[Verdict]] = {}
     for tensor in tensors:
         present = stages.setdefault(tensor.stage, set())
         if tensor.shape or tensor.verdict is not Verdict.PASS:
@@ -99,13 +99,12 @@ def stage_verdicts(tensors: Iterable[TensorComparison]) -> dict[Stage, set[str]]
     return {stage: present or {Verdict.PASS} for stage, present in stages.items()}
 
 
-def of_stages(stages: Mapping[Stage, set[str]]) -> Verdict:
-    """Return the verdict on a whole from those on the weights of its stages.
+def of_stages(stages: Mapping[Stage, set[Verdict]]) -> Verdict:
+    """Return the verdict on a step or a run, from the verdicts on the weights of each stage.
 
-    A whole is unresolved where one of its stages is: where nothing of it could be said. It is
-    unjudged where there is no gradient at all.
+    It is "unresolved" where every weight of a stage is, and "unjudged" where there is no gradient.
     """
-    present = set().union(*stages.values())
+    present: set[Verdict] = set().union(*stages.values())
     for verdict in (Verdict.FAIL, Verdict.UNJUDGED):
         if verdict in present:
             return verdict
@@ -115,10 +114,10 @@ def of_stages(stages: Mapping[Stage, set[str]]) -> Verdict:
 
 
 def _scores(tape: np.ndarray, estimate: Estimate) -> tuple[np.ndarray, np.ndarray]:
-    """Return z, and where nothing can be said because the reference may overflow or not.
+    """Return z, and a mask of the elements where a correct computation may overflow.
 
-    z is the difference that no kink explains, in σ. Not a number against a number is infinitely
-    far off, unless the reference is a number that a correct computation may lose by an overflow.
+    z is the part of |tape − reference| that no kink explains, over σ. It is infinite where only one
+    of the two is finite; within the mask that proves nothing.
     """
     value, kink = estimate.value, 0.0 if estimate.kink is None else estimate.kink
     either = np.isfinite(value) & ~np.isfinite(np.broadcast_to(kink, value.shape))
@@ -154,7 +153,7 @@ def _tensor(
     with np.errstate(all="ignore"):
         excused = (z <= threshold) & (np.abs(tape - value) > threshold * sigma) & (kink > 0)
         excused &= np.isfinite(tape) & ~either
-        # A choice that outweighs the value leaves not even its sign to be judged.
+        # Where a choice at a kink outweighs the value, not even its sign can be judged.
         verdicts[excused] = np.where(kink <= np.abs(value), _KINK, _UNRESOLVED)[excused]
         norm = float(np.linalg.norm(value))
         finite = np.isfinite(sigma) & np.isfinite(kink)
@@ -235,7 +234,7 @@ def _summary(
         worst_index=tuple(int(i) for i in np.unravel_index(np.argmax(z), z.shape))
         if judged
         else (),
-        counts={str(v): int(n) for v, n in zip(VERDICTS, counts, strict=True) if n},
+        counts={v: int(n) for v, n in zip(Verdict, counts, strict=True) if n},
         weights=WeightComparisons(
             index=index, verdict=VERDICTS[verdicts.ravel()[chosen]], **numbers
         ),

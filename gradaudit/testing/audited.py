@@ -6,10 +6,12 @@ from typing import Any
 import keras
 import numpy as np
 
-from gradaudit import one_step
+from gradaudit.audit.settings import OnFail, Settings
+from gradaudit.audit.single_step import judged, recorded
 from gradaudit.callback import GradientAudit
 from gradaudit.errors import CheckFailure
 from gradaudit.nets.precision import floats
+from gradaudit.records import Oracle
 from gradaudit.report import Run, load
 from gradaudit.rules import Case, Rule
 from gradaudit.rules.registry import registered
@@ -35,11 +37,12 @@ def audit_passes(rule: Rule, case: Case, subjects: Subjects) -> None:
             modes = modes[1:]
         for jit, mode in modes:
             model, x, y, _ = _net(rule, case, jit)
-            recorded = one_step.recorded(model, x, y)
-            _require_pass(one_step.judged(model, *recorded, "derived"), mode)
+            step = recorded(model, x, y)
+            derived = Settings(on_fail=OnFail.RAISE)
+            _require_pass(judged(model, *step, derived), mode)
             if rule.kind not in KINDS:
-                traced = one_step.judged(model, *recorded, "traced")
-                _require_pass(traced, f"{mode}, by a trace of Keras's code,")
+                traced = Settings(oracle=Oracle.TRACED, on_fail=OnFail.RAISE)
+                _require_pass(judged(model, *step, traced), f"{mode}, by a trace of Keras's code,")
 
 
 def _trained(rule: Rule, case: Case) -> Run:

@@ -11,9 +11,9 @@ from keras import layers
 
 import gradaudit
 import recorded_steps
+from gradaudit.audit.single_step import recorded
 from gradaudit.backends.tensorflow import read_step
 from gradaudit.errors import DataError
-from gradaudit.one_step import recorded
 from gradaudit.records import Oracle, Stage
 from gradaudit.reference import Policy, derive
 from recorded_steps import NETS, batches, built, record, table

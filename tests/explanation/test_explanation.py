@@ -12,13 +12,13 @@ from matplotlib.mathtext import MathTextParser
 
 import gradaudit
 from gradaudit import GradientAudit, load
+from gradaudit.audit.single_step import recorded
 from gradaudit.backends.tensorflow import Replay
 from gradaudit.errors import UnknownNameError, UnsupportedModelError, UsageError
 from gradaudit.explanation.page import Explanation
 from gradaudit.explanation.path import StepPaths
 from gradaudit.explanation.step import explain_record, explain_step
 from gradaudit.nets import NETS, Settings, compiled
-from gradaudit.one_step import recorded
 from gradaudit.reference import derive
 
 NUMBER = r"-?\d[\d.]*(?:e[-+]?\d+)?"
@@ -301,7 +301,7 @@ def test_a_step_is_that_of_the_run_with_the_same_options(step, tmp_path):
     assert found.after == pytest.approx(
         found.weight + rows.loc[(step, "update", "iris/output/kernel", "2,1")]["tape"]
     )
-    assert "_Stop" not in repr(model.train_function)
+    assert "StepHook" not in repr(model.train_function)
     model, x, y = fresh()
     one = explain_step(model, x, y, "W[2,1]", step=step, row=4, threshold=8.0, **options).path
     assert one.rows == 1

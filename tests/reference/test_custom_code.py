@@ -14,7 +14,7 @@ from keras import layers, ops
 import custom_nets
 import gradaudit
 from custom_nets import NETS, right, wrong
-from gradaudit.one_step import recorded
+from gradaudit.audit.single_step import recorded
 from gradaudit.reference import derive
 from matrix.distribution import two_replicas
 from suite import by_default

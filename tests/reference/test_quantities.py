@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 from keras import layers
 
+from gradaudit.audit.single_step import recorded
 from gradaudit.backends.tensorflow import Replay
 from gradaudit.errors import UnknownNameError, UnsupportedModelError
 from gradaudit.nets.precision import floats
-from gradaudit.one_step import recorded
 from gradaudit.reference import Quantities
 
 X = np.array([[0.5, -1.0, 2.0], [1.0, 0.25, -0.5]])

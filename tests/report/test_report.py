@@ -1,4 +1,5 @@
 import json
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -57,6 +58,26 @@ def comparison(*tensors, step=0, **changes):
 
 def folder(path, overwrite=False):
     return RunFolder(path, overwrite)
+
+
+def test_the_time_of_a_report_is_that_of_all_tables_but_the_last(tmp_path, monkeypatch):
+    clock = SimpleNamespace(now=0.0, perf_counter=lambda: clock.now)
+    monkeypatch.setattr("gradaudit.report.folder.time", clock)
+    written, append = [], RunFolder._append
+
+    def slow(self, name, rows):
+        clock.now += {"weights.csv": 1, "tensors.csv": 2, "steps.csv": 4}[name]
+        written.append(name)
+        append(self, name, rows)
+
+    monkeypatch.setattr(RunFolder, "_append", slow)
+    folder(tmp_path).append(comparison(tensor()))
+    assert written[-1] == "steps.csv"
+    assert list(load_steps(tmp_path)["report_ms"]) == [3_000.0]
+
+
+def load_steps(path):
+    return pd.read_csv(path / "steps.csv")
 
 
 def test_the_columns_are_those_of_the_schema(tmp_path):

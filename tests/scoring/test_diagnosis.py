@@ -34,7 +34,7 @@ def changed(index, factor):
         (0 * RIGHT, "no gradient arrives"),
         (changed((1, 2), 1.0001), r"1 of 16 values differ, \[1, 2\] by a relative 0.0001"),
         (RIGHT + np.diag([np.nan, 0, 0, 0]), "tape is not finite in 1 places"),
-        (RIGHT**2, "of no simple form"),
+        (RIGHT**2, "no constant factor, sign, permutation or single weight explains it"),
     ],
 )
 def test_the_simplest_relation_is_named(wrong, words):

@@ -1,4 +1,4 @@
-"""What a run was made with: versions, devices, precision, model and optimizer."""
+"""Versions, devices, precision, model and optimizer of a run, for run.json."""
 
 import platform
 import warnings
@@ -11,7 +11,7 @@ from gradaudit.backends.tensorflow.spec import versions
 
 
 def environment(model: keras.Model) -> dict[str, Any]:
-    """Return the facts of run.json that come from the framework and the model."""
+    """Return the entries of run.json that describe the framework and the model."""
     return {
         "versions": versions(),
         "device": {

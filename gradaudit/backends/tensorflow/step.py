@@ -1,10 +1,8 @@
 """Keras's own train step with a second output: what went in, and the gradients it applied."""
 
 import functools
-import itertools
 import random
 import threading
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -15,6 +13,7 @@ import tensorflow as tf
 from keras import tree
 from keras.src.backend.tensorflow.trainer import reduce_per_replica  # not exported
 
+from gradaudit.backends.tensorflow.patch import patched
 from gradaudit.backends.tensorflow.replay import Replay
 from gradaudit.backends.tensorflow.spec import specified
 from gradaudit.backends.tensorflow.workers import worker
@@ -22,19 +21,7 @@ from gradaudit.errors import UnsupportedModelError
 from gradaudit.records import Arrays, StepRecord, StepSpec
 from gradaudit.rules import keyed, single_optimizers
 
-_ITERATORS = (tf.data.Iterator, tf.distribute.DistributedIterator)
-
-
-def peeked(iterator: Any) -> tuple[Any, Any]:
-    """Return the next batch, or what is known of it, and an iterator that is still to give it.
-
-    Raises:
-        StopIteration: a Python iterator has ended.
-    """
-    if isinstance(iterator, _ITERATORS):
-        return iterator.element_spec, iterator
-    data = next(iterator)
-    return data, itertools.chain([data], iterator)
+ITERATORS = (tf.data.Iterator, tf.distribute.DistributedIterator)
 
 
 class Capture:
@@ -73,7 +60,7 @@ class Capture:
         self._build(data)
         if self._model.run_eagerly:
             return
-        in_graph = isinstance(iterator, _ITERATORS) and self._model.steps_per_execution == 1
+        in_graph = isinstance(iterator, ITERATORS) and self._model.steps_per_execution == 1
         if in_graph and not self._jit:
             self._on_iterator.get_concrete_function(iterator)
             return
@@ -91,10 +78,9 @@ class Capture:
         Raises:
             StopIteration, tf.errors.OutOfRangeError: the data has ended, as for Keras's own.
         """
-        start = time.perf_counter()
         if self._jit and train_function is not None:
             seen = self._run_beside(iterator, train_function)
-        elif not isinstance(iterator, _ITERATORS):
+        elif not isinstance(iterator, ITERATORS):
             seen = self._on_data(_without_optionals(next(iterator)))
         elif self._model.steps_per_execution == 1:
             seen = self._on_iterator(iterator)
@@ -105,7 +91,6 @@ class Capture:
                 raise StopIteration
             seen = self._on_data(_without_optionals(batch.get_value()))
         seen.setdefault("after", self._after(len(seen["replicas"])))
-        seen["capture_ms"] = (time.perf_counter() - start) * 1e3
         return seen["logs"], seen
 
     def _run_beside(self, iterator: Any, train_function: Callable) -> dict[str, Any]:
@@ -121,9 +106,9 @@ class Capture:
 
     def _after(self, replicas: int) -> list[tuple[Arrays, Arrays]]:
         """Return the values of the model's and of the optimizer's variables in each replica."""
-        both = _state(self._model), _slots(self._model)
+        state, slots, strategy = _state(self._model), _slots(self._model), self._strategy
         return [
-            tuple(_values(variables, self._strategy, replica) for variables in both)
+            (_values(state, strategy, replica), _values(slots, strategy, replica))
             for replica in range(replicas)
         ]
 
@@ -135,13 +120,11 @@ class Capture:
         The spec is that of the moment when the step was traced, or, when eager, run.
         """
         model, replicas = self._model, seen["replicas"]
-        start = time.perf_counter()
         paths = [v.path for v in model.trainable_variables]
         local = [
             to_numpy({path: each["gradients"].get(path) for path in paths}) for each in replicas
         ]
         everywhere = local if self._workers == 1 else _of_each(replicas[0]["gathered"], paths)
-        milliseconds = seen["capture_ms"] + (time.perf_counter() - start) * 1e3
         records = [
             StepRecord(
                 step=step,
@@ -160,7 +143,7 @@ class Capture:
                 learning_rates=tuple(float(rate) for rate in replica["learning_rates"]),
                 jit=self._jit,
                 tensorfloat32=_tensorfloat32(),
-                capture_ms=milliseconds,
+                capture_ms=0.0,  # known to the hook that runs the step
                 generators=self._generators[int(replica["generators"])],
                 replica=int(replica["replica"]),
                 replicas=self._strategy.num_replicas_in_sync,
@@ -293,12 +276,12 @@ class Capture:
             return loss
 
         right_compute_loss = model.compute_loss
-        with _replaced(model, "compute_loss", compute_loss):
+        with patched(model, "compute_loss", compute_loss):
             if optimizer is None:
                 yield
                 return
             right_apply = optimizer.apply
-            with _replaced(optimizer, "apply", apply):
+            with patched(optimizer, "apply", apply):
                 yield
 
 
@@ -325,19 +308,6 @@ def uncaptured(model: keras.Model, step: int, epoch: int) -> StepRecord:
         tensorfloat32=_tensorfloat32(),
         capture_ms=0.0,
     )
-
-
-@contextmanager
-def _replaced(owner: Any, name: str, function: Callable) -> Iterator[None]:
-    """Set an attribute on an instance, past Keras's tracking, and put back what was there."""
-    own = vars(owner)
-    present = {name: own[name]} if name in own else {}
-    own[name] = function
-    try:
-        yield
-    finally:
-        del own[name]
-        own.update(present)
 
 
 def _state(model: keras.Model) -> list[Any]:

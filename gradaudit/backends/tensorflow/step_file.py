@@ -38,7 +38,7 @@ def write_step(path: str | PathLike, record: StepRecord, spec: StepSpec) -> None
             "arrays": [[array.dtype.name, array.shape] for array in found.arrays],
         }
     )
-    arrays = {str(i): _bytes(array) for i, array in enumerate(found.arrays)}
+    arrays: dict[str, Any] = {str(i): _bytes(array) for i, array in enumerate(found.arrays)}
     with open(path, "wb") as file:
         np.savez_compressed(file, step=np.frombuffer(text.encode(), np.uint8), **arrays)
 
@@ -78,9 +78,11 @@ def read_step(
     (fields, (copy, optimizer, epsilon, versions)), _ = restored(found)
     record = StepRecord(**fields)
     replay = Replay(record.jit)
-    framework = Detached(replay)
-    if model is not None:
-        framework = TensorFlow(model, copy, _paired(copy, model, path), replay)
+    framework = (
+        Detached(replay)
+        if model is None
+        else TensorFlow(model, copy, _paired(copy, model, path), replay)
+    )
     return record, StepSpec(copy, optimizer, epsilon, framework, versions)
 
 

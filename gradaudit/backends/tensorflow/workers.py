@@ -1,10 +1,10 @@
-"""Where several processes train one model: which one this is, and how they wait for each other."""
+"""Several processes that train one model: the number of this one, and a barrier."""
 
 import tensorflow as tf
 
 
 def worker(strategy: tf.distribute.Strategy) -> tuple[int, int]:
-    """Return the number of this process among those that train together, and how many they are."""
+    """Return the number of this process among the workers, and the number of workers."""
     resolver = strategy.cluster_resolver
     if resolver is None or not resolver.task_type:
         return 0, 1
@@ -15,7 +15,7 @@ def worker(strategy: tf.distribute.Strategy) -> tuple[int, int]:
 
 
 def wait_for_all(strategy: tf.distribute.Strategy) -> None:
-    """Return when every worker has come here: a sum over all of them is waited for."""
+    """Wait until every worker has called this: they all take part in one sum."""
 
     def one() -> tf.Tensor:
         context = tf.distribute.get_replica_context()

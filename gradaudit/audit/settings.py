@@ -1,0 +1,93 @@
+"""The settings of an audit, validated once."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+from gradaudit.audit.selection import Selection, check_budget
+from gradaudit.errors import UsageError
+from gradaudit.records import Oracle
+from gradaudit.reference import Policy
+
+ORACLES = (Oracle.DERIVED, Oracle.TRACED, Oracle.BOTH)
+"""The oracles that a user may ask for."""
+
+
+class OnFail(StrEnum):
+    """What a failed step does: nothing more, end the training, or raise AuditFailure."""
+
+    RECORD = "record"
+    STOP = "stop"
+    RAISE = "raise"
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How steps are selected, judged and kept. `GradientAudit` documents each setting.
+
+    selection: which steps and weights are audited. budget: share of the training's time.
+    oracle, on_fail: a member of the enum, or its value.
+
+    Raises:
+        UsageError: a setting is out of its range.
+    """
+
+    selection: Selection = field(default_factory=Selection)
+    budget: float | None = None
+    threshold: float = 8.0
+    oracle: str = Oracle.DERIVED
+    expect: Mapping[str, str] = field(default_factory=dict)
+    rows_per_tensor: int = 10_000
+    on_fail: str = OnFail.RECORD
+    verbose: int = 1
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.rows_per_tensor, int) or self.rows_per_tensor < 1:
+            raise UsageError(
+                f"rows_per_tensor is {self.rows_per_tensor}. Expected a whole number from 1 on."
+            )
+        check_threshold(self.threshold)
+        check_budget(self.budget)
+        if self.oracle not in ORACLES:
+            raise UsageError(f"oracle is {self.oracle!r}. Expected one of {', '.join(ORACLES)}.")
+        for name, kind in self.expect.items():
+            if kind != "custom":
+                raise UsageError(f'expect has {name!r}: {kind!r}. Expected "custom".')
+        if self.on_fail not in list(OnFail):
+            raise UsageError(f"on_fail is {self.on_fail!r}. Expected one of {', '.join(OnFail)}.")
+        if self.verbose not in (0, 1, 2):
+            raise UsageError(f"verbose is {self.verbose!r}. Expected 0, 1 or 2.")
+        object.__setattr__(self, "expect", dict(self.expect))
+
+    def policy(self) -> Policy:
+        """Return how a step is judged by these settings."""
+        wanted = self.selection.weight
+        return Policy(wanted, oracle=Oracle(self.oracle), expect=tuple(self.expect))
+
+    def check_workers(self) -> None:
+        """Validate the settings for several workers that train together.
+
+        Raises:
+            UsageError: one of the workers could audit, or end, without the others.
+        """
+        if self.budget is not None:
+            raise UsageError(
+                "budget is given, and several workers train together. Expected all of them to "
+                "audit the same steps, which their own clocks cannot tell. Choose with every, "
+                "steps or first."
+            )
+        if self.on_fail != OnFail.RECORD:
+            raise UsageError(
+                f"on_fail is {str(self.on_fail)!r}, and several workers train together: one of "
+                "them that ends by itself leaves the others waiting. Expected on_fail='record'."
+            )
+
+
+def check_threshold(threshold: float) -> None:
+    """Validate a threshold.
+
+    Raises:
+        UsageError: it is not a finite number above 0.
+    """
+    if not 0 < threshold < float("inf"):
+        raise UsageError(f"threshold is {threshold}. Expected a number above 0, such as 8.")

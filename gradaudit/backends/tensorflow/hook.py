@@ -1,0 +1,144 @@
+"""Stands in for a model's train function, and records the steps that it makes."""
+
+import itertools
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import keras
+import tensorflow as tf
+
+from gradaudit.backends.tensorflow.fit import StepCounter
+from gradaudit.backends.tensorflow.patch import patch
+from gradaudit.backends.tensorflow.step import ITERATORS, Capture
+from gradaudit.records import Gap
+
+if TYPE_CHECKING:
+    from gradaudit.audit.observer import Observer
+
+
+class StepHook:
+    """Records the steps of a model's train function, for an observer.
+
+    Keras calls `model.train_function` for each execution, of `steps_per_execution` steps. An armed
+    hook takes its place for one execution: it peeks at the batch, traces the step, runs each step,
+    records it, and hands it to the observer. Where a step cannot be recorded, Keras's own function
+    runs. Keras's function is back in place before anything runs.
+
+    Args:
+        model: a compiled Keras model.
+        observer: is given each step, see `gradaudit.audit.observer`.
+        counter: numbers the steps.
+    """
+
+    def __init__(
+        self, model: keras.Model, observer: "Observer", counter: StepCounter | None = None
+    ) -> None:
+        self._model = model
+        self._observer = observer
+        self._counter = counter or StepCounter()
+        self._keras_function: Any = None
+        self._capture: Capture | None = None
+        self._stand_in = self.execute  # a bound method: one object, to be recognised
+        self._undo: Callable[[], None] | None = None
+
+    def arm(self) -> bool:
+        """Take the place of Keras's function for the next execution.
+
+        Returns:
+            False where another hook has taken it already.
+        """
+        self._model.make_train_function()  # fit has made it, a caller of train_on_batch has not
+        function = self._model.train_function
+        if isinstance(getattr(function, "__self__", None), StepHook):
+            return False
+        if function is not self._keras_function:  # the first one, or one that was made anew
+            self._keras_function, self._capture = function, None
+        self._undo = patch(self._model, "train_function", self._stand_in)
+        return True
+
+    def disarm(self) -> None:
+        """Give the model its own function back, unless somebody else has replaced it since."""
+        if self._undo and self._model.__dict__.get("train_function") is self._stand_in:
+            self._undo()
+        self._undo = None
+
+    def trace(self, data: Any, iterator: Any) -> Capture:
+        """Compile the step for a batch, and make the variables that the first step makes.
+
+        Nothing runs. data: the batch, or its spec. iterator: where it comes from.
+
+        Raises:
+            UnsupportedModelError: the variables that the first step makes cannot be made before it.
+            Exception: whatever stops the step from being traced with further outputs.
+        """
+        self._capture = self._capture or Capture(self._model)
+        self._capture.trace(data, iterator)
+        return self._capture
+
+    def execute(self, iterator: Any) -> Any:
+        """Run an execution step by step; return its logs, as Keras's own function does.
+
+        A hook that was never armed trains by the recorded step alone, under XLA as well.
+
+        Raises:
+            StopIteration, tf.errors.OutOfRangeError: the data has ended.
+        """
+        start = began = time.perf_counter()
+        self.disarm()
+        data, iterator = peeked(iterator)
+        first = self._counter.step
+        try:
+            capture = self.trace(data, iterator)
+        except Exception as error:
+            gap = self._observer.failed(error, f"capturing step {first}")
+            return self._execute_unrecorded(iterator, gap)
+        logs = None
+        for number in range(self._model.steps_per_execution):
+            try:
+                logs, seen = capture.run(iterator, self._keras_function)
+            except (StopIteration, tf.errors.OutOfRangeError):
+                if number == 0:
+                    raise
+                self._counter.end_data(number)
+                break
+            self._record(capture, seen, first + number, began)
+            began = time.perf_counter()
+        self._observer.executed(time.perf_counter() - start)
+        return logs
+
+    def _record(self, capture: Capture, seen: dict[str, Any], step: int, began: float) -> None:
+        """Hand a step to the observer.
+
+        began: when its capture began. The time is shared out among the records of the replicas.
+        """
+        epoch = self._counter.epoch
+        try:
+            records, spec = capture.records(seen, step, epoch)
+        except Exception as error:
+            gap = self._observer.failed(error, f"reading step {step}")
+            self._observer.missed(step, epoch, gap)
+            return
+        milliseconds = (time.perf_counter() - began) * 1e3 / len(records)
+        timed = [replace(record, capture_ms=milliseconds) for record in records]
+        self._observer.taken(timed, spec, seen.get("apart", 0.0))
+
+    def _execute_unrecorded(self, iterator: Any, gap: Gap) -> Any:
+        logs = self._keras_function(iterator)
+        first = self._counter.step
+        for step in range(first, first + self._counter.steps(self._model.steps_per_execution)):
+            self._observer.missed(step, self._counter.epoch, gap)
+        return logs
+
+
+def peeked(iterator: Any) -> tuple[Any, Any]:
+    """Return the next batch, or its spec, and an iterator that still gives that batch.
+
+    Raises:
+        StopIteration: a Python iterator has ended.
+    """
+    if isinstance(iterator, ITERATORS):
+        return iterator.element_spec, iterator
+    data = next(iterator)
+    return data, itertools.chain([data], iterator)
