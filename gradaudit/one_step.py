@@ -10,6 +10,7 @@ import numpy as np
 import tensorflow as tf
 from keras import tree
 
+from gradaudit import keras_compat
 from gradaudit.audit.selection import Selection
 from gradaudit.audit.settings import OnFail, Settings
 from gradaudit.audit.single_step import check_compiled, judged, recorded
@@ -38,11 +39,15 @@ def check(
     its optimizer gets its value back. A model or an optimizer that is not built yet is built.
 
     Args:
-        x, y, sample_weight: one batch, as `train_on_batch` takes it.
+        model: a compiled Keras model with one replica.
+        x: the inputs of one batch, as `train_on_batch` takes them.
+        y: its targets.
+        sample_weight: its weights, one for each sample.
         layers: regular expression; audit the weights of layers in whose path it is found.
         threshold: the largest |tape − reference| / (κ σ) that passes.
         oracle: "derived" rules, with traces of code that has none; "traced" alone; or "both".
-        expect: custom gradients to accept. For both see GradientAudit.
+            See GradientAudit.
+        expect: custom gradients to accept. See GradientAudit.
         rows_per_tensor: most weights of a tensor in `.weights`: those with the largest z.
 
     Returns:
@@ -111,8 +116,12 @@ def audit_gradients(
 
     Args:
         loss_fn: a Keras loss, or anything that `compile` accepts as one.
-        variables, gradients: as given to and returned by `tape.gradient`; None for no gradient.
-        x, y, sample_weight: the batch that the tape saw.
+        variables: trainable variables of the model, as given to `tape.gradient`.
+        gradients: what it returned; None for no gradient.
+        model: the Keras model that was called.
+        x: the inputs of the batch that the tape saw.
+        y: its targets.
+        sample_weight: what `loss_fn` was given besides, if anything.
         loss_scale: by how much the loss was scaled, as by `optimizer.scale_loss`.
         threshold: the largest |tape − reference| / (κ σ) that passes.
         rows_per_tensor: most weights of a tensor in `.weights`: those with the largest z.
@@ -194,11 +203,10 @@ class _Called(keras.Model):
 def _compiled_with(loss_fn: Any, model: keras.Model, batch: tuple[Any, ...]) -> keras.Model:
     """Return a model of the same layers, compiled with a loss and without an optimizer."""
     if is_graph(model):
-        graph = graph_of(model)
-        subject = keras.Model(graph._inputs_struct, graph._outputs_struct, name=model.name)
+        subject = keras.Model(*keras_compat.structures(graph_of(model)), name=model.name)
         subject.dtype_policy = model.dtype_policy
     else:
         subject = _Called(model)
     subject.compile(optimizer=None, loss=loss_fn)
-    subject._symbolic_build(data_batch=batch)
+    keras_compat.build(subject, batch)
     return subject

@@ -16,7 +16,8 @@ class Observer(Protocol):
         """Take a step that was recorded.
 
         Args:
-            records: one for each local replica. spec: the same for all of them.
+            records: one for each local replica.
+            spec: the same for all of them.
             apart: largest relative 2-norm distance, over the variables, between the recorded step
                 and the one that trained; 0 where they are one and the same.
         """

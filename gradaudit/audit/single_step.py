@@ -80,6 +80,8 @@ def judged(
 
     Args:
         model: to be described in the report; the step itself is judged by its spec.
+        record: the numbers of the step.
+        spec: what the step computed.
         settings: under on_fail="raise" a fault of the auditor is raised.
         policy: which weights and stages are judged; None for that of the settings.
         has_drawn: the record has the states of the seeds after the draws of the step.

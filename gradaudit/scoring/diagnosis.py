@@ -13,7 +13,8 @@ def diagnose(tape: np.ndarray, reference: np.ndarray, failed: np.ndarray, batch_
     """Return the simplest relation of wrong values to right ones.
 
     Args:
-        tape, reference: float64 arrays of one shape.
+        tape: float64 array.
+        reference: float64 array of the same shape.
         failed: bool array, where they differ by more than rounding.
         batch_size: to recognise a sum over the batch in place of a mean, or the reverse.
     """
@@ -39,7 +40,9 @@ def relation(
     """Return the simplest relation of wrong values to right ones.
 
     Args:
-        wrong, right, failed: arrays of one shape.
+        wrong: float64 array.
+        right: float64 array of the same shape.
+        failed: bool array, where they differ by more than rounding.
         batch_size: rows of the batch.
         alike: whether two arrays agree to the precision that is known.
         digits: known digits of a factor; 0 to name only the factors that have a cause of their own.

@@ -7,6 +7,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
+from gradaudit import keras_compat
 from gradaudit.backends.tensorflow.spec import versions
 
 
@@ -26,7 +27,7 @@ def environment(model: keras.Model) -> dict[str, Any]:
         "jit": bool(model.jit_compile),
         "eager": bool(model.run_eagerly),
         "replicas": model.distribute_strategy.num_replicas_in_sync,
-        "seed": keras.src.utils.rng_utils.get_random_seed(),
+        "seed": keras_compat.random_seed(),
         "optimizer": _optimizer(getattr(model, "optimizer", None)),
         "model": {
             "name": model.name,

@@ -1,16 +1,15 @@
 """What a running `fit` does not tell its callbacks: step numbers, and an end by an exception."""
 
+import functools
 import math
-import sys
 import weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from types import FrameType
 from typing import Any
 
 import keras
-from keras.src.trainers.epoch_iterator import EpochIterator  # not exported
 
+from gradaudit import keras_compat
 from gradaudit.backends.tensorflow.patch import patch
 
 
@@ -86,7 +85,7 @@ def when_fit_breaks_off(
     Returns:
         A function that ends the watch.
     """
-    iterator = _epoch_iterator(model)
+    iterator = keras_compat.epoch_iterator(model)
     finalizer = weakref.finalize(model if iterator is None else iterator, call, None)
     if iterator is not None:
         present = iterator.__dict__.get("catch_stop_iteration")  # that of another audit
@@ -101,22 +100,10 @@ def batches_of_epoch(model: keras.Model) -> int | None:
 
     With `steps_per_epoch` executions are whole, and may make more steps than that.
     """
-    iterator = _epoch_iterator(model)
+    iterator = keras_compat.epoch_iterator(model)
     if iterator is None or iterator.steps_per_epoch:
         return None
     return iterator.num_batches
-
-
-def _epoch_iterator(model: keras.Model) -> EpochIterator | None:
-    """Return the iterator over the training data in the frame of the `fit` that is running."""
-    frame: FrameType | None = sys._getframe()
-    while frame is not None:
-        if frame.f_code.co_name == "fit" and frame.f_locals.get("self") is model:
-            found = frame.f_locals.get("epoch_iterator")
-            if isinstance(found, EpochIterator):
-                return found
-        frame = frame.f_back
-    return None
 
 
 def _watched(
@@ -125,8 +112,9 @@ def _watched(
     @contextmanager
     def catch_stop_iteration() -> Iterator[None]:
         iterator = owner()  # a strong reference would keep the iterator, and the data, alive
+        own = present or functools.partial(type(iterator).catch_stop_iteration, iterator)
         try:
-            with present() if present else EpochIterator.catch_stop_iteration(iterator):
+            with own():
                 yield
         except BaseException as error:
             call(error)

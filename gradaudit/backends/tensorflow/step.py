@@ -11,8 +11,8 @@ import keras
 import numpy as np
 import tensorflow as tf
 from keras import tree
-from keras.src.backend.tensorflow.trainer import reduce_per_replica  # not exported
 
+from gradaudit import keras_compat
 from gradaudit.backends.tensorflow.patch import patched
 from gradaudit.backends.tensorflow.replay import Replay
 from gradaudit.backends.tensorflow.spec import specified
@@ -38,7 +38,7 @@ class Capture:
         self._jit = bool(model.jit_compile) and not model.run_eagerly
         self._strategy = model.distribute_strategy
         _, self._workers = worker(self._strategy)
-        self._built = all(layer.built for layer in model._flatten_layers()) and getattr(
+        self._built = all(layer.built for layer in keras_compat.all_layers(model)) and getattr(
             model.optimizer, "built", True
         )
         self._generators: list[Any] = []  # of each trace, as it began
@@ -176,9 +176,9 @@ class Capture:
                 "to make the variables that it needs"
             )
         if model.run_eagerly:
-            model._symbolic_build(data_batch=data)
+            keras_compat.build(model, data)
         else:
-            build = functools.partial(model._symbolic_build, data_batch=data)
+            build = functools.partial(keras_compat.build, model, data)
             tf.function(build, autograph=False).get_concrete_function()
 
     def _compile(self) -> None:
@@ -188,7 +188,7 @@ class Capture:
         def on_data(data: Any) -> dict[str, Any]:
             with self._watched():
                 seen = strategy.run(self._step, args=(data,))
-            logs = reduce_per_replica(seen.pop("logs"), strategy, reduction="auto")
+            logs = keras_compat.logs_of_replicas(seen.pop("logs"), strategy)
             spec = self._noted_spec()
             return {"logs": logs, "replicas": _per_replica(seen, strategy), "spec": spec}
 

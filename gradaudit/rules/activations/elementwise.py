@@ -26,8 +26,10 @@ def elementwise(
 
     Args:
         activation: the function of keras.activations.
-        formula, dz: of y and of dz, in words, for the rule's docstring.
-        f: (z, **options) to y. vjp: (z, y, dy, **options) to dz.
+        formula: of y, for the rule's docstring.
+        dz: its formula, for the rule's docstring.
+        f: (z, **options) to y.
+        vjp: (z, y, dy, **options) to dz.
         kinks: where the derivative jumps; f and vjp take the side that TensorFlow takes.
         options: keyword arguments of the activation, a case for each.
     """
