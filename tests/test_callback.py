@@ -727,6 +727,25 @@ def test_steps_are_counted_where_the_last_execution_is_short(tmp_path, known):
     assert run.run["coverage"] == {"steps_trained": 9, "steps_audited": 9}
 
 
+@pytest.mark.parametrize("steps", [None, 10])
+def test_a_fit_ends_with_its_data_between_audited_steps(tmp_path, steps):
+    x, y = NETS["iris"].data["iris"]()
+    data = tf.data.Dataset.from_tensor_slices((x, y)).batch(50).filter(lambda x, y: True)
+
+    def trained(callbacks):
+        model = iris()
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", ".*ran out of data")
+            options = {"epochs": 2, "verbose": 0, "shuffle": False, "steps_per_epoch": steps}
+            model.fit(data, callbacks=callbacks, **options)
+        return [v.value.numpy() for v in model.variables]
+
+    audited = trained([GradientAudit(tmp_path, every=5, verbose=0)])
+    for mine, right in zip(audited, trained([]), strict=True):
+        np.testing.assert_array_equal(mine, right)
+    assert load(tmp_path).verdict == "pass"
+
+
 def test_executions_are_whole_where_steps_per_epoch_is_given(tmp_path):
     """Keras then trains on 9 batches in an epoch of 8."""
     x, y = NETS["iris"].data["iris"]()

@@ -111,7 +111,7 @@ def _watched(
 ) -> Callable:
     @contextmanager
     def catch_stop_iteration() -> Iterator[None]:
-        iterator = owner()  # a strong reference would keep the iterator, and the data, alive
+        iterator: Any = owner()  # a strong reference would keep the iterator, and the data, alive
         own = present or functools.partial(type(iterator).catch_stop_iteration, iterator)
         try:
             with own():
