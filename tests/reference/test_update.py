@@ -12,7 +12,7 @@ from gradaudit import GradientAudit, load
 from gradaudit.backends.tensorflow import Replay, specified
 from gradaudit.nets.catalogue import set_precision
 from gradaudit.numerics import Plain, Rounding
-from gradaudit.reference import derive
+from gradaudit.reference.derive import _step_gaps
 from gradaudit.reference.gaps import coverage
 from gradaudit.reference.update import updated
 from gradaudit.report import RunFolder
@@ -324,7 +324,7 @@ def test_gathering_on_several_replicas_is_a_gap():
     optimizer = optimizers.Adam(gradient_accumulation_steps=2, name="adam")
     record = types.SimpleNamespace(applications=1, replicas=2)
     runs = types.SimpleNamespace(record=record, spec=types.SimpleNamespace(optimizer=optimizer))
-    (gap,) = derive._step_gaps(runs)
+    (gap,) = _step_gaps(runs)
     assert "'adam' (Adam) gathers gradients on 2 replicas" in gap.message
 
 
