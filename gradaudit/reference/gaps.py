@@ -37,8 +37,8 @@ def traced_layers(model: keras.Model) -> list[Any] | None:
 
     None where something else has no derived rule, too: the whole step is traced then.
     """
-    overrides = any(overrides(model, method) for method in ("compute_loss", "losses"))
-    if overrides or _weight_gaps(model) or _loss_gaps(model) or _own_gaps(model):
+    is_own = any(overrides(model, method) for method in ("compute_loss", "losses"))
+    if is_own or _weight_gaps(model) or _loss_gaps(model) or _own_gaps(model):
         return None
     return list(_uncovered(model))
 

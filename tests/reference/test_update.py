@@ -12,6 +12,9 @@ from gradaudit.audit.single_step import recorded
 from gradaudit.backends.tensorflow import Replay, specified
 from gradaudit.nets.catalogue import set_precision
 from gradaudit.numerics import Plain, Rounding
+from gradaudit.records import Stage
+from gradaudit.reference import derive
+from gradaudit.reference.coverage import coverage
 from gradaudit.reference.update import updated
 from gradaudit.report import RunFolder
 from gradaudit.rules import Case, all_rules, keyed
@@ -321,7 +324,7 @@ def test_replicas_are_clipped_one_by_one_and_summed():
 
 def test_gathering_on_several_replicas_is_a_gap():
     model = compiled(optimizers.Adam(gradient_accumulation_steps=2, name="adam"))
-    record, spec = recorded(model, np.ones((4, 4)), np.arange(4) % 3)
+    record, spec = recorded(model, np.ones((4, 4)), np.ones((4, 3)))
     unjudged = derive(dataclasses.replace(record, replicas=2), spec).unjudged
     (gap,) = unjudged[Stage.UPDATE, model.trainable_variables[0].path]
     assert "'adam' (Adam) gathers gradients on 2 replicas" in gap.message
