@@ -13,7 +13,7 @@ other in one process:
 
 `keras.backend.clear_session` and `gc.collect` free none of it. Linux allows a process 65,530 maps
 (vm.max_map_count). Beyond that the next compilation kills it: "LLVM ERROR: Unable to allocate
-section memory!", Aborted. A worker with half of all tests comes to 48,000 maps and 6.5 GB. So
+section memory!", Aborted. Two workers that ran all tests came to 52,000 maps and 6.8 GB each. So
 `.ci/run` runs the long tests in parts, each in processes of its own.
 """
 

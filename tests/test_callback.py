@@ -620,7 +620,7 @@ def broken(*args, **kwargs):
 
 
 FAULTS = {
-    "capture": ("gradaudit.backends.tensorflow.step._copy", "capturing step 0"),
+    "capture": ("gradaudit.backends.tensorflow.watched_step._copy", "capturing step 0"),
     "record": ("gradaudit.backends.tensorflow.step.to_numpy", "reading step 0"),
     "reference": ("gradaudit.reference.runs.Walk.model", "judging step 0"),
     "update": ("gradaudit.reference.runs.updated", "judging step 0"),
@@ -831,7 +831,7 @@ def test_what_cannot_be_judged_is_told_when_it_first_comes_up(tmp_path, capsys):
 
 
 def test_train_on_batch_goes_on_where_its_step_cannot_be_captured(tmp_path, monkeypatch):
-    monkeypatch.setattr("gradaudit.backends.tensorflow.step._copy", broken)
+    monkeypatch.setattr("gradaudit.backends.tensorflow.watched_step._copy", broken)
     model, audit = iris(), GradientAudit(tmp_path, verbose=0)
     x, y = NETS["iris"].data["iris"]()
     callbacks = keras.callbacks.CallbackList([audit], model=model)

@@ -19,7 +19,7 @@ from gradaudit.records import (
     StepRecord,
     StepSpec,
 )
-from gradaudit.reference.gaps import Coverage, coverage
+from gradaudit.reference.coverage import Coverage, coverage
 from gradaudit.reference.graph import is_float
 from gradaudit.reference.policy import DEFAULT, Policy
 from gradaudit.reference.runs import Found, Runs

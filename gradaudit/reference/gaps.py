@@ -2,10 +2,7 @@
 
 import functools
 import operator
-import weakref
-from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import keras
@@ -14,60 +11,11 @@ from keras import tree
 
 from gradaudit import keras_compat
 from gradaudit.errors import GapCode
-from gradaudit.records import Gap, StepSpec
+from gradaudit.records import Gap
 from gradaudit.reference.graph import bound, graph_of, has_no_gradient, nodes
 from gradaudit.reference.losses import loss_terms
-from gradaudit.rules import find_rule, keyed, own_variables, single_optimizers
+from gradaudit.rules import find_rule, own_variables
 from gradaudit.rules.losses.reduction import REDUCTIONS
-
-
-@dataclass(frozen=True)
-class Coverage:
-    """What derived rules cover of a step.
-
-    step: why no gradient can be derived, not even by a trace. model: which parts have no derived
-    rule. update: why the update cannot be derived.
-    whole: the whole step is traced. traced: otherwise, ids of the parts that are.
-    """
-
-    step: tuple[Gap, ...]
-    model: tuple[Gap, ...]
-    update: tuple[Gap, ...]
-    whole: bool
-    traced: frozenset[int]
-
-
-_COVERAGE: weakref.WeakKeyDictionary[StepSpec, Coverage] = weakref.WeakKeyDictionary()
-
-
-def coverage(spec: StepSpec) -> Coverage:
-    """Return what derived rules cover of the steps of a spec."""
-    if spec not in _COVERAGE:
-        model = spec.model
-        gaps = model_gaps(model)
-        layers = traced_layers(model) if gaps else []
-        _COVERAGE[spec] = Coverage(
-            step=_step_gaps(spec),
-            model=gaps,
-            update=_update_gaps(spec),
-            whole=layers is None,
-            traced=frozenset(map(id, layers or ())),
-        )
-    return _COVERAGE[spec]
-
-
-def _step_gaps(spec: StepSpec) -> tuple[Gap, ...]:
-    """Return why no gradient of the model can be derived, not even by a trace of its code."""
-    model, gaps = spec.model, []
-    if _overrides(model, "train_step"):
-        gaps.append(Gap(GapCode.TRAIN_STEP, model.name, "the model overrides train_step"))
-    if spec.optimizer is not None and "apply" in vars(spec.optimizer):
-        words = "the optimizer's apply was replaced on the instance"
-        gaps.append(Gap(GapCode.APPLY_REPLACED, spec.optimizer.name, words))
-    gaps += _repeated_paths(model)
-    if model.built and not model.trainable_variables:
-        gaps.append(Gap(GapCode.NO_WEIGHTS, model.name, "the model has no trainable weights"))
-    return tuple(gaps)
 
 
 def model_gaps(model: keras.Model) -> tuple[Gap, ...]:
@@ -78,7 +26,7 @@ def model_gaps(model: keras.Model) -> tuple[Gap, ...]:
     gaps = [
         Gap(GapCode.OVERRIDE, model.name, f"the model overrides {method}")
         for method in ("compute_loss", "losses")
-        if _overrides(model, method)
+        if overrides(model, method)
     ]
     gaps += layer_gaps(model) + _weight_gaps(model) + _loss_gaps(model)
     return tuple(dict.fromkeys(gaps))  # a layer that is called twice has each of its gaps once
@@ -89,8 +37,8 @@ def traced_layers(model: keras.Model) -> list[Any] | None:
 
     None where something else has no derived rule, too: the whole step is traced then.
     """
-    overrides = any(_overrides(model, method) for method in ("compute_loss", "losses"))
-    if overrides or _weight_gaps(model) or _loss_gaps(model) or _own_gaps(model):
+    is_own = any(overrides(model, method) for method in ("compute_loss", "losses"))
+    if is_own or _weight_gaps(model) or _loss_gaps(model) or _own_gaps(model):
         return None
     return list(_uncovered(model))
 
@@ -104,7 +52,8 @@ def _uncovered(model: keras.Model) -> Iterator[Any]:
             yield layer
 
 
-def _overrides(model: keras.Model, method: str) -> bool:
+def overrides(model: keras.Model, method: str) -> bool:
+    """Return whether a model overrides a method of keras.Model, in its class or on itself."""
     own = getattr(type(model), method) is not getattr(keras.Model, method)
     return own or method in vars(model)
 
@@ -285,37 +234,3 @@ def _loss_gaps(model: keras.Model) -> list[Gap]:
             words.append("takes several outputs at once")
         gaps += [Gap(GapCode.LOSS, term.name, f"{where} {each}") for each in words]
     return gaps
-
-
-def _update_gaps(spec: StepSpec) -> tuple[Gap, ...]:
-    """Return, for each part of the update that cannot be derived, what and why."""
-    model, optimizer = spec.model, spec.optimizer
-    if optimizer is None:
-        words = "the model was compiled without an optimizer"
-        return (Gap(GapCode.NO_OPTIMIZER, model.name, words),)
-    gaps = _repeated_paths(model)
-    for path in keyed(model.variables).keys() & keyed(optimizer.variables).keys():
-        words = f"a weight and a variable of the optimizer are both called {path!r}"
-        gaps.append(Gap(GapCode.NAME_CLASH, path, words))
-    for single in single_optimizers(optimizer):
-        if find_rule(single) is None:
-            where = f"the optimizer {single.name!r} ({type(single).__name__})"
-            gaps.append(Gap(GapCode.NO_RULE, single.name, f"{where} has no derived rule"))
-    for variable in model.trainable_variables:
-        where, path = f"the weight {variable.path!r}", variable.path
-        if variable.constraint is not None and find_rule(variable.constraint) is None:
-            kind = type(variable.constraint).__name__
-            words = f"{where} has the constraint {kind}, which has no derived rule"
-            gaps.append(Gap(GapCode.NO_RULE, path, words))
-        if getattr(variable, "overwrite_with_gradient", False):
-            gaps.append(Gap(GapCode.WEIGHT, path, f"{where} is overwritten with its gradient"))
-    return tuple(gaps)
-
-
-def _repeated_paths(model: keras.Model) -> list[Gap]:
-    counts = Counter(v.path for v in model.variables)
-    return [
-        Gap(GapCode.NAME_CLASH, path, f"several variables are called {path!r}")
-        for path, n in counts.items()
-        if n > 1
-    ]

@@ -1,10 +1,7 @@
 """Keras's own train step with a second output: what went in, and the gradients it applied."""
 
 import functools
-import random
-import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import Any
 
 import keras
@@ -13,13 +10,21 @@ import tensorflow as tf
 from keras import tree
 
 from gradaudit import keras_compat
-from gradaudit.backends.tensorflow.patch import patched
+from gradaudit.backends.tensorflow.read import (
+    of_each,
+    per_replica,
+    relative_distance,
+    slot_variables,
+    state_variables,
+    to_numpy,
+    values,
+)
 from gradaudit.backends.tensorflow.replay import Replay
 from gradaudit.backends.tensorflow.spec import specified
+from gradaudit.backends.tensorflow.watched_step import WatchedStep
 from gradaudit.backends.tensorflow.workers import worker
 from gradaudit.errors import UnsupportedModelError
 from gradaudit.records import Arrays, StepRecord, StepSpec
-from gradaudit.rules import keyed, single_optimizers
 
 ITERATORS = (tf.data.Iterator, tf.distribute.DistributedIterator)
 
@@ -29,8 +34,7 @@ class Capture:
 
     It is compiled as Keras compiles its own (`TensorFlowTrainer._make_function`), from the model's
     own `train_step`, so that mode, XLA and distribution are as in the step that it stands for.
-    While it is traced (or run, when eager), the optimizer's `apply` and the model's `compute_loss`
-    are watched on their instances; afterwards they are as before.
+    `WatchedStep` notes what passes through it.
     """
 
     def __init__(self, model: keras.Model) -> None:
@@ -41,10 +45,9 @@ class Capture:
         self._built = all(layer.built for layer in keras_compat.all_layers(model)) and getattr(
             model.optimizer, "built", True
         )
-        self._generators: list[Any] = []  # of each trace, as it began
         self._specs: list[StepSpec] = []  # of each trace
         self._draws = Replay(self._jit)
-        self._replica = threading.local()  # a strategy traces each replica in a thread of its own
+        self._step = WatchedStep(model, self._workers)
         self._compile()
 
     def trace(self, data: Any, iterator: Any) -> None:
@@ -101,14 +104,18 @@ class Capture:
         for variable, value in before:
             variable.assign(value)
         seen["logs"] = train_function(_once(data, iterator))
-        seen["apart"] = _apart(seen["after"], self._after(len(seen["replicas"])))
+        seen["apart"] = relative_distance(seen["after"], self._after(len(seen["replicas"])))
         return seen
 
     def _after(self, replicas: int) -> list[tuple[Arrays, Arrays]]:
         """Return the values of the model's and of the optimizer's variables in each replica."""
-        state, slots, strategy = _state(self._model), _slots(self._model), self._strategy
+        state, slots, strategy = (
+            state_variables(self._model),
+            slot_variables(self._model),
+            self._strategy,
+        )
         return [
-            (_values(state, strategy, replica), _values(slots, strategy, replica))
+            (values(state, strategy, replica), values(slots, strategy, replica))
             for replica in range(replicas)
         ]
 
@@ -124,7 +131,7 @@ class Capture:
         local = [
             to_numpy({path: each["gradients"].get(path) for path in paths}) for each in replicas
         ]
-        everywhere = local if self._workers == 1 else _of_each(replicas[0]["gathered"], paths)
+        everywhere = local if self._workers == 1 else of_each(replicas[0]["gathered"], paths)
         records = [
             StepRecord(
                 step=step,
@@ -144,7 +151,7 @@ class Capture:
                 jit=self._jit,
                 tensorfloat32=_tensorfloat32(),
                 capture_ms=0.0,  # known to the hook that runs the step
-                generators=self._generators[int(replica["generators"])],
+                generators=self._step.generators[int(replica["generators"])],
                 replica=int(replica["replica"]),
                 replicas=self._strategy.num_replicas_in_sync,
             )
@@ -186,11 +193,11 @@ class Capture:
 
         @tf.autograph.experimental.do_not_convert
         def on_data(data: Any) -> dict[str, Any]:
-            with self._watched():
+            with self._step.watched():
                 seen = strategy.run(self._step, args=(data,))
             logs = keras_compat.logs_of_replicas(seen.pop("logs"), strategy)
             spec = self._noted_spec()
-            return {"logs": logs, "replicas": _per_replica(seen, strategy), "spec": spec}
+            return {"logs": logs, "replicas": per_replica(seen, strategy), "spec": spec}
 
         if not model.run_eagerly:
             on_data = tf.function(on_data, reduce_retracing=True, jit_compile=model.jit_compile)
@@ -204,85 +211,12 @@ class Capture:
             on_iterator = tf.function(on_iterator, reduce_retracing=True)
         self._on_iterator = on_iterator
 
-    def _step(self, data: Any) -> dict[str, Any]:
-        """Run the model's train step in one replica; return what it was given and what it did."""
-        model, optimizer = self._model, self._model.optimizer
-        context = tf.distribute.get_replica_context()
-        x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
-        seen = self._replica.seen = {
-            "batch": {"x": x, "y": y, "sample_weight": sample_weight},
-            "variables": _reads(_state(model)),
-            "optimizer_variables": _reads(_slots(model)),
-            "learning_rates": [tf.identity(o.learning_rate) for o in single_optimizers(optimizer)],
-            "loss_scale": tf.identity(_loss_scale(optimizer)),
-            "replica": tf.convert_to_tensor(context.replica_id_in_sync_group),
-            "generators": self._noted_generators(),
-            "gradients": {},
-            "indices": {},
-            "applications": 0,
-        }
-        self._replica.graph = tf.compat.v1.get_default_graph()
-        logs = model.train_step(data)
-        seen["gathered"] = {}
-        if self._workers > 1:
-            seen["gathered"] = {
-                path: context.all_gather(gradient[tf.newaxis], axis=0)
-                for path, gradient in seen["gradients"].items()
-            }
-        return {**seen, "logs": logs}
-
     def _noted_spec(self) -> tf.Tensor:
         """Note the spec of the step; return the place where it stands."""
         if tf.executing_eagerly():
             self._specs.clear()
         self._specs.append(specified(self._model, self._draws))
         return tf.constant(len(self._specs) - 1)
-
-    def _noted_generators(self) -> tf.Tensor:
-        """Note the states of random generators; return the place where they stand."""
-        if tf.executing_eagerly():
-            self._generators.clear()
-        states = random.getstate(), np.random.get_state()  # noqa: NPY002 - users draw from it
-        self._generators.append(states)
-        return tf.constant(len(self._generators) - 1)
-
-    @contextmanager
-    def _watched(self) -> Iterator[None]:
-        """Note the loss and the gradients that pass through the model and its optimizer."""
-        model, optimizer = self._model, self._model.optimizer
-
-        def apply(grads: Any, trainable_variables: Any = None) -> Any:
-            grads = list(grads)
-            variables = model.trainable_variables
-            if trainable_variables is not None:
-                variables = list(trainable_variables)
-            seen = self._replica.seen
-            if tf.compat.v1.get_default_graph() is not self._replica.graph:
-                seen["applications"] = None
-            elif seen["applications"] is not None:
-                seen["applications"] += 1
-            for variable, gradient in zip(variables, grads, strict=True):
-                if gradient is None:
-                    continue
-                path = _path(variable, model)
-                seen["gradients"][path] = _copy(gradient)
-                if isinstance(gradient, tf.IndexedSlices):
-                    seen["indices"][path] = gradient.indices
-            return right_apply(grads, variables)
-
-        def compute_loss(*args: Any, **kwargs: Any) -> Any:
-            loss = right_compute_loss(*args, **kwargs)
-            self._replica.seen["loss"] = loss
-            return loss
-
-        right_compute_loss = model.compute_loss
-        with patched(model, "compute_loss", compute_loss):
-            if optimizer is None:
-                yield
-                return
-            right_apply = optimizer.apply
-            with patched(optimizer, "apply", apply):
-                yield
 
 
 def uncaptured(model: keras.Model, step: int, epoch: int) -> StepRecord:
@@ -293,7 +227,7 @@ def uncaptured(model: keras.Model, step: int, epoch: int) -> StepRecord:
         x=None,
         y=None,
         sample_weight=None,
-        variables=_values(_state(model), model.distribute_strategy, 0),
+        variables=values(state_variables(model), model.distribute_strategy, 0),
         optimizer_variables={},
         variables_after={},
         optimizer_variables_after={},
@@ -310,93 +244,6 @@ def uncaptured(model: keras.Model, step: int, epoch: int) -> StepRecord:
     )
 
 
-def _state(model: keras.Model) -> list[Any]:
-    """Return the weights and seeds of a model: its variables but those of its metrics."""
-    metrics = {id(v) for v in model.metrics_variables}
-    return [v for v in model.variables if id(v) not in metrics]
-
-
-def _slots(model: keras.Model) -> list[Any]:
-    optimizer = getattr(model, "optimizer", None)  # a model that was never compiled has none
-    return [] if optimizer is None else optimizer.variables
-
-
-def _path(variable: Any, model: keras.Model) -> str:
-    """Return the path of a Keras variable, or of the one that a `tf.Variable` belongs to."""
-    if isinstance(variable, keras.Variable):
-        return variable.path
-    return next((v.path for v in model.trainable_variables if v.value is variable), variable.name)
-
-
-def _values(variables: list[Any], strategy: tf.distribute.Strategy, replica: int) -> Arrays:
-    """Return the values that variables have in one of the local replicas."""
-    return {
-        key: np.array(strategy.experimental_local_results(v.value)[replica].numpy())
-        for key, v in keyed(variables).items()
-    }
-
-
-def _loss_scale(optimizer: Any) -> Any:
-    if isinstance(optimizer, keras.optimizers.LossScaleOptimizer):
-        return optimizer.dynamic_scale.value
-    return float(getattr(optimizer, "loss_scale_factor", None) or 1.0)
-
-
-def _reads(variables: list[Any]) -> dict[str, tf.Tensor]:
-    return {key: tf.identity(v.value) for key, v in keyed(variables).items()}
-
-
-def _copy(gradient: Any) -> tf.Tensor:
-    """Return a tensor of a gradient's value that leaves the gradient's own consumers alone.
-
-    Where a product has one consumer, TensorFlow's arithmetic optimizer may multiply in another
-    order (MinimizeBroadcasts: (a b) η becomes a (b η) for a scalar learning rate), and the last
-    digit of the weights depends on it. So a product or a sum gets no second consumer, but is made
-    a second time. The attribute keeps the two from being taken for one.
-    """
-    gradient = tf.convert_to_tensor(gradient)
-    if tf.executing_eagerly() or gradient.op.type not in ("Mul", "AddV2", "AddN"):
-        return gradient
-    attributes = {name: gradient.op.node_def.attr[name] for name in gradient.op.node_def.attr}
-    copied = tf.compat.v1.AttrValue(b=True)
-    return gradient.graph.create_op(
-        gradient.op.type,
-        [_copy(each) if each.op.type == gradient.op.type else each for each in gradient.op.inputs],
-        [gradient.dtype],
-        attrs={**attributes, "_gradaudit": copied},
-        op_def=gradient.op.op_def,
-    ).outputs[0]
-
-
-def _per_replica(seen: Any, strategy: tf.distribute.Strategy) -> list[Any]:
-    """Return a structure of what replicas computed as one structure for each local replica."""
-
-    def of(replica: int) -> Any:
-        def pick(part: Any) -> Any:
-            local = strategy.experimental_local_results(part)
-            return local[replica] if len(local) > 1 else local[0]
-
-        return tree.map_structure(pick, seen)
-
-    return [of(i) for i in range(len(strategy.experimental_local_results(seen["replica"])))]
-
-
-def to_numpy(structure: Any) -> Any:
-    """Return tensors as NumPy arrays; None stays None, and so do ragged and sparse tensors."""
-    return tree.map_structure(
-        lambda part: np.array(part) if isinstance(part, tf.Tensor) else part, structure
-    )
-
-
-def _of_each(gathered: dict[str, tf.Tensor], paths: list[str]) -> list[dict[str, Any]]:
-    """Return the gradients of each replica, from those of all replicas along the first axis."""
-    arrays = {path: to_numpy(gathered[path]) for path in paths if path in gathered}
-    count = len(next(iter(arrays.values()), ()))
-    return [
-        {path: arrays[path][i] if path in arrays else None for path in paths} for i in range(count)
-    ]
-
-
 def _once(data: Any, iterator: Any) -> Any:
     """Return an iterator over one batch, for which Keras's function need not be compiled anew."""
     spec = getattr(iterator, "element_spec", None)
@@ -404,20 +251,6 @@ def _once(data: Any, iterator: Any) -> Any:
     if not isinstance(iterator, tf.data.Iterator) or optional:
         return iter([data])
     return iter(tf.data.Dataset.from_generator(lambda: iter([data]), output_signature=spec))
-
-
-def _apart(found: list[tuple[Arrays, Arrays]], trained: list[tuple[Arrays, Arrays]]) -> float:
-    """Return the largest relative difference of a variable; 0 where all are equal to the bit."""
-    largest = 0.0
-    for mine, theirs in zip(found, trained, strict=True):
-        for one, other in zip(mine, theirs, strict=True):
-            for path, value in one.items():
-                if not np.array_equal(value, other[path], equal_nan=True):
-                    with np.errstate(all="ignore"):
-                        size = np.linalg.norm(np.asarray(other[path], np.float64))
-                        distance = np.linalg.norm(np.subtract(value, other[path], dtype=np.float64))
-                        largest = max(largest, float(distance / size) if size else np.inf)
-    return largest
 
 
 def _without_optionals(data: Any) -> Any:
