@@ -124,9 +124,10 @@ def _watched(
 ) -> Callable:
     @contextmanager
     def catch_stop_iteration() -> Iterator[None]:
-        iterator = owner()  # a strong reference would keep the iterator, and the data, alive
+        iterator: Any = owner()  # a strong reference would keep the iterator, and the data, alive
         try:
-            with present() if present else EpochIterator.catch_stop_iteration(iterator):
+            # TensorFlow's iterator, a subclass, turns its own end of data into StopIteration.
+            with present() if present else type(iterator).catch_stop_iteration(iterator):
                 yield
         except BaseException as error:
             call(error)
