@@ -1,6 +1,5 @@
 """What a running `fit` does not tell its callbacks: step numbers, and an end by an exception."""
 
-import functools
 import math
 import weakref
 from collections.abc import Callable, Iterator
@@ -112,9 +111,9 @@ def _watched(
     @contextmanager
     def catch_stop_iteration() -> Iterator[None]:
         iterator: Any = owner()  # a strong reference would keep the iterator, and the data, alive
-        own = present or functools.partial(type(iterator).catch_stop_iteration, iterator)
         try:
-            with own():
+            # TensorFlow's iterator, a subclass, turns its own end of data into StopIteration.
+            with present() if present else type(iterator).catch_stop_iteration(iterator):
                 yield
         except BaseException as error:
             call(error)
