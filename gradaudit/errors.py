@@ -70,7 +70,7 @@ GAP_MEANINGS: dict[GapCode, str] = {
     GapCode.VALUES: "a rule does not cover the values of this step",
     GapCode.WEIGHT: "a weight, its constraint or its update is not derived",
 }
-"""What each code means, for `gradaudit rules --gaps` and the documents."""
+"""What each code means; `gradaudit rules --gaps` prints it."""
 
 
 class GradauditError(Exception):

@@ -9,7 +9,7 @@ _LAYERS = {
     "global_max_pooling",
     "normalization": "batch_normalization group_normalization layer_normalization normalization "
     "rms_normalization spectral_normalization unit_normalization",
-    "recurrence": "families.recurrent bidirectional gru lstm recurrence rnn simple_rnn time_distributed",
+    "recurrence": "bidirectional families.recurrent gru lstm rnn simple_rnn time_distributed",
     "attention": "additive_attention attention grouped_query_attention multi_head_attention",
     "merging": "add concatenate dot maximum multiply",
     "reshaping": "cropping flatten identity masking permute repeat_vector rescaling reshape "

@@ -4,6 +4,7 @@ import dataclasses
 import json
 import re
 import sys
+from pathlib import Path
 
 import keras
 import numpy as np
@@ -11,8 +12,9 @@ import pytest
 import tensorflow as tf
 from rich.console import Console
 
-from gradaudit import cli
+from gradaudit import cli, errors
 from gradaudit.cli import output
+from gradaudit.errors import GAP_MEANINGS, GapCode
 from gradaudit.rules import all_rules, find_rule
 from gradaudit.rules.coverage import _REASONS, ROOMS, STATUSES, catalogue
 from gradaudit.testing import PLANTED, trials
@@ -143,6 +145,38 @@ def test_a_rule_says_what_it_does_not_derive(gradaudit):
         assert "Gaps:" in rule.function.__doc__, rule.name
     assert 'interpolation= other than "nearest"' in gradaudit("rules UpSampling2D")[1]
     assert "ref_labels" in gradaudit("rules Circle")[1]
+
+
+def test_the_codes_of_gaps_are_listed(gradaudit):
+    code, out, err = gradaudit("rules --gaps")
+    assert (code, err) == (0, "")
+    head, *rows = out.splitlines()
+    assert head.split() == ["code", "meaning"]
+    assert [row.split()[0] for row in rows] == list(GapCode)
+    assert re.search(r"^op +an op of the traced code is not derived$", out, re.M)
+    listed = json.loads(gradaudit("rules --gaps --json")[1])
+    assert listed == [{"code": gap, "meaning": meaning} for gap, meaning in GAP_MEANINGS.items()]
+    assert json.loads(gradaudit("rules op --gaps --json")[1]) == [
+        {"code": "op", "meaning": GAP_MEANINGS[GapCode.OP]}
+    ]
+
+
+def test_the_list_of_gaps_needs_one_known_code(gradaudit):
+    code, out, err = gradaudit("rules opp --gaps")
+    assert (code, out) == (2, "")
+    assert "there is no code of a gap 'opp'. Did you mean 'op'?" in err
+    code, out, err = gradaudit("rules --gaps --ops")
+    assert (code, out) == (2, "")
+    assert "--ops and --gaps print different lists" in err
+
+
+def test_every_code_of_gaps_has_a_meaning_and_is_used():
+    package = Path(errors.__file__).parent
+    files = (path for path in package.rglob("*.py") if path != Path(errors.__file__))
+    used = set(re.findall(r"\bGapCode\.([A-Z_]+)\b", "".join(path.read_text() for path in files)))
+    assert used == {code.name for code in GapCode}
+    assert list(GAP_MEANINGS) == list(GapCode)
+    assert all(GAP_MEANINGS.values())
 
 
 def test_one_rule_as_json(gradaudit):

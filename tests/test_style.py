@@ -1,4 +1,4 @@
-"""Lint, format, the rooms' imports, and what the documents promise."""
+"""Lint, format, types, the rooms' imports, and what the documents promise."""
 
 import importlib.metadata
 import re
@@ -11,6 +11,8 @@ import pytest
 import gradaudit
 
 ROOT = Path(__file__).parents[1]
+OF_RUNS = ("steps.csv", "tensors.csv", "weights.csv", "runs/", "claims.csv")
+"""Files and folders that the documents name, and that only a run makes."""
 
 
 @pytest.mark.parametrize("command", [["check"], ["format", "--check"]], ids=" ".join)
@@ -19,6 +21,14 @@ def test_ruff(command):
         [sys.executable, "-m", "ruff", *command, "."], cwd=ROOT, capture_output=True, text=True
     )
     assert done.returncode == 0, done.stdout
+
+
+def test_types():
+    done = subprocess.run(
+        [sys.executable, "-m", "mypy", "--config-file", "setup.cfg"],
+        cwd=ROOT, capture_output=True, text=True,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
 
 
 def test_imports_go_one_way():
@@ -38,6 +48,15 @@ def test_the_readme_s_map_has_every_room():
     readme = (ROOT / "README.md").read_text()
     for room in (ROOT / "gradaudit").glob("*/__init__.py"):
         assert f"`{room.parent.name}/`" in readme
+
+
+def test_files_that_the_documents_name_are_there():
+    bases = (ROOT, ROOT / "gradaudit", ROOT / "gradaudit/tracing", ROOT / "gradaudit/rules")
+    for document in ("README.md", "CONTRIBUTING.md"):
+        text = re.sub(r"^```.*?^```", "", (ROOT / document).read_text(), flags=re.M | re.S)
+        for name in re.findall(r"`([\w./-]+(?:\.py|\.csv|\.cfg|\.yaml|/))`", text):
+            if name not in OF_RUNS:
+                assert any((base / name).exists() for base in bases), f"{document}: {name}"
 
 
 def test_the_readme_s_pictures_and_links_are_there():

@@ -1,4 +1,4 @@
-"""`gradaudit rules`."""
+"""`gradaudit rules`: what has a derived rule, the derived ops, and the codes of gaps."""
 
 import inspect
 import json
@@ -11,6 +11,7 @@ from rich.text import Text
 
 from gradaudit.cli.nets import import_tensorflow
 from gradaudit.cli.output import console, counted, print_table
+from gradaudit.errors import GAP_MEANINGS, GapCode, UnknownNameError, UsageError
 
 if TYPE_CHECKING:
     from gradaudit.rules import Rule
@@ -21,10 +22,17 @@ _STYLES = {"traced-only": "yellow", "not differentiable": "dim", "unknown": "red
 
 def rules(
     name: Annotated[
-        str | None, typer.Argument(help="A class or function of Keras: how its rule is derived.")
+        str | None,
+        typer.Argument(
+            help="A class or function of Keras: print how its rule is derived. With --ops a type "
+            "of ops, with --gaps a code."
+        ),
     ] = None,
     ops: Annotated[
         bool, typer.Option("--ops", help="List the types of TensorFlow's ops that are derived.")
+    ] = False,
+    gaps: Annotated[
+        bool, typer.Option("--gaps", help="List the codes in the column gaps of tensors.csv.")
     ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print a list of objects.")] = False,
 ) -> None:
@@ -32,7 +40,15 @@ def rules(
 
     A traced-only part has a gradient but no derived rule: its code is traced, and the graph is
     derived op by op. --ops lists the ops for which that is possible.
+
+    A report gives a code for each reason why a tensor is unjudged. --gaps lists the codes and what
+    each means.
     """
+    if ops and gaps:
+        raise UsageError("--ops and --gaps print different lists. Expected one of them.")
+    if gaps:
+        _print_gaps(name, as_json)
+        return
     import_tensorflow()
     if ops:
         _print_ops(name, as_json)
@@ -50,7 +66,6 @@ def rules(
 
 
 def _print_ops(name: str | None, as_json: bool) -> None:
-    from gradaudit.errors import UnknownNameError
     from gradaudit.tracing.tf_ops.table import all_ops
 
     known = all_ops()
@@ -62,6 +77,18 @@ def _print_ops(name: str | None, as_json: bool) -> None:
         return
     console().print(Text(counted(len(chosen), "type of op", "types of ops"), style="bold"))
     print_table(("kind", "op"), sorted((kind, op) for op, kind in chosen.items()), {})
+
+
+def _print_gaps(name: str | None, as_json: bool) -> None:
+    known = [str(code) for code in GapCode]
+    if name is not None and name not in known:
+        raise UnknownNameError("code of a gap", name, known)
+    codes = [code for code in GapCode if name in (None, code)]
+    if as_json:
+        objects = [{"code": code, "meaning": GAP_MEANINGS[code]} for code in codes]
+        print(json.dumps(objects, indent=2, ensure_ascii=False))
+        return
+    print_table(("code", "meaning"), [(code, GAP_MEANINGS[code]) for code in codes])
 
 
 def _object(entry: "Entry", with_rule: bool) -> dict[str, Any]:

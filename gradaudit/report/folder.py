@@ -27,7 +27,7 @@ from gradaudit.report.tables import (
     weight_rows,
 )
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 FILES = ("steps.csv", "tensors.csv", "weights.csv", "run.json")
 
 

@@ -8,11 +8,12 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from gradaudit.errors import AuditFailure, FolderError
 from gradaudit.records import Comparison, Verdict
-from gradaudit.report.folder import FILES, RunFolder
+from gradaudit.report.folder import FILES, SCHEMA_VERSION, RunFolder
 from gradaudit.report.tables import (
     STEPS,
     TENSORS,
@@ -24,6 +25,8 @@ from gradaudit.report.tables import (
     weight_rows,
 )
 
+_ADDED_IN_3 = ("compare_ms", "gaps", "provenance")
+"""Columns that schema version 2 does not have."""
 _SHOWN = ["stage", "path", "count", "max_z", "detectable_rel", "kinks", "verdict", "cause"]
 
 
@@ -100,7 +103,8 @@ def load(folder: str | os.PathLike) -> Run:
     """Read a run's folder.
 
     Raises:
-        FolderError: the folder is not that of a run, or one of its files is damaged.
+        FolderError: the folder is not that of a run, a newer gradaudit wrote it, or one of its
+            files is damaged.
     """
     path = Path(folder)
     missing = [name for name in FILES if not (path / name).is_file()]
@@ -113,15 +117,34 @@ def load(folder: str | os.PathLike) -> Run:
         run = json.loads((path / "run.json").read_text())
         if not isinstance(run, dict) or "verdict" not in run:
             raise ValueError("run.json has no verdict")
-        steps = _read(path / "steps.csv", STEPS)
-        tensors = _read(path / "tensors.csv", TENSORS)
-        weights = _read(path / "weights.csv", WEIGHTS)
+        version = int(run.get("schema_version", SCHEMA_VERSION))
+        if version > SCHEMA_VERSION:
+            raise FolderError(
+                f"{path} has schema version {version}. Expected {SCHEMA_VERSION} at most: a newer "
+                "gradaudit wrote it. Upgrade gradaudit."
+            )
+        steps = _read(path / "steps.csv", STEPS, version)
+        tensors = _read(path / "tensors.csv", TENSORS, version)
+        weights = _read(path / "weights.csv", WEIGHTS, version)
     except ValueError as error:
         raise FolderError(f"{path} is damaged: {error}. Run the audit again.") from error
     return Run(path, steps, tensors, weights, run)
 
 
-def _read(path: Path, columns: list[str]) -> pd.DataFrame:
+def _read(path: Path, columns: list[str], version: int) -> pd.DataFrame:
+    """Read a table; columns that its version of the schema does not have are empty.
+
+    Raises:
+        ValueError: the columns are others.
+    """
+    added = [name for name in columns if version < 3 and name in _ADDED_IN_3]
+    table = _read_columns(path, [name for name in columns if name not in added])
+    for name in added:
+        table[name] = "" if name in TEXT else np.nan
+    return table[columns]
+
+
+def _read_columns(path: Path, columns: list[str]) -> pd.DataFrame:
     numbers = [name for name in columns if name not in TEXT]
     table = pd.read_csv(
         path,

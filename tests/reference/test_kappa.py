@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from gradaudit.numerics import PRECISIONS, Rounded
-from gradaudit.reference.derive import _kappa, _repetition
+from gradaudit.reference.kappa import kappa, mean_multiplicity
 
 FLOAT32 = PRECISIONS["float32"]
 
@@ -28,12 +28,12 @@ def reference(sigma, kink=None):
 )
 def test_kappa_is_the_rms_of_the_twin_s_errors_and_at_least_1(twin, sigma, kink, expected):
     kink = None if kink is None else np.asarray(kink)
-    assert _kappa(np.asarray(twin, np.float32), reference(sigma, kink)) == pytest.approx(expected)
+    assert kappa(np.asarray(twin, np.float32), reference(sigma, kink)) == pytest.approx(expected)
 
 
-def test_how_often_a_row_stands_in_a_batch():
+def test_the_mean_multiplicity_of_rows():
     x = np.array([[0, 1], [0, 1], [0, 1], [1, 1]])
-    assert _repetition(x) == 10 / 4
-    assert _repetition({"a": x, "b": np.arange(4)}) == 1
-    assert _repetition([x, np.zeros(4)]) == 10 / 4
-    assert _repetition(x[:0]) == 0
+    assert mean_multiplicity(x) == 10 / 4
+    assert mean_multiplicity({"a": x, "b": np.arange(4)}) == 1
+    assert mean_multiplicity([x, np.zeros(4)]) == 10 / 4
+    assert mean_multiplicity(x[:0]) == 0

@@ -181,6 +181,22 @@ def test_a_damaged_run_is_named(tmp_path, name):
         load(tmp_path)
 
 
+def test_an_older_run_is_read_and_a_newer_one_is_refused(tmp_path):
+    run = folder(tmp_path)
+    run.append(comparison(tensor()))
+    run.write_run({"verdict": "pass"})
+    told = json.loads((tmp_path / "run.json").read_text())
+    for name, added in (("steps.csv", ["compare_ms"]), ("tensors.csv", ["gaps", "provenance"])):
+        pd.read_csv(tmp_path / name).drop(columns=added).to_csv(tmp_path / name, index=False)
+    (tmp_path / "run.json").write_text(json.dumps({**told, "schema_version": 2}))
+    found = load(tmp_path)
+    assert found.steps["compare_ms"].isna().all()
+    assert (found.tensors[["gaps", "provenance"]] == "").all(axis=None)
+    (tmp_path / "run.json").write_text(json.dumps({**told, "schema_version": 99}))
+    with pytest.raises(FolderError, match=r"schema version 99.*Upgrade gradaudit"):
+        load(tmp_path)
+
+
 def test_run_json_is_replaced_as_a_whole(tmp_path):
     written = folder(tmp_path)
     written.write_run({"schema_version": 1, "verdict": "pass", "path": tmp_path})
