@@ -145,7 +145,7 @@ def own():
     return ["--data", "data.csv", "--target", "colour", "--epochs", 1]
 
 
-@pytest.mark.parametrize("mode", ["--no-jit", "--jit", "--eager"])
+@pytest.mark.parametrize("mode", by_default(["--no-jit", "--jit", "--eager"], chosen=["--no-jit"]))
 def test_a_model_of_one_s_own_is_audited(gradaudit, own, mode):
     code, out, _ = gradaudit("run", "--model", "my_nets:build", *own, mode)
     assert code == 0

@@ -23,6 +23,7 @@ def test_ruff(command):
     assert done.returncode == 0, done.stdout
 
 
+@pytest.mark.long
 def test_types():
     done = subprocess.run(
         [sys.executable, "-m", "mypy", "--config-file", "setup.cfg"],
