@@ -79,9 +79,9 @@ def derive(record: StepRecord, spec: StepSpec, policy: Policy = DEFAULT) -> Refe
 
 
 def rewound(record: StepRecord, spec: StepSpec, policy: Policy) -> StepRecord:
-    """Return the record of a step whose forward has run, with whole numbers as before it.
+    """Undo what the forward pass did to integer variables, such as the states of seeds.
 
-    Such numbers are the states of the seeds that it drew from.
+    The record is one whose variables were read after the forward pass.
 
     Raises:
         UnsupportedModelError: the loss depends on other variables that the forward assigns to.
@@ -265,7 +265,7 @@ def _moved_by_layers(
 
 
 def _moved_in_parts(runs: Runs) -> set[str]:
-    """Return the weights whose update is not that of their gradient, but of its parts."""
+    """Return the weights with a sparse gradient that repeats an index: Keras applies each part."""
     optimizer, weights = runs.spec.optimizer, runs.spec.model.trainable_variables
     found = {
         v.path for v in weights if v.path in runs.record.repeating and takes_parts(optimizer, v)
@@ -276,7 +276,7 @@ def _moved_in_parts(runs: Runs) -> set[str]:
 
 
 def _assigned_unseen(runs: Runs, found: Found | None) -> set[str]:
-    """Return the weights that the optimizer moves on from an assignment that is not known."""
+    """Return the weights that a layer assigns to before the optimizer, to a value not known."""
     if found is not None and runs.record.replicas == 1:
         return set()
     layers = keras_compat.all_layers(runs.spec.model)

@@ -1,4 +1,4 @@
-"""What of a model or an optimizer no rule covers: all of it at once."""
+"""Lists every part of a model that has no derived rule, and why."""
 
 import functools
 import operator

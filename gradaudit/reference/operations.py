@@ -93,7 +93,7 @@ class Operations(State):
         return y
 
     def of_rank(self, rank: int, x: Tensor) -> Tensor:
-        """Return x with a last axis of length 1 more or less, where a model's Input wants that."""
+        """Add or drop a last axis of length 1, so that x has the rank of a model's Input."""
         shape = x.value.shape
         if len(shape) == rank:
             return x

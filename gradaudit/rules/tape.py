@@ -109,7 +109,7 @@ class Tape:
 
     gradients: where VJPs add the cotangents of variables. A function, a branch or a round of a
         loop has a tape of its own and shares these.
-    zeros: makes the cotangent of an output to which none came, from its value.
+    zeros: makes the cotangent of an output that received none, from its value.
     """
 
     gradients: Gradients

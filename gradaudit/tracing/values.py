@@ -43,7 +43,7 @@ def decided(each: Op, value: Value) -> Value:
 
 
 def zeros(value: Value) -> Value:
-    """Return the cotangent of an output to which none came; None where no gradient goes."""
+    """Return zeros for an output that received no cotangent; None where no gradient passes."""
     if isinstance(value, TensorList):
         return value.unset()
     if is_discrete(value) or isinstance(value, keras.Variable):

@@ -5,6 +5,7 @@ from collections.abc import Callable
 import numpy as np
 
 from gradaudit.numerics.arithmetic import Array
+from gradaudit.rules.primitives.constants import numbers
 from gradaudit.rules.primitives.windows import Tap, Windows
 
 Vjp = Callable[[Array], Array]
@@ -30,7 +31,7 @@ def largest(x: Array, windows: Windows) -> tuple[Array, Vjp, Vjp]:
     better: dict[Tap, Array] = {}
     for tap in others:
         cell, here = at(tap), windows.inside(tap)
-        equal = _numbers(cell) == _numbers(y)
+        equal = numbers(cell) == numbers(y)
         better[tap] = ((cell > y) & ~equal | ~seen) & here
         larger = np.where(seen, np.maximum(cell, y), cell)
         y = larger if here.all() else np.where(here, larger, y)
@@ -66,7 +67,3 @@ def average_pool(x: Array, windows: Windows, cells: Array) -> tuple[Array, Vjp]:
         return np.stack([put(tap) for tap in windows.taps]).sum(axis=0)
 
     return np.stack([at(tap) for tap in windows.taps]).sum(axis=0) / cells, vjp
-
-
-def _numbers(x: Array) -> np.ndarray:
-    return np.asarray(getattr(x, "value", x))

@@ -97,7 +97,7 @@ def _kept(dy: Array, x: Array, axes: Sequence[int]) -> Array:
 
 
 def _as_rows(x: Array, axes: Sequence[int]) -> tuple[Array, Callable[[Array], Array]]:
-    """Return x with the reduced axes as one, the last, and what lays such rows out as x."""
+    """Return x with the reduced axes flattened into the last one, and the inverse of that."""
     rest = [axis for axis in range(x.ndim) if axis not in axes]
     order = (*rest, *axes)
     apart = [x.shape[axis] for axis in order]

@@ -150,7 +150,7 @@ def _gaussian(x):
 
 
 def _to_last_digit(function, x):
-    """Return a function in float32 to the last digit, as the C library has it and NumPy has not."""
+    """Return function(x) correctly rounded to float32; NumPy's own may be off in the last digit."""
     return function(x.astype(float)).astype(_F)
 
 

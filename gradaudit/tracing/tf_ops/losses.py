@@ -6,7 +6,7 @@ from gradaudit.rules.primitives.log_softmax import log_softmax, softmax_vjp
 from gradaudit.tracing.tf_ops.table import op
 
 _FAR_FROM_ONE = 1e-3
-"""Targets whose sum is off by more do not sum to 1 but for rounding, in any precision."""
+"""The most by which rounding, in any precision, makes a sum of targets differ from 1."""
 
 
 @op("SoftmaxCrossEntropyWithLogits")
