@@ -12,13 +12,7 @@ import keras
 from gradaudit.audit.selection import Selection
 from gradaudit.audit.session import Session
 from gradaudit.audit.settings import OnFail, Settings
-from gradaudit.backends.tensorflow import (
-    StepCounter,
-    StepHook,
-    wait_for_all,
-    when_fit_breaks_off,
-    worker,
-)
+from gradaudit.backends import Hook, StepCounter, backend_of, when_fit_breaks_off
 from gradaudit.errors import GradauditError, UsageError
 from gradaudit.records import Verdict
 from gradaudit.report import Ended, RunFolder, merge, worker_folder
@@ -110,7 +104,7 @@ class GradientAudit(keras.callbacks.Callback):
         self._worker, self._workers = 0, 1
         self._counter = StepCounter()
         self._session: Session | None = None
-        self._hook: StepHook | None = None
+        self._hook: Hook | None = None
         self._unwatch: Callable[[], Any] | None = None  # None while no fit is audited
 
     @property
@@ -149,12 +143,13 @@ class GradientAudit(keras.callbacks.Callback):
                 "this GradientAudit has audited another model. Expected one for each model: make "
                 "another one, with another folder."
             )
-        self._hook = StepHook(self.model, self._session, self._counter)
+        backend = backend_of(self.model)
+        self._hook = backend.StepHook(self.model, self._session, self._counter)
         self._unwatch = when_fit_breaks_off(self.model, self._break_off)
         self._session.budget.start()
 
     def _begun(self) -> Session:
-        self._worker, self._workers = worker(self.model.distribute_strategy)
+        self._worker, self._workers = backend_of(self.model).worker(self.model.distribute_strategy)
         if self._workers > 1:
             self._settings.check_workers()
         folder = RunFolder(self._path, self._overwrite)
@@ -192,7 +187,7 @@ class GradientAudit(keras.callbacks.Callback):
 
     def _merge(self) -> None:
         """Let the first worker make one report of all, once each of them has closed its own."""
-        wait_for_all(self.model.distribute_strategy)
+        backend_of(self.model).wait_for_all(self.model.distribute_strategy)
         if self._worker == 0:
             merge(self._path, self._workers)
             self._say(1, f"the reports of {self._workers} workers are merged in {self._path}")

@@ -14,7 +14,7 @@ from gradaudit import keras_compat
 from gradaudit.audit.selection import Selection
 from gradaudit.audit.settings import OnFail, Settings
 from gradaudit.audit.single_step import check_compiled, judged, recorded
-from gradaudit.backends.tensorflow import Replay, specified, to_numpy, uncaptured
+from gradaudit.backends import backend_of
 from gradaudit.errors import UsageError
 from gradaudit.records import Stage
 from gradaudit.reference import Policy, graph_of, is_graph
@@ -181,10 +181,12 @@ def audit_gradients(
             "the tape saw."
         )
     given = {v.path: g for v, g in zip(variables, gradients, strict=True)}
-    seen = to_numpy({"x": x, "y": y, "sample_weight": sample_weight, "gradients": given})
-    record = replace(uncaptured(model, step=0, epoch=0), **seen, loss_scale=float(loss_scale))
+    backend = backend_of(model)
+    seen = backend.to_numpy({"x": x, "y": y, "sample_weight": sample_weight, "gradients": given})
+    before = backend.uncaptured(model, step=0, epoch=0)
+    record = replace(before, **seen, loss_scale=float(loss_scale))
     subject = _compiled_with(loss_fn, model, (x, y, sample_weight))
-    spec = specified(subject, Replay(jit=False))
+    spec = backend.specified(subject, backend.Replay(jit=False))
     policy = Policy(given.__contains__, (Stage.GRADIENT,))
     return judged(model, record, spec, settings, policy, has_drawn=True)
 

@@ -10,7 +10,7 @@ from gradaudit.audit.judge import Judge
 from gradaudit.audit.selection import Budget
 from gradaudit.audit.settings import OnFail, Settings
 from gradaudit.audit.tally import Tally
-from gradaudit.backends.tensorflow import environment, uncaptured
+from gradaudit.backends import backend_of
 from gradaudit.errors import AuditFailure, GapCode, UnsupportedModelError
 from gradaudit.records import Comparison, Gap, StepRecord, StepSpec, Verdict
 from gradaudit.reference import Policy
@@ -44,6 +44,7 @@ class Session:
         say: Callable[[int, str], None] = _silent,
     ) -> None:
         self.model = model
+        self._backend = backend_of(model)
         self.budget = Budget(settings.budget)
         self.tally = Tally()
         self.folder = folder
@@ -74,7 +75,9 @@ class Session:
     def missed(self, step: int, epoch: int, gap: Gap) -> None:
         """Record a step as unjudged; see `Observer`."""
         try:
-            comparison = self._judge.unjudged(uncaptured(self.model, step, epoch), gap)
+            comparison = self._judge.unjudged(
+                self._backend.uncaptured(self.model, step, epoch), gap
+            )
         except Exception as error:
             self.fault(error, f"recording step {step} as unjudged")
             return
@@ -239,7 +242,7 @@ class Session:
 
     def _environment(self) -> dict[str, Any]:
         try:
-            return environment(self.model)
+            return self._backend.environment(self.model)
         except Exception as error:  # a get_config of the user's may do anything
             self.fault(error, "describing the model")
             return {}

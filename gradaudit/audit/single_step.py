@@ -7,7 +7,7 @@ import keras
 
 from gradaudit.audit.session import Session
 from gradaudit.audit.settings import Settings
-from gradaudit.backends.tensorflow import StepHook, environment
+from gradaudit.backends import backend_of
 from gradaudit.errors import UsageError
 from gradaudit.records import Gap, StepRecord, StepSpec
 from gradaudit.reference import Policy
@@ -53,7 +53,7 @@ def recorded(
     """
     check_compiled(model)
     kept = LastStep()
-    hook = StepHook(model, kept)
+    hook = backend_of(model).StepHook(model, kept)
     batch = (x, y, sample_weight)
     hook.trace(batch, iter([batch]))  # makes the variables that the first step makes
     optimizer = [] if model.optimizer is None else model.optimizer.variables
@@ -89,7 +89,7 @@ def judged(
     session = Session(model, settings, policy=policy)
     comparison = session.judge(record, spec, has_drawn)
     session.tally.add(comparison, settings.threshold)
-    return collected([comparison], {**session.summary(), **environment(model)})
+    return collected([comparison], {**session.summary(), **backend_of(model).environment(model)})
 
 
 def check_compiled(model: keras.Model) -> None:

@@ -8,7 +8,7 @@ import numpy as np
 
 from gradaudit.audit.settings import check_threshold
 from gradaudit.audit.single_step import recorded
-from gradaudit.backends.tensorflow import uncaptured
+from gradaudit.backends import backend_of
 from gradaudit.errors import UsageError
 from gradaudit.explanation.find import check_weight
 from gradaudit.explanation.page import Explanation
@@ -96,7 +96,8 @@ def explain_step(
         raise UsageError(f"the row is {row}. Expected one of the data, from 0 to {len(x) - 1}.")
     check_threshold(threshold)
     if model.built:  # or else the weights have no names yet
-        check_weight(model, replace(uncaptured(model, 0, 0), x=x[:1]), weight)
+        uncaptured = backend_of(model).uncaptured(model, 0, 0)
+        check_weight(model, replace(uncaptured, x=x[:1]), weight)
     found, steps = train_until(
         model, x, y, step, captured=row is None, epochs=epochs, batch_size=batch_size
     )

@@ -5,7 +5,7 @@ from typing import Any
 import keras
 
 from gradaudit.audit.single_step import LastStep
-from gradaudit.backends.tensorflow import StepCounter, StepHook
+from gradaudit.backends import StepCounter, backend_of
 from gradaudit.records import StepRecord, StepSpec
 
 
@@ -42,7 +42,8 @@ class _Stop(keras.callbacks.Callback):
         self.counter, self.last = StepCounter(), LastStep()
 
     def on_train_begin(self, logs: Any = None) -> None:
-        self._hook = StepHook(self.model, self.last, self.counter)
+        backend = backend_of(self.model)
+        self._hook = backend.StepHook(self.model, self.last, self.counter)
 
     def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
         self.counter.epoch = epoch

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 import keras
 import numpy as np
 
-from gradaudit.backends.tensorflow import Replay
+from gradaudit.backends import backend_of
 from gradaudit.errors import UnclearClaimError
 from gradaudit.numerics import Rounded
 from gradaudit.publications.claims_file import Stated, stated
@@ -50,7 +50,7 @@ class ClaimedNet:
 
     def __init__(self, claims: Sequence[Claim], model: keras.Model, record: StepRecord) -> None:
         self._model, self._record = model, record
-        self._replay = Replay(record.jit)
+        self._replay = backend_of(model).Replay(record.jit)
         self._base = self._step({})
         self._claims = [(self._find(claim.quantity), claim) for claim in claims]
         self.rows = self._base.rows

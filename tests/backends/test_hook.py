@@ -4,9 +4,10 @@ import keras
 import numpy as np
 import pytest
 
-from gradaudit.backends.tensorflow import StepCounter, StepHook
+from gradaudit.backends import StepCounter
+from gradaudit.backends.patch import patch, patched
+from gradaudit.backends.tensorflow import StepHook
 from gradaudit.backends.tensorflow import hook as hooking
-from gradaudit.backends.tensorflow.patch import patch, patched
 
 
 class Owner:

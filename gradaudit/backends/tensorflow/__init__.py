@@ -1,11 +1,11 @@
-"""Takes a training step as it happens. The only room that touches a running Keras trainer.
+"""Takes a training step of Keras on TensorFlow as it happens.
 
-One job: fit step to StepRecord. Rejected: `py_function` hooks, which XLA refuses, and computing the
-gradients again on a kept batch, which audits another computation than the one that was applied.
+One job: fit step to StepRecord. As a module, this package is a `gradaudit.backends.Backend`.
+Rejected: `py_function` hooks, which XLA refuses, and computing the gradients again on a kept batch,
+which audits another computation than the one that was applied.
 """
 
 from gradaudit.backends.tensorflow.environment import environment
-from gradaudit.backends.tensorflow.fit import StepCounter, when_fit_breaks_off
 from gradaudit.backends.tensorflow.hook import StepHook, peeked
 from gradaudit.backends.tensorflow.read import to_numpy
 from gradaudit.backends.tensorflow.replay import Replay
@@ -17,7 +17,6 @@ from gradaudit.backends.tensorflow.workers import wait_for_all, worker
 __all__ = [
     "Capture",
     "Replay",
-    "StepCounter",
     "StepHook",
     "environment",
     "peeked",
@@ -26,7 +25,6 @@ __all__ = [
     "to_numpy",
     "uncaptured",
     "wait_for_all",
-    "when_fit_breaks_off",
     "worker",
     "write_step",
 ]

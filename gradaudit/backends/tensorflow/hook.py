@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 import keras
 import tensorflow as tf
 
-from gradaudit.backends.tensorflow.fit import StepCounter
-from gradaudit.backends.tensorflow.patch import patch
+from gradaudit.backends.fit import StepCounter
+from gradaudit.backends.patch import patch
 from gradaudit.backends.tensorflow.step import ITERATORS, Capture
 from gradaudit.records import Gap
 

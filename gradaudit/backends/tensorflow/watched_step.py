@@ -10,7 +10,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from gradaudit.backends.tensorflow.patch import patched
+from gradaudit.backends.patch import patched
 from gradaudit.backends.tensorflow.read import reads, slot_variables, state_variables
 from gradaudit.rules import single_optimizers
 

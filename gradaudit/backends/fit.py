@@ -9,7 +9,7 @@ from typing import Any
 import keras
 
 from gradaudit import keras_compat
-from gradaudit.backends.tensorflow.patch import patch
+from gradaudit.backends.patch import patch
 
 
 class StepCounter:
