@@ -135,20 +135,29 @@ class StepRecord:
     replicas: int = 1
 
 
+@dataclass(frozen=True)
+class Config:
+    """The settings of `keras.config` that a step was computed with, by their names there."""
+
+    epsilon: float
+    floatx: str
+    image_data_format: str
+
+
 @dataclass(frozen=True, eq=False)
 class StepSpec:
     """What a judgement needs besides the numbers of the record, as it was when the step ran.
 
     model: the structure and the options of the model, and the metadata of its variables, without
         their values. optimizer: the same of its optimizer, None without one.
-    epsilon: `keras.config.epsilon()`.
+    config: settings of Keras.
     framework: draws random numbers again, and traces code; see `reference.framework.Framework`.
     versions: of Python and the packages, by name.
     """
 
     model: Any
     optimizer: Any
-    epsilon: float
+    config: Config
     framework: Any
     versions: Mapping[str, str]
 
