@@ -169,6 +169,7 @@ class Estimate:
     value: float64. sigma: standard deviation of the rounding error, κ included.
     kink: what other branches at kinks could change, in size; None for nothing.
     kappa: the factor that the twin run measured. oracle: how the value was obtained.
+    gaps: why it could not be compared with a second oracle that was asked for.
     provenance: what the cotangent passed that a report names: custom gradients, ops whose gradient
         in TensorFlow is not the derivative, derivatives by differences. The value is that of the
         true derivative, except through an `EXPECTED` gradient.
@@ -180,6 +181,7 @@ class Estimate:
     kappa: float
     oracle: Oracle
     provenance: tuple[Provenance, ...] = ()
+    gaps: tuple[Gap, ...] = ()
 
 
 def _no_updates() -> Iterator[tuple[str, Estimate]]:
@@ -227,7 +229,8 @@ class TensorComparison:
     detectable_rel: a larger relative error of the whole tensor fails for certain.
     kinks: number of elements that depend on a choice at a kink.
     counts: number of weights by verdict.
-    cause: what a failure looks like, or why the tensor was not judged. gaps: codes of the reasons.
+    cause: what a failure looks like, or why the tensor was not judged.
+    gaps: codes of the reasons, or of why a second oracle that was asked for was not available.
     provenance: that of the reference, see `Estimate`.
     weights: its single weights; of a large tensor only those with the largest z.
     """
