@@ -8,7 +8,7 @@ import numpy as np
 
 from gradaudit.audit.settings import check_threshold
 from gradaudit.audit.single_step import recorded
-from gradaudit.backends.tensorflow import uncaptured
+from gradaudit.backends.tensorflow import present_config, uncaptured
 from gradaudit.errors import UsageError
 from gradaudit.explanation.find import check_weight
 from gradaudit.explanation.page import Explanation
@@ -96,7 +96,7 @@ def explain_step(
         raise UsageError(f"the row is {row}. Expected one of the data, from 0 to {len(x) - 1}.")
     check_threshold(threshold)
     if model.built:  # or else the weights have no names yet
-        check_weight(model, replace(uncaptured(model, 0, 0), x=x[:1]), weight)
+        check_weight(model, replace(uncaptured(model, 0, 0), x=x[:1]), present_config(), weight)
     found, steps = train_until(
         model, x, y, step, captured=row is None, epochs=epochs, batch_size=batch_size
     )
@@ -115,7 +115,7 @@ def explain_record(
     model: keras.Model, record: StepRecord, spec: StepSpec, weight: str, threshold: float
 ) -> Explanation:
     """Explain one weight in a recorded step; arguments and errors are those of `explain`."""
-    step = StepPaths(model, record, spec.framework.draw)
+    step = StepPaths(model, record, spec.framework.draw, spec.config)
     path, index = step.find(weight)
     reference = derive(record, spec, Policy(lambda each: each == path))
     updates = dict(reference.updates())

@@ -165,7 +165,7 @@ class Runs:
             record.variables,
             arithmetic,
             self.spec.framework.draw,
-            epsilon=self.spec.config.epsilon,
+            config=self.spec.config,
             traces=self.traces,
             traced=self.traced,
             jit=record.jit,
