@@ -135,20 +135,29 @@ class StepRecord:
     replicas: int = 1
 
 
+@dataclass(frozen=True)
+class Config:
+    """The settings of `keras.config` that a step was computed with, by their names there."""
+
+    epsilon: float
+    floatx: str
+    image_data_format: str
+
+
 @dataclass(frozen=True, eq=False)
 class StepSpec:
     """What a judgement needs besides the numbers of the record, as it was when the step ran.
 
     model: the structure and the options of the model, and the metadata of its variables, without
         their values. optimizer: the same of its optimizer, None without one.
-    epsilon: `keras.config.epsilon()`.
+    config: settings of Keras.
     framework: draws random numbers again, and traces code; see `reference.framework.Framework`.
     versions: of Python and the packages, by name.
     """
 
     model: Any
     optimizer: Any
-    epsilon: float
+    config: Config
     framework: Any
     versions: Mapping[str, str]
 
@@ -160,6 +169,7 @@ class Estimate:
     value: float64. sigma: standard deviation of the rounding error, κ included.
     kink: what other branches at kinks could change, in size; None for nothing.
     kappa: the factor that the twin run measured. oracle: how the value was obtained.
+    gaps: why it could not be compared with a second oracle that was asked for.
     provenance: what the cotangent passed that a report names: custom gradients, ops whose gradient
         in TensorFlow is not the derivative, derivatives by differences. The value is that of the
         true derivative, except through an `EXPECTED` gradient.
@@ -171,6 +181,7 @@ class Estimate:
     kappa: float
     oracle: Oracle
     provenance: tuple[Provenance, ...] = ()
+    gaps: tuple[Gap, ...] = ()
 
 
 def _no_updates() -> Iterator[tuple[str, Estimate]]:
@@ -218,7 +229,8 @@ class TensorComparison:
     detectable_rel: a larger relative error of the whole tensor fails for certain.
     kinks: number of elements that depend on a choice at a kink.
     counts: number of weights by verdict.
-    cause: what a failure looks like, or why the tensor was not judged. gaps: codes of the reasons.
+    cause: what a failure looks like, or why the tensor was not judged.
+    gaps: codes of the reasons, or of why a second oracle that was asked for was not available.
     provenance: that of the reference, see `Estimate`.
     weights: its single weights; of a large tensor only those with the largest z.
     """

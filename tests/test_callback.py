@@ -616,7 +616,7 @@ class Broken(Exception):
 
 
 def broken(*args, **kwargs):
-    raise Broken("a bug of the auditor")
+    raise Broken("a bug of the auditor.")
 
 
 FAULTS = {
@@ -641,7 +641,10 @@ def test_a_fault_of_the_auditor_leaves_the_training_alone(tmp_path, monkeypatch,
         np.testing.assert_array_equal(mine.value.numpy(), right)
     printed = capsys.readouterr().err
     assert printed.count("\n") == 1
-    assert f"warning: the auditor failed in {doing}: Broken: a bug" in printed
+    assert (
+        f"warning: the auditor failed in {doing}: Broken: a bug of the auditor. The training"
+        in printed
+    )
     run = load(tmp_path / "broken")
     assert audit.verdict == run.verdict == "unjudged"
     assert set(run.steps["verdict"]) == {"unjudged"}

@@ -115,7 +115,10 @@ class Session:
         if self._settings.on_fail == OnFail.RAISE:
             raise error
         if self._faults.count == 1:
-            self._say(0, f"warning: {words}. The training goes on; run.json has the traceback.")
+            self._say(
+                0,
+                f"warning: {words.rstrip('.')}. The training goes on; run.json has the traceback.",
+            )
         return words
 
     def add(self, comparison: Comparison) -> None:

@@ -8,9 +8,7 @@ from gradaudit.audit.selection import Selection, check_budget
 from gradaudit.errors import UsageError
 from gradaudit.records import Oracle
 from gradaudit.reference import Policy
-
-ORACLES = (Oracle.DERIVED, Oracle.TRACED, Oracle.BOTH)
-"""The oracles that a user may ask for."""
+from gradaudit.reference.policy import ORACLES
 
 
 class OnFail(StrEnum):

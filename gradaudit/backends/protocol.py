@@ -7,7 +7,7 @@ import keras
 import numpy as np
 
 from gradaudit.backends.fit import StepCounter
-from gradaudit.records import StepRecord, StepSpec
+from gradaudit.records import Config, StepRecord, StepSpec
 
 if TYPE_CHECKING:
     from gradaudit.audit.observer import Observer
@@ -55,6 +55,9 @@ class Backend(Protocol):
 
     def specified(self, model: keras.Model, replay: Any) -> StepSpec:
         """Return the spec of a step that the model takes now; replay: what `Replay` returned."""
+
+    def present_config(self) -> Config:
+        """Return the settings of Keras as they are now."""
 
     def environment(self, model: keras.Model) -> dict[str, Any]:
         """Return the entries of run.json that describe the framework and the model."""

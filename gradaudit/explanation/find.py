@@ -6,7 +6,7 @@ import keras
 
 from gradaudit.errors import UnknownNameError, UnsupportedModelError, UsageError
 from gradaudit.explanation.notation import Notation
-from gradaudit.records import StepRecord
+from gradaudit.records import Config, StepRecord
 from gradaudit.reference.arguments import Tensor
 from gradaudit.reference.backprop import forward
 from gradaudit.reference.gaps import layer_gaps
@@ -18,12 +18,13 @@ _SUBSCRIPTS = str.maketrans("₀₁₂₃₄₅₆₇₈₉", "0123456789")
 _NAMED = re.compile(r"([^\[\]]+?)\s*(?:\[\s*(\d+(?:\s*,\s*\d+)*)?\s*\])?")
 
 
-def check_weight(model: keras.Model, record: StepRecord, text: str) -> None:
+def check_weight(model: keras.Model, record: StepRecord, config: Config, text: str) -> None:
     """Check that a model has a weight before any step is run.
 
     Args:
         model: a built model.
         record: any record of the model whose `x` is one row of its inputs.
+        config: settings of Keras.
         text: names the weight.
 
     Raises:
@@ -43,7 +44,7 @@ def check_weight(model: keras.Model, record: StepRecord, text: str) -> None:
             calls.append(WatchedCall(**vars(application), z=None, y=made))
         return made
 
-    forward(model, record, note)
+    forward(model, record, config, note)
     find_weight(model, Notation(calls, None, ""), text)
 
 

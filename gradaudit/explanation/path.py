@@ -1,7 +1,7 @@
 """The path of one weight's gradient, from the loss back to the weight, with all numbers."""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -9,12 +9,13 @@ import keras
 import numpy as np
 from keras import tree
 
+from gradaudit.errors import UnsupportedModelError
 from gradaudit.explanation.find import find_weight
 from gradaudit.explanation.notation import Notation, joined
-from gradaudit.explanation.records import GradientPath, PathStep, Symbol
+from gradaudit.explanation.records import GradientPath, PathStep, PathTerms, Symbol
 from gradaudit.explanation.terms import Terms, largest_row, rule_of
 from gradaudit.numerics import Plain
-from gradaudit.records import Estimate, StepRecord
+from gradaudit.records import Config, Estimate, StepRecord
 from gradaudit.reference.arguments import numbers
 from gradaudit.reference.losses import loss_terms
 from gradaudit.reference.quantities import Quantities
@@ -29,15 +30,18 @@ class StepPaths:
 
     Args:
         model: a built, compiled Keras model. record: of a step. replay: repeats its random draws.
+        config: settings of Keras in the step.
 
     Raises:
         UnsupportedModelError: a part of the model has no derived rule, or a layer takes or makes
             several tensors.
     """
 
-    def __init__(self, model: keras.Model, record: StepRecord, replay: Replay) -> None:
-        self._model, self._record = model, record
-        self._step = Quantities(model, record, replay)
+    def __init__(
+        self, model: keras.Model, record: StepRecord, replay: Replay, config: Config
+    ) -> None:
+        self._model, self._record, self._config = model, record, config
+        self._step = Quantities(model, record, replay, config)
         self._calls = self._step.calls
         losses = [
             term.name if term.weight is None else f"{float(term.weight):g} {term.name}"
@@ -73,10 +77,15 @@ class StepPaths:
             change: the reference of the tensor's change in the step; None without an optimizer.
             z: the score of the weight's gradient.
             verdict: on the weight's gradient.
+
+        Raises:
+            UnsupportedModelError: the terms do not add up to the reference.
         """
         record = self._record
         uses = [n for n, call in enumerate(self._calls) if path in call.paths.values()]
         terms = [self._terms.of(n, path, index) for n in uses]
+        penalty = self._penalty(path, index)
+        _check_sum(path, index, terms, penalty, gradient)
         row = largest_row(terms)
         terms = [
             self._terms.with_last_factor(n, each, row) for n, each in zip(uses, terms, strict=True)
@@ -102,7 +111,7 @@ class StepPaths:
             loss_scale=record.loss_scale,
             backward=tuple(self._backward(after, uses, path, row)),
             terms=tuple(terms),
-            penalty=self._penalty(path, index),
+            penalty=penalty,
             tape=0.0 if tape is None else float(tape[index]),
             reference=float(gradient.value[index]),
             sigma=float(gradient.sigma[index]),
@@ -174,7 +183,7 @@ class StepPaths:
         if variable.regularizer is None:
             return 0.0
         plain = Plain(np.float64)
-        call = RegularizerCall(variable.regularizer, variable.dtype, plain, keras.config.epsilon())
+        call = RegularizerCall(variable.regularizer, variable.dtype, plain, self._config.epsilon)
         weight = plain.array(self._record.variables[path], variable.dtype)
         _, vjp = rule_of(variable.regularizer).function(call, weight)
         return float(vjp(np.asarray(self._record.loss_scale))[index])
@@ -188,6 +197,34 @@ class StepPaths:
             rules.append(rule_of(call.layer))
         for rule in dict.fromkeys(rules):
             yield rule.name, _vjp_section(rule), rule.source
+
+
+def _check_sum(
+    path: str,
+    index: tuple[int, ...],
+    terms: Sequence[PathTerms],
+    penalty: float,
+    gradient: Estimate,
+) -> None:
+    """Check that the terms of a weight's gradient add up to its reference within rounding.
+
+    Raises:
+        UnsupportedModelError: they do not.
+    """
+    products = np.concatenate([np.zeros(0), *(each.factors.prod(axis=-1) for each in terms)])
+    total, reference = float(products.sum()) + penalty, float(gradient.value[index])
+    if not np.isfinite(reference):
+        return
+    size = float(np.abs(products).sum()) + abs(penalty)
+    allowed = (len(products) + 8) * 2.0**-51 * size + float(gradient.sigma[index])
+    if not abs(total - reference) <= allowed:
+        raise UnsupportedModelError(
+            f"the terms of the gradient of {path}{list(index)} add up to {total:.17g}, and the "
+            f"reference is {reference:.17g}. Expected the same up to rounding: a rule that it "
+            "passes gives different results when it runs twice. Check the rules of your own with "
+            "gradaudit.testing.check_rule.",
+            part=path,
+        )
 
 
 def _is_plain(optimizer: Any, variable: Any) -> bool:

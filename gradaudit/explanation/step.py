@@ -96,8 +96,9 @@ def explain_step(
         raise UsageError(f"the row is {row}. Expected one of the data, from 0 to {len(x) - 1}.")
     check_threshold(threshold)
     if model.built:  # or else the weights have no names yet
-        uncaptured = backend_of(model).uncaptured(model, 0, 0)
-        check_weight(model, replace(uncaptured, x=x[:1]), weight)
+        backend = backend_of(model)
+        row_of_x = replace(backend.uncaptured(model, 0, 0), x=x[:1])
+        check_weight(model, row_of_x, backend.present_config(), weight)
     found, steps = train_until(
         model, x, y, step, captured=row is None, epochs=epochs, batch_size=batch_size
     )
@@ -116,7 +117,7 @@ def explain_record(
     model: keras.Model, record: StepRecord, spec: StepSpec, weight: str, threshold: float
 ) -> Explanation:
     """Explain one weight in a recorded step; arguments and errors are those of `explain`."""
-    step = StepPaths(model, record, spec.framework.draw)
+    step = StepPaths(model, record, spec.framework.draw, spec.config)
     path, index = step.find(weight)
     reference = derive(record, spec, Policy(lambda each: each == path))
     updates = dict(reference.updates())

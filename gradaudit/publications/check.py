@@ -112,14 +112,14 @@ def check_claims(
         UsageError: the model is not compiled.
         UnsupportedModelError: a part of the model has no rule.
     """
-    record, _ = recorded(model, np.nan_to_num(x), np.nan_to_num(y))
+    record, spec = recorded(model, np.nan_to_num(x), np.nan_to_num(y))
     record = replace(
         record,
         x=x,
         y=y,
         variables=record.variables | {p: np.asarray(v) for p, v in (weights or {}).items()},
     )
-    net = ClaimedNet(claims, model, record)
+    net = ClaimedNet(claims, model, record, spec.config)
     groups: dict[tuple[str, str], list[Claim]] = {}
     for claim in claims:
         groups.setdefault((claim.quantity, claim.given), []).append(claim)

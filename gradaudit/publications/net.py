@@ -14,7 +14,7 @@ from gradaudit.errors import UnclearClaimError
 from gradaudit.numerics import Rounded
 from gradaudit.publications.claims_file import Stated, stated
 from gradaudit.publications.records import Claim
-from gradaudit.records import StepRecord
+from gradaudit.records import Config, StepRecord
 from gradaudit.reference import Quantities, Quantity, activation_of, loss_terms
 
 _EXAMPLE = re.compile(r"_(?:\w+_)?example$")
@@ -46,17 +46,20 @@ class ClaimedNet:
         claims: about this net.
         model: a compiled model.
         record: of a step; NaN where something is not known.
+        config: settings of Keras in the step.
     """
 
-    def __init__(self, claims: Sequence[Claim], model: keras.Model, record: StepRecord) -> None:
-        self._model, self._record = model, record
+    def __init__(
+        self, claims: Sequence[Claim], model: keras.Model, record: StepRecord, config: Config
+    ) -> None:
+        self._model, self._record, self._config = model, record, config
         self._replay = backend_of(model).Replay(record.jit)
         self._base = self._step({})
         self._claims = [(self._find(claim.quantity), claim) for claim in claims]
         self.rows = self._base.rows
 
     def _step(self, given: Given) -> Quantities:
-        return Quantities(self._model, self._record, self._replay, given)
+        return Quantities(self._model, self._record, self._replay, self._config, given)
 
     def _with(self, given: Given) -> Quantities:
         """Return the step with some quantities given.

@@ -10,7 +10,7 @@ from gradaudit import keras_compat
 from gradaudit.errors import GapCode, UnsupportedModelError
 from gradaudit.numerics import Arithmetic, Plain
 from gradaudit.numerics.arithmetic import Array
-from gradaudit.records import StepRecord
+from gradaudit.records import Config, StepRecord
 from gradaudit.reference.arguments import Tensor, dense
 from gradaudit.reference.graph import in_order, packed
 from gradaudit.reference.losses import (
@@ -88,7 +88,7 @@ def _loss(walk: Walk, term: LossTerm, given: Given, replicas: int, total_dtype: 
         options,
         term.dtype,
         walk.arithmetic,
-        walk.epsilon,
+        walk.config.epsilon,
         None if read is None else read.value,
     )
     true, ranked = same_rank(y_true, y.value)
@@ -127,13 +127,16 @@ def _loss(walk: Walk, term: LossTerm, given: Given, replicas: int, total_dtype: 
     return total if term.weight is None else walk.scale(total, term.weight)
 
 
-def forward(model: keras.Model, record: StepRecord, watch: Watch | None = None) -> Walk:
+def forward(
+    model: keras.Model, record: StepRecord, config: Config, watch: Watch | None = None
+) -> Walk:
     """Run only the model of a step, in plain float64; random draws are replaced by ones."""
     walk = Walk(
         record.variables,
         Plain(np.float64),
         lambda name, state, shape, *_, **__: np.ones(shape),
-        watch,
+        watch=watch,
+        config=config,
     )
     walk.model(model, _inputs(model, record.x, walk.arithmetic))
     return walk

@@ -10,6 +10,7 @@ from gradaudit.errors import GapCode
 from gradaudit.records import Gap, StepSpec
 from gradaudit.reference.gaps import model_gaps, overrides, traced_layers
 from gradaudit.rules import find_rule, keyed, single_optimizers
+from gradaudit.rules.registry import version
 
 
 @dataclass(frozen=True)
@@ -28,23 +29,28 @@ class Coverage:
     traced: frozenset[int]
 
 
-_COVERAGE: weakref.WeakKeyDictionary[StepSpec, Coverage] = weakref.WeakKeyDictionary()
+_COVERAGE: weakref.WeakKeyDictionary[StepSpec, tuple[int, Coverage]] = weakref.WeakKeyDictionary()
+"""With the version of the register of rules that each was found with."""
 
 
 def coverage(spec: StepSpec) -> Coverage:
     """Return what derived rules cover of the steps of a spec."""
-    if spec not in _COVERAGE:
-        model = spec.model
-        gaps = model_gaps(model)
-        layers = traced_layers(model) if gaps else []
-        _COVERAGE[spec] = Coverage(
-            step=_step_gaps(spec),
-            model=gaps,
-            update=_update_gaps(spec),
-            whole=layers is None,
-            traced=frozenset(map(id, layers or ())),
-        )
-    return _COVERAGE[spec]
+    now = version()
+    before, known = _COVERAGE.get(spec, (None, None))
+    if known is not None and before == now:
+        return known
+    model = spec.model
+    gaps = model_gaps(model)
+    layers = traced_layers(model) if gaps else []
+    found = Coverage(
+        step=_step_gaps(spec),
+        model=gaps,
+        update=_update_gaps(spec),
+        whole=layers is None,
+        traced=frozenset(map(id, layers or ())),
+    )
+    _COVERAGE[spec] = now, found
+    return found
 
 
 def _step_gaps(spec: StepSpec) -> tuple[Gap, ...]:

@@ -2,7 +2,7 @@
 
 import dataclasses
 import functools
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -59,17 +59,21 @@ def derive(record: StepRecord, spec: StepSpec, policy: Policy = DEFAULT) -> Refe
     unjudged: Unjudged = {}
     runs = _runs(record, spec, policy, covered)
     found, gaps = None, covered.step
+    untraced: tuple[Gap, ...] = ()
     if not gaps:
         try:
             runs, found = _found(runs)
             if _is_unsteady(runs, found.loss, policy):
                 raise UnsupportedModelError(_UNSTEADY, GapCode.UNSTEADY)
             if policy.oracle is Oracle.BOTH and not runs.whole:
-                unjudged.update(_disputed(runs))
+                disputed, untraced = _second_opinion(runs)
+                unjudged.update(disputed)
         except UnsupportedModelError as error:  # what only the data of a step shows
             found = None
             gaps = (*covered.model, Gap(error.code, error.part, str(error)))
-    gradients = {} if found is None else _gradients(runs, found, variables, policy, unjudged)
+    gradients = {}
+    if found is not None:
+        gradients = _gradients(runs, found, variables, policy, unjudged, untraced)
     unjudged.update({(Stage.GRADIENT, v.path): gaps for v in variables if gaps})
     loss = None if found is None else found.loss
     if Stage.UPDATE not in policy.stages:
@@ -140,13 +144,21 @@ def _is_unsteady(runs: Runs, loss: Estimate, policy: Policy) -> bool:
     return again != runs.loss()[0]
 
 
-def _disputed(runs: Runs) -> Unjudged:
+def _second_opinion(runs: Runs) -> tuple[Unjudged, tuple[Gap, ...]]:
+    """Return the gradients that `_disputed` finds, and why the step could not be traced."""
+    try:
+        traced = runs.plain_gradients(traced=True)
+    except UnsupportedModelError as error:  # the derived rules are then the only oracle
+        return {}, (Gap(error.code, error.part, str(error)),)
+    return _disputed(runs.plain_gradients(traced=False), traced), ()
+
+
+def _disputed(derived: Mapping[str, Rounded], traced: Mapping[str, Rounded]) -> Unjudged:
     """Return the gradients on which the derived rules and a trace of the whole step differ.
 
     By more than the rounding errors of the step's own precision: constants in a graph were rounded
     to it.
     """
-    derived, traced = runs.plain_gradients(traced=False), runs.plain_gradients(traced=True)
     where = "forward" if _differ(derived[""], traced[""]) else "on the way back"
     words = f"the derived rules and a trace of the model's code do not agree, {where}"
     return {
@@ -167,11 +179,25 @@ def _differ(a: Rounded | None, b: Rounded | None) -> bool:
 
 
 def _gradients(
-    runs: Runs, found: Found, variables: Sequence[Any], policy: Policy, unjudged: Unjudged
+    runs: Runs,
+    found: Found,
+    variables: Sequence[Any],
+    policy: Policy,
+    unjudged: Unjudged,
+    untraced: tuple[Gap, ...],
 ) -> dict[str, Estimate]:
+    """Return the estimates of gradients, with the oracles that they rest on.
+
+    untraced: why `Oracle.BOTH` has no trace to compare with; they are then those of the rules.
+    """
     gradients = {v.path: found.gradients.get(v.path) or runs.nothing(v) for v in variables}
     if policy.oracle is not Oracle.BOTH or runs.whole:
         return gradients
+    if untraced:
+        return {
+            path: dataclasses.replace(estimate, gaps=untraced)
+            for path, estimate in gradients.items()
+        }
     return {
         path: dataclasses.replace(estimate, oracle=Oracle.BOTH)
         for path, estimate in gradients.items()

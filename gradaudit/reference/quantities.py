@@ -11,7 +11,7 @@ from keras import tree
 from gradaudit.errors import UnclearClaimError, UnknownNameError, UnsupportedModelError
 from gradaudit.numerics import Rounded, Rounding
 from gradaudit.numerics.arithmetic import Array
-from gradaudit.records import StepRecord
+from gradaudit.records import Config, StepRecord
 from gradaudit.reference.arguments import Tensor, numbers
 from gradaudit.reference.backprop import backprop
 from gradaudit.reference.gaps import model_gaps, several_tensors
@@ -55,6 +55,7 @@ class Quantities:
         model: a built Keras model, compiled with losses that have been computed once.
         record: of a step; inputs, targets and weights that are not known are NaN.
         replay: repeats the step's random draws.
+        config: settings of Keras in the step.
         given: quantities that get other values than the step's; NaN keeps the step's value.
 
     Attributes:
@@ -73,6 +74,7 @@ class Quantities:
         model: keras.Model,
         record: StepRecord,
         replay: Replay,
+        config: Config,
         given: Mapping[Quantity, np.ndarray] | None = None,
     ) -> None:
         if gaps := model_gaps(model):
@@ -82,7 +84,7 @@ class Quantities:
                 "Register one with gradaudit.rule."
             )
         check_one_tensor_each(model)
-        self._model, self._given = model, given or {}
+        self._model, self._config, self._given = model, config, given or {}
         self.rows = len(tree.flatten(record.x)[0])
         self._arithmetic = Rounding(tensorfloat32=record.tensorfloat32)
         self.calls: list[WatchedCall] = []
@@ -98,7 +100,9 @@ class Quantities:
         )
         targets = [np.asarray(part, np.float64) for part in tree.flatten(self._record.y)]
         self._target_known = not any(np.isnan(target).any() for target in targets)
-        self._walk = Walk(self._variables, self._arithmetic, replay, self._watch)
+        self._walk = Walk(
+            self._variables, self._arithmetic, replay, config=config, watch=self._watch
+        )
         with np.errstate(all="ignore"):
             self._loss = backprop(model, self._record, self._walk)
         self.names = named_quantities(model, self.calls)
@@ -135,7 +139,7 @@ class Quantities:
         return value if isinstance(value, Rounded) else self._array(value)  # integers are bare
 
     def _array(self, value: Any) -> Rounded:
-        return self._arithmetic.array(value, keras.config.floatx())
+        return self._arithmetic.array(value, self._config.floatx)
 
     def _needs_target(self, quantity: Quantity) -> bool:
         return quantity.part == "loss" or quantity.d or quantity.updated
@@ -256,7 +260,7 @@ class Quantities:
             (gradients,),
             (self._learning_rate(), *self._record.learning_rates[1:]),
             self._arithmetic,
-            keras.config.epsilon(),
+            self._config.epsilon,
         )
         return next(new[path] for new in after if path in new)
 

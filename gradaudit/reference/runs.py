@@ -126,7 +126,7 @@ class Runs:
                 record.replica_gradients,
                 record.learning_rates,
                 arithmetic,
-                self.spec.epsilon,
+                self.spec.config.epsilon,
                 start,
             )
             for arithmetic, start in zip(arithmetics, starts, strict=True)
@@ -165,7 +165,7 @@ class Runs:
             record.variables,
             arithmetic,
             self.spec.framework.draw,
-            epsilon=self.spec.epsilon,
+            config=self.spec.config,
             traces=self.traces,
             traced=self.traced,
             jit=record.jit,

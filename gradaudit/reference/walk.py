@@ -8,7 +8,7 @@ import keras
 from keras import tree
 
 from gradaudit.numerics.arithmetic import Array
-from gradaudit.records import Passed, Provenance
+from gradaudit.records import Config, Passed, Provenance
 from gradaudit.reference.arguments import (
     Tensor,
     bare,
@@ -74,15 +74,15 @@ class Walk(Operations):
     variables, arithmetic, replay: see `State`.
     watch: is shown the tensors of every layer; activations are then operations of their own.
     traces: traces parts that have no derived rule. traced: ids of the layers that are traced.
-    jit: whether XLA compiles the step. epsilon: `keras.config.epsilon()` in the step.
+    jit: whether XLA compiles the step. config: settings of Keras in the step.
     penalties: what the regularizers add to the loss, in the order in which the run met them.
     """
 
+    config: Config = field(kw_only=True)
     watch: Watch | None = None
     traces: Traces | None = None
     traced: Collection[int] = ()
     jit: bool = False
-    epsilon: float = 1e-7
     penalties: list[Tensor] = field(default_factory=list)
 
     def apply(self, x: Tensor, found: tuple[Array, Vjp], dtype: str) -> Tensor:
@@ -146,8 +146,8 @@ class Walk(Operations):
             self.arithmetic,
             dtype,
             self,
+            self.config,
             apart,
-            self.epsilon,
         )
         ys, rule_vjp = self._run(call, rule, xs, dtype, own)
         names = {v.path: name for name, v in own.items()}
@@ -232,9 +232,7 @@ class Walk(Operations):
             return [self.tensor(y) for y in tree.flatten(made)]
         xs = self._given_to(rule, tensors_of(given), dtype)
         arguments = others_of(given)
-        call = LayerCall(
-            operation, {}, arguments, True, self.arithmetic, dtype, self, epsilon=self.epsilon
-        )
+        call = LayerCall(operation, {}, arguments, True, self.arithmetic, dtype, self, self.config)
         ys, _ = self._run(call, rule, xs, dtype, {})
         if kept_logits(operation, 0) == "input":
             ys[0].logits = xs[0]
@@ -287,11 +285,11 @@ class Walk(Operations):
         return made if self.watch is None else self.watch(application, part, made)
 
     def _penalize_activity(self, layer: Any, outputs: Iterable[Tensor]) -> None:
-        self.penalties += activity_penalties(self, layer, outputs, self.epsilon)
+        self.penalties += activity_penalties(self, layer, outputs, self.config.epsilon)
 
     def penalize_weights(self, variables: Iterable[Any]) -> None:
         """Note the penalties on the regularized ones among some trainable Keras variables."""
-        self.penalties += weight_penalties(self, variables, self.epsilon)
+        self.penalties += weight_penalties(self, variables, self.config.epsilon)
 
 
 def _has_activation_at_end(rule: Rule, layer: Any) -> bool:

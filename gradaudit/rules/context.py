@@ -2,17 +2,17 @@
 
 import functools
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
-import keras
 import numpy as np
 from numpy.typing import ArrayLike
 
 from gradaudit import keras_compat
-from gradaudit.errors import RuleDefinitionError, UnsupportedModelError
+from gradaudit.errors import GapCode, RuleDefinitionError, UnsupportedModelError
 from gradaudit.numerics import Arithmetic
 from gradaudit.numerics.arithmetic import Array
+from gradaudit.records import Config
 from gradaudit.rules.registry import find_rule, rule_for
 
 Vjp = Callable[[Array], Array]
@@ -51,7 +51,7 @@ class LayerCall:
         arrays, and options, by their names in the signature of `layer.call`; None is left out.
     training: whether the layer was called as in training.
     arithmetic: makes arrays. dtype: in which the layer computes.
-    step: the step that the call is a part of. epsilon: `keras.config.epsilon()` in that step.
+    step: the step that the call is a part of. config: settings of Keras in that step.
     to_logits: `activate` returns the pre-activation: the caller of the rule applies the activation.
     """
 
@@ -62,8 +62,13 @@ class LayerCall:
     arithmetic: Arithmetic
     dtype: str
     step: Step
+    config: Config
     to_logits: bool = False
-    epsilon: float = field(default_factory=keras.config.epsilon)
+
+    @property
+    def epsilon(self) -> float:
+        """`keras.config.epsilon()` in the step."""
+        return self.config.epsilon
 
     def array(self, value: ArrayLike) -> Array:
         """Return a constant in the layer's compute dtype."""
@@ -96,14 +101,16 @@ class LayerCall:
         """Return the layer's activation of z and its VJP.
 
         Raises:
-            RuleDefinitionError: the rule does not declare that it ends with the activation.
+            UnsupportedModelError: the rule does not declare that it ends with the activation.
         """
         known = find_rule(self.layer)
         if known is not None and not known.ends_with_activation:
-            raise RuleDefinitionError(
+            raise UnsupportedModelError(
                 f"the rule for {known.name} calls call.activate, and does not declare it. Add "
                 "ends_with_activation=True to its `rule(...)` if that is the last thing that it "
-                "does; elsewhere use gradaudit.rules.apply_activation."
+                "does; elsewhere use gradaudit.rules.apply_activation.",
+                GapCode.OPTION,
+                getattr(self.layer, "name", ""),
             )
         if self.to_logits:
             return z, lambda dy: dy

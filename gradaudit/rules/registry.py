@@ -35,6 +35,23 @@ _SECTIONS: dict[Kind, tuple[str, ...]] = {
 
 
 _RULES: dict[Any, Rule] = {}
+_version = 0
+
+
+def version() -> int:
+    """Return a number that is another one after each change of the register."""
+    _discover()
+    return _version
+
+
+def _register(target: Any, new: Rule | None) -> None:
+    """Set the rule of a target, or remove it for None."""
+    global _version
+    _version += 1
+    if new is None:
+        del _RULES[target]
+    else:
+        _RULES[target] = new
 
 
 def rule(
@@ -132,7 +149,7 @@ def rule(
                 f"{name}: {_RULES[target].function.__module__} has a rule for it already. "
                 "Remove one of the two."
             )
-        _RULES[target] = Rule(
+        new = Rule(
             target,
             kind,
             function,
@@ -152,6 +169,7 @@ def rule(
             uses_logits,
             weight_decay,
         )
+        _register(target, new)
         return function
 
     return register
@@ -167,14 +185,11 @@ def _runs_again(present: Callable[..., Any], function: Callable[..., Any]) -> bo
 def registered(changed: Rule) -> Iterator[None]:
     """Register a rule for its target within a `with` block, in place of any other."""
     present = _RULES.get(changed.target)
-    _RULES[changed.target] = changed
+    _register(changed.target, changed)
     try:
         yield
     finally:
-        if present is None:
-            del _RULES[changed.target]
-        else:
-            _RULES[changed.target] = present
+        _register(changed.target, present)
 
 
 @functools.cache

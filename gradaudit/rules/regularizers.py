@@ -14,10 +14,10 @@ _SOURCE = "keras/src/regularizers/regularizers.py"
 _SHORT = ((1e-7, 0, 0, 0, 0), (1, 1, 0, 0, 0), (1, 0, 1, 0, 0), (1, 0, 0, 1, 0))
 
 
-def _orthogonal(factor, mode):
+def _orthogonal(factor, mode, dtype):
     regularizer = regularizers.OrthogonalRegularizer(factor, mode)
     # Keras makes it float32 whatever the weight is, and its product with a float64 weight fails.
-    regularizer.factor = ops.cast(regularizer.factor, config.floatx())
+    regularizer.factor = ops.cast(regularizer.factor, dtype)
     return regularizer
 
 
@@ -87,9 +87,16 @@ def l1_l2(call, w):
 @rule(
     regularizers.OrthogonalRegularizer,
     cases=[
-        Case("rows", lambda: _orthogonal(0.5, "rows"), (4, 5), (np.eye(4, 5), _SHORT)),
-        Case("columns", lambda: _orthogonal(0.5, "columns"), (5, 4), (np.eye(5, 4),)),
-        Case("two rows", lambda: _orthogonal(0.01, "rows"), (2, 3)),
+        Case(
+            "rows",
+            lambda: _orthogonal(0.5, "rows", config.floatx()),
+            (4, 5),
+            (np.eye(4, 5), _SHORT),
+        ),
+        Case(
+            "columns", lambda: _orthogonal(0.5, "columns", config.floatx()), (5, 4), (np.eye(5, 4),)
+        ),
+        Case("two rows", lambda: _orthogonal(0.01, "rows", config.floatx()), (2, 3)),
     ],
     source=_SOURCE,
 )

@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 from keras import tree
 
+from gradaudit.errors import GapCode
 from gradaudit.records import (
     Comparison,
     Estimate,
@@ -180,6 +181,7 @@ def _tensor(
         detectable_rel=detectable,
         kinks=int(np.count_nonzero(kink)),
         provenance=estimate.provenance,
+        gaps=_codes(estimate.gaps),
         verdict=Verdict(VERDICTS[verdict]),
         cause="; ".join(
             part
@@ -285,5 +287,9 @@ def _unjudged(
         kinks=0,
         verdict=Verdict.UNJUDGED,
         cause="; ".join(gap.message for gap in gaps),
-        gaps=tuple(dict.fromkeys(gap.code for gap in gaps)),
+        gaps=_codes(gaps),
     )
+
+
+def _codes(gaps: tuple[Gap, ...]) -> tuple[GapCode, ...]:
+    return tuple(dict.fromkeys(gap.code for gap in gaps))

@@ -9,6 +9,7 @@ import numpy as np
 import tensorflow as tf
 
 from gradaudit import keras_compat
+from gradaudit.backends.tensorflow import present_config
 from gradaudit.numerics import Arithmetic
 from gradaudit.rules import Case, LayerCall, Rule, own_variables
 from gradaudit.testing.inputs import random_input
@@ -71,7 +72,7 @@ def _drawn(
         step = SubjectStep(now, states, dtype, after)
         own_weights = {name: held[name] for name in own if name in held}
         arguments = case.arguments, case.training
-        call = LayerCall(target, own_weights, *arguments, arithmetic, dtype, step)
+        call = LayerCall(target, own_weights, *arguments, arithmetic, dtype, step, present_config())
         xs = tuple(held.get(name, value) for name, value in inputs.items())
         made, rule_vjp = rule.function(call, xs[0] if len(xs) == 1 else xs)
         ys = made if isinstance(made, tuple) else (made,)

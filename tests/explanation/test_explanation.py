@@ -44,7 +44,7 @@ def total(path):
 def test_the_factors_of_every_weight_multiply_to_the_reference(name, rows):
     model, x, y = built(name)
     record, spec = recorded(model, x[:rows], y[:rows])
-    step = StepPaths(model, record, Replay(False))
+    step = StepPaths(model, record, Replay(False), spec.config)
     reference = derive(record, spec).gradients
     for path, index in weights(model):
         found = step.of(path, index, reference[path], None, 0.0, "pass")
@@ -86,7 +86,7 @@ def test_the_text_says_all_of_it(name):
     model, x, y = built(name, precision="float64")
     row = 7
     record, spec = recorded(model, x[row : row + 1], y[row : row + 1])
-    step = StepPaths(model, record, Replay(False))
+    step = StepPaths(model, record, Replay(False), spec.config)
     for path, index in weights(model):
         found = explain_record(model, record, spec, f"{path}[{','.join(map(str, index))}]", 8.0)
         products, sums, last, named, update = parsed(found.text)
@@ -468,3 +468,41 @@ def test_a_weight_of_a_layer_s_part_is_told_in_one_piece():
     assert terms.names == (("vjp of LSTM",),)
     assert total(found.path) == pytest.approx(found.path.reference, rel=1e-12)
     assert found.path.verdict == "pass"
+
+
+@pytest.fixture
+def large_epsilon():
+    present = keras.config.epsilon()
+    keras.config.set_epsilon(0.5)
+    yield 0.5
+    keras.config.set_epsilon(present)
+
+
+def logarithmic():
+    keras.utils.set_random_seed(0)
+    stack = [keras.Input((2,)), layers.Dense(2, "sigmoid", kernel_regularizer="l2", name="a")]
+    model = keras.Sequential(stack)
+    model.compile("sgd", "mean_squared_logarithmic_error")
+    x, y = np.array([[0.1, 0.2], [1.0, -2.0]]), np.array([[0.2, 0.9], [0.6, 0.1]])
+    return model, x.astype("float32"), y.astype("float32")
+
+
+def test_the_epsilon_of_the_step_is_used(large_epsilon):
+    model, x, y = logarithmic()
+    found = gradaudit.explain(model, x, y, "a/kernel[0,0]").path
+    assert found.loss == pytest.approx(model.evaluate(x, y, verbose=0), rel=1e-6)
+    assert total(found) == pytest.approx(found.reference, rel=1e-12)
+    record, spec = recorded(model, x, y)
+    keras.config.set_epsilon(1e-7)
+    later = explain_record(model, record, spec, "a/kernel[0,0]", 8.0).path
+    assert (later.loss, total(later)) == (found.loss, total(found))
+
+
+def test_terms_that_do_not_add_up_to_the_reference_are_told():
+    model, x, y = logarithmic()
+    record, spec = recorded(model, x, y)
+    ((path, reference), *_) = derive(record, spec).gradients.items()
+    other = StepPaths(model, record, Replay(False), replace(spec.config, epsilon=0.5))
+    with pytest.raises(UnsupportedModelError, match="Expected the same up to rounding") as caught:
+        other.of(path, (0, 0), reference, None, 0.0, "pass")
+    assert caught.value.part == path

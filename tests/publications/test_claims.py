@@ -440,3 +440,20 @@ def test_a_file_that_cannot_be_read_is_told(tmp_path, text, words):
         file.write_text(text)
     with pytest.raises(DataError, match=words):
         read_claims(file)
+
+
+def test_claims_are_checked_with_the_epsilon_of_the_step():
+    present = keras.config.epsilon()
+    keras.config.set_epsilon(0.5)
+    try:
+        model = keras.Sequential([keras.Input((1,)), keras.layers.Dense(1, name="line")])
+        model.compile("sgd", "mean_squared_logarithmic_error")
+        model.set_weights([np.array([[0.1]]), np.array([0.0])])
+        x, y = np.array([[1.0]]), np.array([[3.0]])
+        loss = model.evaluate(x, y, verbose=0)
+        claim = Claim("", "loss", (), f"{loss:.3f}", 3, "")
+        (found,) = check_claims([claim], model, x, y)
+    finally:
+        keras.config.set_epsilon(present)
+    assert loss == pytest.approx(np.log(4 / 1.5) ** 2, rel=1e-5)
+    assert found.verdict == "agrees"

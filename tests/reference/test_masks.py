@@ -6,7 +6,7 @@ import pytest
 import tensorflow as tf
 
 from gradaudit import GradientAudit
-from gradaudit.backends.tensorflow import Replay
+from gradaudit.backends.tensorflow import Replay, present_config
 from gradaudit.numerics import Plain
 from gradaudit.reference.arguments import Tensor
 from gradaudit.reference.gaps import layer_gaps
@@ -79,7 +79,7 @@ def test_masks_reach_the_layers_and_outputs_that_they_reach_in_keras(build):
     expected = tape.gradient(loss, [v.value for v in model.trainable_variables])
 
     values = {v.path: v.numpy() for v in model.variables}
-    walk = Walk(values, Plain(np.float64), Replay(jit=False))
+    walk = Walk(values, Plain(np.float64), Replay(jit=False), config=present_config())
     ys = walk.model(model, [Tensor(x, "int32" if build is stack_of_lstms else "float64")])
     for ours, theirs, dy in zip(ys, outputs, dys, strict=True):
         np.testing.assert_allclose(ours.value, theirs, rtol=1e-12, atol=1e-14)

@@ -8,7 +8,7 @@ import pytest
 from keras import layers
 
 from gradaudit.audit.single_step import recorded
-from gradaudit.backends.tensorflow import Replay
+from gradaudit.backends.tensorflow import Replay, present_config
 from gradaudit.errors import UnknownNameError, UnsupportedModelError
 from gradaudit.nets.precision import floats
 from gradaudit.reference import Quantities
@@ -34,9 +34,9 @@ class Step:
     """The quantities of a step, by name."""
 
     def __init__(self, model, record, **given):
-        plain = Quantities(model, record, Replay(False))
+        plain = Quantities(model, record, Replay(False), present_config())
         named = {plain.find(name): np.asarray(value) for name, value in given.items()}
-        self.quantities = Quantities(model, record, Replay(False), named)
+        self.quantities = Quantities(model, record, Replay(False), present_config(), named)
 
     def __getitem__(self, name):
         return self.quantities[self.quantities.find(name)].value
@@ -164,4 +164,4 @@ def test_a_model_with_a_gap_is_told():
         lambda: [layers.Dense(2), layers.Lambda(lambda x: 2 * x, name="mine")], loss="mse"
     )
     with pytest.raises(UnsupportedModelError, match=r"'mine' .* has no derived rule"):
-        Quantities(model, record, Replay(False))
+        Quantities(model, record, Replay(False), present_config())

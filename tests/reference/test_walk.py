@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from gradaudit.backends.tensorflow import Replay
+from gradaudit.backends.tensorflow import Replay, present_config
 from gradaudit.numerics import Plain
 from gradaudit.reference.arguments import Tensor
 from gradaudit.reference.walk import Walk
@@ -45,7 +45,7 @@ def test_branches_shared_layers_and_nested_models(build):
     expected = tape.gradient(loss, [v.value for v in model.trainable_variables])
 
     values = {v.path: v.numpy() for v in model.variables}
-    walk = Walk(values, Plain(np.float64), Replay(jit=False))
+    walk = Walk(values, Plain(np.float64), Replay(jit=False), config=present_config())
     ys = walk.model(model, [Tensor(x, "float64")])
     for ours, theirs, dy in zip(ys, outputs, dys, strict=True):
         assert ours.dtype == "float64"

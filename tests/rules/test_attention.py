@@ -8,7 +8,7 @@ from keras import layers
 from keras.src.backend import get_keras_mask  # not exported
 
 from gradaudit import GradientAudit, load
-from gradaudit.backends.tensorflow import Replay
+from gradaudit.backends.tensorflow import Replay, present_config
 from gradaudit.numerics import Plain
 from gradaudit.reference.arguments import Tensor
 from gradaudit.reference.walk import Walk
@@ -80,7 +80,12 @@ def test_masks_go_as_they_go_in_keras(build):
         loss, [v.value for v in model.trainable_variables], unconnected_gradients="zero"
     )
 
-    walk = Walk({v.path: v.numpy() for v in model.variables}, Plain(np.float64), Replay(jit=False))
+    walk = Walk(
+        {v.path: v.numpy() for v in model.variables},
+        Plain(np.float64),
+        Replay(jit=False),
+        config=present_config(),
+    )
     found = walk.model(model, [Tensor(x, "float64")])
     for ours, y, dy in zip(found, ys, dys, strict=True):
         np.testing.assert_allclose(ours.value, y, rtol=1e-11, atol=1e-13)

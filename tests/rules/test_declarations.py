@@ -8,9 +8,14 @@ import pytest
 from keras import layers
 
 import gradaudit
-from gradaudit.errors import RuleDefinitionError
+from gradaudit.backends.tensorflow import Replay, present_config
+from gradaudit.errors import CheckFailure, GapCode, RuleDefinitionError, UnsupportedModelError
+from gradaudit.numerics import Plain
+from gradaudit.reference.arguments import Tensor
+from gradaudit.reference.walk import Walk
 from gradaudit.rules import Case, Rule, find_rule
 from gradaudit.rules.registry import registered
+from gradaudit.testing import check_rule
 
 
 class MyDense(layers.Dense):
@@ -82,11 +87,42 @@ def test_an_activation_at_the_end_of_a_user_s_rule_leaves_its_logits():
     assert run.weights.query("stage == 'gradient'").tape.abs().max() > 0.1
 
 
-def test_an_activation_that_is_not_declared_is_refused():
-    last = [MyDense(3, "softmax", use_bias=False)]
-    silent = as_mine(layers.Dense, MyDense, ends_with_activation=False)
-    with registered(silent), pytest.raises(RuleDefinitionError, match="ends_with_activation=True"):
-        fit(last)
+def silent():
+    """Return a rule that calls `call.activate`, and does not declare it."""
+    case = Case("one", lambda: MyDense(2, "tanh"), (3, 4))
+    return as_mine(layers.Dense, MyDense, ends_with_activation=False, cases=(case,))
+
+
+def test_a_step_is_traced_where_a_rule_does_not_declare_its_activation(tmp_path, capsys):
+    last = [MyDense(3, "softmax", use_bias=False, name="mine")]
+    with registered(silent()):
+        run = fit(last)
+        model = keras.Sequential([keras.Input((3,)), MyDense(2, "tanh", name="mine")])
+        model.compile("sgd", "mse")
+        audit = gradaudit.GradientAudit(tmp_path / "run")
+        model.fit(np.eye(3), np.ones((3, 2)), verbose=0, callbacks=[audit])
+    assert (run.verdict, oracles(run)) == ("pass", {"traced"})
+    assert gradaudit.load(tmp_path / "run").verdict == "pass"
+    assert "the auditor failed" not in "".join(capsys.readouterr())
+
+
+def test_an_activation_that_is_not_declared_is_refused_by_the_checks():
+    words = "raised UnsupportedModelError: .*Add ends_with_activation=True"
+    with registered(silent()), pytest.raises(CheckFailure, match=words):
+        check_rule(MyDense)
+
+
+def test_what_a_rule_must_declare_is_told_with_the_layer():
+    model = keras.Sequential([keras.Input((3,)), MyDense(2, "tanh", name="mine")])
+    walk = Walk(
+        {v.path: v.numpy() for v in model.variables},
+        Plain(np.float64),
+        Replay(jit=False),
+        config=present_config(),
+    )
+    with registered(silent()), pytest.raises(UnsupportedModelError) as caught:
+        walk.model(model, [Tensor(np.eye(3), "float64")])
+    assert (caught.value.code, caught.value.part) == (GapCode.OPTION, "mine")
 
 
 def test_a_user_s_softmax_has_its_input_as_logits():

@@ -9,7 +9,7 @@ from gradaudit.backends.tensorflow.environment import environment
 from gradaudit.backends.tensorflow.hook import StepHook, peeked
 from gradaudit.backends.tensorflow.read import to_numpy
 from gradaudit.backends.tensorflow.replay import Replay
-from gradaudit.backends.tensorflow.spec import specified
+from gradaudit.backends.tensorflow.spec import present_config, specified
 from gradaudit.backends.tensorflow.step import Capture, uncaptured
 from gradaudit.backends.tensorflow.step_file import read_step, write_step
 from gradaudit.backends.tensorflow.workers import wait_for_all, worker
@@ -20,6 +20,7 @@ __all__ = [
     "StepHook",
     "environment",
     "peeked",
+    "present_config",
     "read_step",
     "specified",
     "to_numpy",

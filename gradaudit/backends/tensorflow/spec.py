@@ -8,7 +8,7 @@ import keras
 from gradaudit.backends.tensorflow.framework import TensorFlow
 from gradaudit.backends.tensorflow.replay import Replay
 from gradaudit.backends.tensorflow.structure import restored, structure
-from gradaudit.records import StepSpec
+from gradaudit.records import Config, StepSpec
 
 _PACKAGES = ("gradaudit", "tensorflow", "keras", "numpy", "scipy", "pandas")
 
@@ -27,9 +27,18 @@ def specified(model: keras.Model, replay: Replay) -> StepSpec:
     return StepSpec(
         model=copy,
         optimizer=optimizer,
-        epsilon=keras.config.epsilon(),
+        config=present_config(),
         framework=TensorFlow(model, copy, live, replay),
         versions=versions(),
+    )
+
+
+def present_config() -> Config:
+    """Return the settings of Keras as they are now."""
+    return Config(
+        epsilon=keras.config.epsilon(),
+        floatx=keras.config.floatx(),
+        image_data_format=keras.config.image_data_format(),
     )
 
 

@@ -20,14 +20,14 @@ from gradaudit.backends.tensorflow.framework import Detached, TensorFlow
 from gradaudit.backends.tensorflow.replay import Replay
 from gradaudit.backends.tensorflow.structure import Missing, Structure, restored, structure
 from gradaudit.errors import DataError
-from gradaudit.records import StepRecord, StepSpec
+from gradaudit.records import Config, StepRecord, StepSpec
 
 _FORMAT = "gradaudit step 1"
 
 
 def write_step(path: str | PathLike, record: StepRecord, spec: StepSpec) -> None:
     """Write a recorded step to a file."""
-    parts = spec.model, spec.optimizer, spec.epsilon, dict(spec.versions)
+    parts = spec.model, spec.optimizer, vars(spec.config), dict(spec.versions)
     found, _ = structure((vars(record), parts))
     text = json.dumps(
         {
@@ -75,7 +75,7 @@ def read_step(
     found = Structure(
         held["root"], tuple(map(tuple, held["objects"])), arrays, tuple(map(_found, held["live"]))
     )
-    (fields, (copy, optimizer, epsilon, versions)), _ = restored(found)
+    (fields, (copy, optimizer, config, versions)), _ = restored(found)
     record = StepRecord(**fields)
     replay = Replay(record.jit)
     framework = (
@@ -83,7 +83,7 @@ def read_step(
         if model is None
         else TensorFlow(model, copy, _paired(copy, model, path), replay)
     )
-    return record, StepSpec(copy, optimizer, epsilon, framework, versions)
+    return record, StepSpec(copy, optimizer, Config(**config), framework, versions)
 
 
 def _paired(copy: keras.Model, model: keras.Model, path: str | PathLike) -> dict[int, Any]:

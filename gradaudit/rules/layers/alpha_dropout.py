@@ -1,6 +1,5 @@
 """AlphaDropout."""
 
-import keras
 import numpy as np
 from keras import layers
 
@@ -38,7 +37,7 @@ def alpha_dropout(call, x):
     noise_shape = tuple(
         whole if size is None else size for size, whole in zip(noise_shape, x.shape, strict=True)
     )
-    drawn = call.draw(call.layer, "uniform", noise_shape, dtype=keras.config.floatx())
+    drawn = call.draw(call.layer, "uniform", noise_shape, dtype=call.config.floatx)
     kept = np.broadcast_to(drawn >= rate, x.shape)
     a = ((1 - rate) * (1 + rate * _DROPPED**2)) ** -0.5
     y = a * np.where(kept, x, _DROPPED) - a * _DROPPED * rate

@@ -1,6 +1,5 @@
 """Rescaling."""
 
-import keras
 import numpy as np
 from keras import layers
 
@@ -29,6 +28,6 @@ def rescaling(call, x):
     # TensorFlow makes Python numbers float32 before it casts them to any other dtype.
     numbers = (call.layer.scale, call.layer.offset)
     scale, offset = (call.array(np.asarray(each, np.float32)) for each in numbers)
-    if scale.ndim > 0 and keras.config.image_data_format() == "channels_first":
+    if scale.ndim > 0 and call.config.image_data_format == "channels_first":
         scale = scale.reshape(*scale.shape, *(1,) * (3 - scale.ndim))
     return x * scale + offset, lambda dy: (dy * scale, {})

@@ -1,9 +1,9 @@
 """Mean squared logarithmic error."""
 
-import keras
 import numpy as np
 from keras import losses
 
+from gradaudit.rules.layers.families.precision import single_or_wider
 from gradaudit.rules.registry import Case, rule
 
 _EPSILON = float(np.float32(1e-7))
@@ -27,7 +27,7 @@ def mean_squared_logarithmic_error(call, y_true, y_pred):
     VJP:    dy_pred = 2 (a − b) dℓ / (M (max(y, ε) + 1)), 0 where y < ε.
     Kinks:  y = ε, where it is that of y > ε.
     """
-    dtype = keras.backend.result_type(call.dtype, "float32")
+    dtype = single_or_wider(call.dtype)
     cast = call.arithmetic.cast
     epsilon = float(np.float32(call.epsilon))
     y = cast(y_pred, dtype)
