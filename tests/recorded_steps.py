@@ -34,7 +34,7 @@ def dense():
         layers.Dense(5, "tanh", name="part_0"),
         layers.Dense(3, name="part_1"),
     ]
-    return keras.Sequential(stack), {"optimizer": "adam"}
+    return keras.Sequential(stack, name="dense"), {"optimizer": "adam"}
 
 
 def images():
@@ -48,17 +48,19 @@ def images():
         layers.Dense(3, name="part_5"),
     ]
     optimizer = keras.optimizers.SGD(0.05, momentum=0.9, weight_decay=0.01)
-    return keras.Sequential(stack), {"optimizer": optimizer}
+    return keras.Sequential(stack, name="images"), {"optimizer": optimizer}
 
 
 def words():
     stack = [
         keras.Input((5,), dtype="int32"),
-        layers.Embedding(7, 4, mask_zero=True, name="part_0"),
+        layers.Embedding(31, 4, mask_zero=True, name="part_0"),
         layers.LSTM(4, name="part_1"),
         layers.Dense(3, name="part_2"),
     ]
-    return keras.Sequential(stack), {"optimizer": keras.optimizers.RMSprop(0.01, clipnorm=0.5)}
+    return keras.Sequential(stack, name="words"), {
+        "optimizer": keras.optimizers.RMSprop(0.01, clipnorm=0.5)
+    }
 
 
 def compiled_by_xla():
@@ -67,7 +69,10 @@ def compiled_by_xla():
         layers.Dense(5, "gelu", kernel_regularizer="l2", name="part_0"),
         layers.Dense(3, name="part_1"),
     ]
-    return keras.Sequential(stack), {"optimizer": "adamw", "jit_compile": True}
+    return keras.Sequential(stack, name="compiled_by_xla"), {
+        "optimizer": "adamw",
+        "jit_compile": True,
+    }
 
 
 def with_code():
@@ -77,7 +82,7 @@ def with_code():
         Squashed(name="part_1"),
         layers.Dense(3, name="part_2"),
     ]
-    return keras.Sequential(stack), {"optimizer": "nadam"}
+    return keras.Sequential(stack, name="with_code"), {"optimizer": "nadam"}
 
 
 def odd():
@@ -87,7 +92,7 @@ def odd():
         layers.Dense(5, "sigmoid", name="part_0"),
         layers.Dense(1, name="part_1"),
     ]
-    return keras.Sequential(stack), {"optimizer": "sgd"}
+    return keras.Sequential(stack, name="odd"), {"optimizer": "sgd"}
 
 
 def graph():
@@ -99,7 +104,8 @@ def graph():
     h = shared(shared(nested(x) * 1.5))
     h = ops.reshape(ops.concatenate([h[:, 1:4], x[:, ::2]], axis=1), (-1, 2, 3))
     h = ops.mean(h, axis=1) + ops.exp(-ops.max(h, axis=1))
-    return keras.Model(x, layers.Dense(3, name="part_2")(h)), {"optimizer": "rmsprop"}
+    h = layers.Dense(3, name="part_2")(h)
+    return keras.Model(x, h, name="graph"), {"optimizer": "rmsprop"}
 
 
 def attention():
@@ -107,15 +113,17 @@ def attention():
     h = layers.MultiHeadAttention(2, 3, dropout=0.1, seed=3, name="part_0")(x, x)
     h = layers.LayerNormalization(name="part_1")(h + x)
     h = layers.GlobalAveragePooling1D(name="part_2")(h)
-    return keras.Model(x, layers.Dense(3, name="part_3")(h)), {"optimizer": "adamw"}
+    h = layers.Dense(3, name="part_3")(h)
+    return keras.Model(x, h, name="attention"), {"optimizer": "adamw"}
 
 
 def both_ways():
     """A bidirectional LSTM with a mask."""
     x = keras.Input((5,), dtype="int32")
-    h = layers.Embedding(7, 4, mask_zero=True, name="part_0")(x)
+    h = layers.Embedding(31, 4, mask_zero=True, name="part_0")(x)
     h = layers.Bidirectional(layers.LSTM(3, name="lstm"), name="part_1")(h)
-    return keras.Model(x, layers.Dense(3, name="part_2")(h)), {"optimizer": "nadam"}
+    h = layers.Dense(3, name="part_2")(h)
+    return keras.Model(x, h, name="both_ways"), {"optimizer": "nadam"}
 
 
 def two_outputs():
@@ -123,9 +131,9 @@ def two_outputs():
     x = keras.Input((4,))
     h = layers.Dense(4, "tanh", name="part_0")(x)
     outputs = {"a": layers.Dense(3, name="a")(h), "b": layers.Dense(3, "softplus", name="b")(h)}
-    losses = {"a": "mse", "b": "poisson"}
-    weights = {"a": 0.3, "b": 2.0}
-    return keras.Model(x, outputs), {"optimizer": "adam", "loss": losses, "loss_weights": weights}
+    model = keras.Model(x, outputs, name="two_outputs")
+    losses, weights = {"a": "mse", "b": "poisson"}, {"a": 0.3, "b": 2.0}
+    return model, {"optimizer": "adam", "loss": losses, "loss_weights": weights}
 
 
 def half_precision():
@@ -136,7 +144,7 @@ def half_precision():
     ]
     inner = keras.optimizers.Adam(0.01)
     optimizer = keras.optimizers.LossScaleOptimizer(inner, initial_scale=8.0)
-    return keras.Sequential(stack), {"optimizer": optimizer}
+    return keras.Sequential(stack, name="half_precision"), {"optimizer": optimizer}
 
 
 def accumulating():
@@ -150,7 +158,7 @@ def accumulating():
     optimizer = keras.optimizers.Adam(
         0.01, gradient_accumulation_steps=2, use_ema=True, ema_momentum=0.9
     )
-    return keras.Sequential(stack), {"optimizer": optimizer}
+    return keras.Sequential(stack, name="accumulating"), {"optimizer": optimizer}
 
 
 NETS = {
@@ -177,7 +185,6 @@ TRACED = {"with_code", "odd"}
 def built(name):
     keras.utils.set_random_seed(2)
     model, options = NETS[name]()
-    model.name = name
     model.compile(**{"loss": "huber", **options})
     return model
 
@@ -187,15 +194,17 @@ def batches(model, steps):
     rng = np.random.default_rng(3)
 
     def drawn(tensor, width=None):
-        shape = (ROWS, *tensor.shape[1:-1], width or tensor.shape[-1])
+        shape = ROWS, *tensor.shape[1:-1], width or tensor.shape[-1]
         if tensor.dtype == "int32":
-            return rng.integers(0, 7, shape)
+            # No word twice, 0 among them: of several optimizers such an update is not derived.
+            return rng.permutation(31)[: ROWS * 5].reshape(shape)
         return rng.standard_normal(shape).astype(np.float32)
 
+    outputs = model.outputs[0] if len(model.outputs) == 1 else model.output
     for step in range(steps):
         width = 3 if model.name == "odd" and step == 1 else None
         x = drawn(model.inputs[0])
-        yield x, keras.tree.map_structure(lambda out, width=width: drawn(out, width), model.output)
+        yield x, keras.tree.map_structure(lambda out, width=width: drawn(out, width), outputs)
 
 
 def record(folder, name, steps):

@@ -122,7 +122,7 @@ def plant(text):
 
 def of_no_structure(text):
     """Name a class that may be named, a named tuple, as the class of an object."""
-    text["live"].append(["keras.src.backend.common.keras_tensor", "KerasHistory"])
+    text["live"].append(["keras.src.ops.node", "KerasHistory"])
     text["objects"][-1][0] = len(text["live"]) - 1
 
 

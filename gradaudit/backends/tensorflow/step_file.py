@@ -87,7 +87,8 @@ def read_step(
     built = None if model is None else keras_compat.parts(model)
     names = _names()
     try:
-        with np.load(path, allow_pickle=False) as file:
+        # np.load leaves a file open that it cannot read
+        with open(path, "rb") as stream, np.load(stream, allow_pickle=False) as file:
             held = json.loads(file["step"].tobytes())
             form = held["format"]
             if form == _FORMAT:
