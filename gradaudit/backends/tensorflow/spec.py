@@ -1,16 +1,18 @@
 """What a step is besides its numbers: the model, its optimizer, and settings, as they were."""
 
+import functools
 import platform
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 
 import keras
 
+from gradaudit import __version__
 from gradaudit.backends.tensorflow.framework import TensorFlow
 from gradaudit.backends.tensorflow.replay import Replay
 from gradaudit.backends.tensorflow.structure import restored, structure
 from gradaudit.records import Config, StepSpec
 
-_PACKAGES = ("gradaudit", "tensorflow", "keras", "numpy", "scipy", "pandas")
+_PACKAGES = ("tensorflow", "keras", "numpy", "scipy", "pandas")
 
 
 def specified(model: keras.Model, replay: Replay) -> StepSpec:
@@ -46,5 +48,15 @@ def versions() -> dict[str, str]:
     """Return the versions of Python and of the packages that a result may depend on."""
     return {
         "python": platform.python_version(),
-        **{name: version(name) for name in _PACKAGES},
+        "gradaudit": __version__,
+        **{name: _version(name) for name in _PACKAGES},
     }
+
+
+@functools.cache
+def _version(package: str) -> str:
+    """Return the version of a package, "unknown" where it is installed without metadata."""
+    try:
+        return version(package)
+    except PackageNotFoundError:  # copied into an application: it runs, and no result depends on it
+        return "unknown"
