@@ -233,6 +233,8 @@ def tables(path):
 
 
 if __name__ == "__main__":
+    import recorded_steps  # files name the classes of this module, not those of __main__
+
     for file in sys.argv[1:]:
-        for each in tables(Path(file)):
+        for each in recorded_steps.tables(Path(file)):
             print(each)
