@@ -54,7 +54,7 @@ def images():
 def words():
     stack = [
         keras.Input((5,), dtype="int32"),
-        layers.Embedding(31, 4, mask_zero=True, name="part_0"),
+        layers.Embedding(ROWS * 5, 4, mask_zero=True, name="part_0"),
         layers.LSTM(4, name="part_1"),
         layers.Dense(3, name="part_2"),
     ]
@@ -120,7 +120,7 @@ def attention():
 def both_ways():
     """A bidirectional LSTM with a mask."""
     x = keras.Input((5,), dtype="int32")
-    h = layers.Embedding(31, 4, mask_zero=True, name="part_0")(x)
+    h = layers.Embedding(ROWS * 5, 4, mask_zero=True, name="part_0")(x)
     h = layers.Bidirectional(layers.LSTM(3, name="lstm"), name="part_1")(h)
     h = layers.Dense(3, name="part_2")(h)
     return keras.Model(x, h, name="both_ways"), {"optimizer": "nadam"}
@@ -196,8 +196,8 @@ def batches(model, steps):
     def drawn(tensor, width=None):
         shape = ROWS, *tensor.shape[1:-1], width or tensor.shape[-1]
         if tensor.dtype == "int32":
-            # No word twice, 0 among them: of several optimizers such an update is not derived.
-            return rng.permutation(31)[: ROWS * 5].reshape(shape)
+            # Each word once, the padding 0 too: updates by a repeated one are not all derived.
+            return rng.permutation(ROWS * 5).reshape(shape)
         return rng.standard_normal(shape).astype(np.float32)
 
     outputs = model.outputs[0] if len(model.outputs) == 1 else model.output
@@ -233,6 +233,8 @@ def tables(path):
 
 
 if __name__ == "__main__":
+    import recorded_steps  # files name the classes of this module, not those of __main__
+
     for file in sys.argv[1:]:
-        for each in tables(Path(file)):
+        for each in recorded_steps.tables(Path(file)):
             print(each)

@@ -91,7 +91,9 @@ def test_what_is_changed_after_a_step_does_not_change_its_verdict(name):
     """The step is judged after the change alone, so nothing is kept of a judgement before it."""
     untouched, model = built(name), built(name)
     (batch,) = batches(model, 1)
-    expected = table(*recorded(untouched, *batch))
+    own, other = model.optimizer.name, untouched.optimizer.name  # Keras numbers them
+    expected = table(*recorded(untouched, *batch)).replace(f"{other}/", f"{own}/")
+    expected = expected.replace(f",{other},", f",{own},")
     step = recorded(model, *batch)
     model.optimizer.beta_1 = 0.5
     model.get_layer("part_0").trainable = False
