@@ -9,6 +9,7 @@ from gradaudit.audit import session, single_step
 from gradaudit.audit.session import Session
 from gradaudit.audit.settings import Settings
 from gradaudit.backends import backend_of
+from gradaudit.backends.tensorflow import present_config
 from gradaudit.errors import GapCode, UsageError
 from gradaudit.records import Gap, StepRecord, StepSpec
 
@@ -81,7 +82,7 @@ class HandMade:
             )
             # Nothing is drawn, and all parts have a rule.
             framework = SimpleNamespace(draw=None, traces=lambda expect: None)
-            spec = StepSpec(model, model.optimizer, keras.config.epsilon(), framework, {})
+            spec = StepSpec(model, model.optimizer, present_config(), framework, {})
             observer.taken([taken], spec, 0.0)
 
         def trace(data, iterator):

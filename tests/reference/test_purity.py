@@ -141,7 +141,7 @@ def test_settings_of_keras_that_change_after_a_step_do_not_change_its_verdict(
 
 @pytest.mark.parametrize("oracle", ["derived", "traced", "both"])
 def test_an_oracle_may_be_given_as_text(oracle):
-    x, y = next(iter(batches("dense", 1)))
+    x, y = next(iter(batches(built("dense"), 1)))
     found = derive(*recorded(built("dense"), x, y), Policy(oracle=oracle, stages=["gradient"]))
     assert {estimate.oracle for estimate in found.gradients.values()} == {Oracle(oracle)}
     assert Policy(oracle=oracle).oracle is Oracle(oracle)
@@ -169,7 +169,7 @@ def squashed(call, x):
 
 
 def test_a_rule_that_is_registered_between_two_judgements_is_used():
-    x, y = next(iter(batches("with_code", 1)))
+    x, y = next(iter(batches(built("with_code"), 1)))
     step = recorded(built("with_code"), x, y)
     case = Case("one", Squashed, (3, 4))
     mine = replace(
@@ -186,7 +186,7 @@ def test_a_rule_that_is_registered_between_two_judgements_is_used():
 
 
 def test_without_a_trace_derived_gradients_stay_judged_by_their_rules(tmp_path):
-    x, y = next(iter(batches("dense", 1)))
+    x, y = next(iter(batches(built("dense"), 1)))
     write_step(tmp_path / "a.step", *recorded(built("dense"), x, y))
     record, spec = read_step(tmp_path / "a.step")
     found = compare(record, derive(record, spec, Policy(oracle=Oracle.BOTH)), 8.0)
