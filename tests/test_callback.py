@@ -22,21 +22,13 @@ from suite import by_default
 
 MODES = {"graph": {}, "XLA": {"jit": True}, "eager": {"eager": True}}
 COMBINED = list(itertools.product(NETS, PRECISIONS, MODES, ["momentum", "adam"]))
-PAIRS = [
-    ("iris", "float32", "graph", "momentum"),
+CHOSEN = [
     ("iris", "float64", "XLA", "adam"),
-    ("iris", "mixed_float16", "eager", "adam"),
-    ("iris", "mixed_bfloat16", "XLA", "momentum"),
-    ("deep_tanh", "float32", "XLA", "adam"),
-    ("deep_tanh", "float64", "eager", "momentum"),
     ("deep_tanh", "mixed_float16", "graph", "momentum"),
-    ("deep_tanh", "mixed_bfloat16", "graph", "adam"),
-    ("sigmoid_mse", "float32", "eager", "momentum"),
-    ("sigmoid_mse", "float64", "graph", "adam"),
-    ("sigmoid_mse", "mixed_float16", "XLA", "momentum"),
     ("sigmoid_mse", "mixed_bfloat16", "eager", "adam"),
+    ("iris", "float32", "graph", "adam"),
 ]
-"""Each net, precision, mode and optimizer with each of the others."""
+"""Each net, precision, mode and optimizer at least once."""
 STEPS, ROWS, BATCH = 6, 40, 16  # two epochs of 16, 16 and 8 rows
 
 
@@ -48,13 +40,12 @@ def trained(settings, net, callbacks):
     return model, [v.numpy() for v in (*model.variables, *model.optimizer.variables)]
 
 
-def test_the_pairs_are_all_pairs():
-    for one, other in itertools.combinations(range(4), 2):
-        every, run = ({(case[one], case[other]) for case in cases} for cases in (COMBINED, PAIRS))
-        assert run == every
+def test_the_chosen_combinations_have_each_net_precision_mode_and_optimizer():
+    for values, run in zip(zip(*COMBINED, strict=True), zip(*CHOSEN, strict=True), strict=True):
+        assert set(run) == set(values)
 
 
-@pytest.mark.parametrize(("net", "precision", "mode", "optimizer"), by_default(COMBINED, PAIRS))
+@pytest.mark.parametrize(("net", "precision", "mode", "optimizer"), by_default(COMBINED, CHOSEN))
 def test_every_mode_passes_undisturbed_and_complete(tmp_path, net, precision, mode, optimizer):
     net = NETS[net]
     settings = Settings(optimizer, 0.01, precision, **MODES[mode])
@@ -195,7 +186,7 @@ def test_dropout_shared_layers_nesting_and_two_inputs_of_one_layer(tmp_path):
     assert run.steps["loss_z"].max() < 4
 
 
-@pytest.mark.parametrize("jit", [False, True])
+@pytest.mark.parametrize("jit", by_default([False, True], chosen=[False]))
 def test_dropout_s_own_mask_is_used(tmp_path, jit):
     layers = [keras.layers.Dense(64), keras.layers.Dropout(0.5), keras.layers.Dense(1)]
     model = keras.Sequential([keras.Input((8,)), *layers])

@@ -9,6 +9,7 @@ from keras import layers
 import gradaudit
 from custom_nets import outside
 from gradaudit.errors import AuditFailure, FolderError, UsageError
+from suite import by_default
 
 
 def net(*middle, **options):
@@ -37,7 +38,9 @@ def wrong(layer, factor=2.0):
     return layer
 
 
-@pytest.mark.parametrize("mode", [{}, {"jit_compile": True}, {"run_eagerly": True}])
+@pytest.mark.parametrize(
+    "mode", by_default([{}, {"jit_compile": True}, {"run_eagerly": True}], chosen=[{}])
+)
 def test_a_right_model_passes_and_stays_as_it_was(mode):
     model = net(layers.Dense(5, "tanh"), layers.Dropout(0.4), **mode)
     model.fit(*batch(), verbose=0)

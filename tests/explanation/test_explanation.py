@@ -260,6 +260,7 @@ def test_a_layer_that_is_not_linear_in_its_weight_stays_in_one_piece():
     assert total(found.path) == pytest.approx(found.path.reference, rel=1e-12)
 
 
+@pytest.mark.long
 def test_layers_that_assign_variables_are_explained():
     stack = [layers.Conv1D(3, 3, activation="relu"), layers.BatchNormalization(), layers.LSTM(3)]
     model = keras.Sequential([keras.Input((8, 1)), *stack, layers.Dense(2, "sigmoid")])
@@ -428,6 +429,7 @@ def test_the_page_is_whole_escaped_and_loads_nothing():
                 assert repr(float(factor)) in text
 
 
+@pytest.mark.long
 def test_the_markdown_has_the_formulas_in_latex():
     model, x, y = graph()
     found = gradaudit.explain(model, x, y, "W1[0,1]")

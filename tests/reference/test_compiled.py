@@ -101,7 +101,9 @@ def test_a_fit_of_several_outputs_passes(tmp_path, case):
     require_pass(audited(tmp_path, model, x, y, sample_weight))
 
 
-@pytest.mark.parametrize("mode", ["XLA", "eager", "float64", "mixed_float16"])
+@pytest.mark.parametrize(
+    "mode", by_default(["XLA", "eager", "float64", "mixed_float16"], chosen=["mixed_float16"])
+)
 def test_a_fit_of_several_outputs_passes_in_every_mode(tmp_path, mode):
     if mode == "float64":
         keras.config.set_floatx("float64")

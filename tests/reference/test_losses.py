@@ -94,18 +94,12 @@ def targets(kind, width, rng, rows=24):
         chosen=[
             ("ce string", False),
             ("ce logits", True),
-            ("ce summed", False),
-            ("ce weighted mean", True),
             ("sparse", True),
             ("bce of softmax", False),
-            ("mse rows", True),
             ("half squared error", False),
             ("sparse, a class ignored", True),
-            ("focal of softmax", True),
             ("msle in float16", False),
-            ("huber by a partial", True),
             ("dice of all", False),
-            ("circle", True),
         ],
     ),
 )

@@ -129,10 +129,7 @@ FIRST = [("AugMix", False), ("CutMix", False), ("RandomRotation", False)]
 OTHERS = [
     ("ConvLSTM1D", False),
     ("Lambda", True),
-    ("MelSpectrogram", False),
-    ("Pipeline", False),
     ("RandomContrast", False),
-    ("RandomElasticTransform", False),
     ("Resizing", False),
 ]
 
