@@ -8,7 +8,6 @@ from typing import Any
 
 import pytest
 
-
 BLOCK = 40
 """Tests that stay together when the suite is cut into parts."""
 
