@@ -29,6 +29,7 @@ import keras
 import pytest
 import tensorflow as tf
 from hypothesis import settings
+from xdist.scheduler import WorkStealingScheduling
 
 from suite import part_of
 
@@ -47,6 +48,12 @@ def pytest_addoption(parser):
     parser.addoption(
         "--part", metavar="I/N", help="of the selected tests, run the I-th of N parts alone"
     )
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config, log):
+    """Let a process that is done take tests from the others: the last ones may be slow."""
+    return WorkStealingScheduling(config, log)
 
 
 @pytest.hookimpl(trylast=True)  # after -m and -k
