@@ -1,6 +1,7 @@
 """The runs of one step's rules in several arithmetics, and the estimates that they give."""
 
 import dataclasses
+import functools
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -235,7 +236,7 @@ class Runs:
             estimates[path] = Estimate(right, sigma, reference.kink, factor, self.oracle)
         return estimates
 
-    @property
+    @functools.cached_property
     def _dtypes(self) -> set[str]:
         model = self.spec.model
         return {
@@ -244,7 +245,7 @@ class Runs:
             *(term.dtype for term in loss_terms(model)),
         }
 
-    @property
+    @functools.cached_property
     def _halves(self) -> bool:
         return bool(self._dtypes & {"float16", "bfloat16"})
 
