@@ -9,7 +9,8 @@ import numpy as np
 from keras import tree
 
 from gradaudit.explanation.records import Formula, Symbol
-from gradaudit.reference.arguments import Tensor, numbers
+from gradaudit.numerics import numbers
+from gradaudit.reference.arguments import Tensor
 from gradaudit.reference.quantity import WatchedCall, activation_name, activation_of
 from gradaudit.rules import apply_activation
 

@@ -14,9 +14,8 @@ from gradaudit.explanation.find import find_weight
 from gradaudit.explanation.notation import Notation, joined
 from gradaudit.explanation.records import GradientPath, PathStep, PathTerms, Symbol
 from gradaudit.explanation.terms import Terms, largest_row, rule_of
-from gradaudit.numerics import Plain
+from gradaudit.numerics import Plain, numbers
 from gradaudit.records import Config, Estimate, StepRecord
-from gradaudit.reference.arguments import numbers
 from gradaudit.reference.losses import loss_terms
 from gradaudit.reference.quantities import Quantities
 from gradaudit.reference.quantity import Quantity

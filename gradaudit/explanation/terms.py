@@ -12,9 +12,8 @@ from gradaudit import keras_compat
 from gradaudit.errors import UnsupportedModelError
 from gradaudit.explanation.notation import Notation
 from gradaudit.explanation.records import Formula, PathTerms, Symbol
-from gradaudit.numerics import Plain
+from gradaudit.numerics import Plain, numbers
 from gradaudit.numerics.arithmetic import Array
-from gradaudit.reference.arguments import numbers
 from gradaudit.reference.quantities import Quantities
 from gradaudit.reference.quantity import Quantity, WatchedCall
 from gradaudit.report.tables import index_text

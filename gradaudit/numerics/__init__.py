@@ -28,6 +28,7 @@ from gradaudit.numerics.arithmetic import (
     Rounding,
     Simulating,
     as_rounded,
+    numbers,
 )
 from gradaudit.numerics.below_largest import below_largest
 from gradaudit.numerics.decision import Decision
@@ -56,5 +57,6 @@ __all__ = [
     "estimated",
     "exact",
     "newton_schulz",
+    "numbers",
     "scatter_add",
 ]

@@ -75,6 +75,11 @@ def as_rounded(array: Any) -> Rounded:
     return array
 
 
+def numbers(array: Any) -> np.ndarray:
+    """Return the bare numbers of an array of any arithmetic, without their rounding errors."""
+    return np.asarray(getattr(array, "value", array))
+
+
 class Arithmetic(Protocol):
     """Makes the arrays that flow through rules, and casts them between the framework's dtypes."""
 

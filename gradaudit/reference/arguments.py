@@ -11,6 +11,7 @@ from keras import tree
 
 from gradaudit import keras_compat
 from gradaudit.errors import GapCode, UnsupportedModelError
+from gradaudit.numerics import numbers
 from gradaudit.numerics.arithmetic import Array
 from gradaudit.reference.graph import bound, is_mask
 from gradaudit.rules.tape import Primal
@@ -133,11 +134,6 @@ def _is_tensor(leaf: Any) -> bool:
 def bare(leaf: Any) -> Any:
     """Return a tensor's bare numbers in the framework's dtype; anything else as it is."""
     return numbers(leaf.value).astype(leaf.dtype) if isinstance(leaf, Tensor) else leaf
-
-
-def numbers(value: Any) -> np.ndarray:
-    """Return the bare numbers of an array of any arithmetic."""
-    return np.asarray(getattr(value, "value", value))
 
 
 def dense(array: Any, what: str, part: str = "") -> np.ndarray:

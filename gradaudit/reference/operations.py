@@ -9,8 +9,9 @@ from typing import Any
 import keras
 import numpy as np
 
+from gradaudit.numerics import numbers
 from gradaudit.numerics.arithmetic import Array
-from gradaudit.reference.arguments import Tensor, numbers
+from gradaudit.reference.arguments import Tensor
 from gradaudit.reference.graph import is_float
 from gradaudit.reference.state import State
 from gradaudit.rules.tape import Gradients, Provenances, Tape

@@ -9,10 +9,10 @@ import numpy as np
 from keras import tree
 
 from gradaudit.errors import UnclearClaimError, UnknownNameError, UnsupportedModelError
-from gradaudit.numerics import Rounded, Rounding
+from gradaudit.numerics import Rounded, Rounding, numbers
 from gradaudit.numerics.arithmetic import Array
 from gradaudit.records import Config, StepRecord
-from gradaudit.reference.arguments import Tensor, numbers
+from gradaudit.reference.arguments import Tensor
 from gradaudit.reference.backprop import backprop
 from gradaudit.reference.gaps import model_gaps, several_tensors
 from gradaudit.reference.quantity import (

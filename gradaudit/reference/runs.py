@@ -17,10 +17,10 @@ from gradaudit.numerics import (
     Rounding,
     Simulating,
     as_rounded,
+    numbers,
 )
 from gradaudit.numerics.arithmetic import Array
 from gradaudit.records import Arrays, Estimate, Oracle, Passed, StepRecord, StepSpec
-from gradaudit.reference.arguments import numbers
 from gradaudit.reference.backprop import backprop
 from gradaudit.reference.framework import Traces
 from gradaudit.reference.graph import is_float

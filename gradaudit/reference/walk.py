@@ -7,6 +7,7 @@ from typing import Any, Protocol
 import keras
 from keras import tree
 
+from gradaudit.numerics import numbers
 from gradaudit.numerics.arithmetic import Array
 from gradaudit.records import Config, Passed, Provenance
 from gradaudit.reference.arguments import (
@@ -16,7 +17,6 @@ from gradaudit.reference.arguments import (
     inputs_of,
     mask_of,
     mask_outputs,
-    numbers,
     others_of,
     tensors_of,
     with_masks,

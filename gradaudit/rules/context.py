@@ -10,7 +10,7 @@ from numpy.typing import ArrayLike
 
 from gradaudit import keras_compat
 from gradaudit.errors import GapCode, RuleDefinitionError, UnsupportedModelError
-from gradaudit.numerics import Arithmetic
+from gradaudit.numerics import Arithmetic, numbers
 from gradaudit.numerics.arithmetic import Array
 from gradaudit.records import Config
 from gradaudit.rules.registry import find_rule, rule_for
@@ -76,7 +76,7 @@ class LayerCall:
 
     def numbers(self, x: Array) -> np.ndarray:
         """Return bare numbers, for decisions that do not depend on rounding."""
-        return np.asarray(getattr(x, "value", x))
+        return numbers(x)
 
     def draw(self, layer: Any, name: str, shape: tuple[int, ...], **options: Any) -> np.ndarray:
         """Repeat the next random draw of the layer, or of a part of it."""
@@ -206,7 +206,7 @@ class LossCall:
 
     def numbers(self, x: Array) -> np.ndarray:
         """Return bare numbers, for decisions that do not depend on rounding."""
-        return np.asarray(getattr(x, "value", x))
+        return numbers(x)
 
 
 @dataclass(frozen=True)

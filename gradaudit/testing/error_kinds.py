@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike
 
+from gradaudit.numerics import numbers
 from gradaudit.numerics.arithmetic import Array
 from gradaudit.rules import Rule
 from gradaudit.testing.planted import Changed
@@ -216,7 +217,7 @@ def _on_kinks(place: int, kinks: tuple[ArrayLike, ...]) -> Make:
     def make(right: Callable) -> Callable:
         def wrong(*arguments: Any) -> Any:
             x = arguments[-1][0] if isinstance(arguments[-1], tuple) else arguments[-1]
-            there = np.isin(np.asarray(getattr(x, "value", x)), points)
+            there = np.isin(numbers(x), points)
             change = _on_cotangent(place, lambda c, again: np.where(there, c + 0.01, c))
             return change(right)(*arguments)
 

@@ -10,7 +10,7 @@ import numpy as np
 import tensorflow as tf
 
 from gradaudit.errors import GapCode, UnsupportedFunctionError, UnsupportedModelError
-from gradaudit.numerics import Arithmetic, SumOfSteps, exact
+from gradaudit.numerics import Arithmetic, SumOfSteps, exact, numbers
 from gradaudit.numerics.arithmetic import Array
 from gradaudit.records import Passed, Provenance
 from gradaudit.rules.tape import Gradients, Primal, Provenances, Tape
@@ -58,7 +58,7 @@ class Node:
 
     def numbers(self, x: Value) -> np.ndarray:
         """Return bare numbers, for decisions that do not depend on rounding."""
-        return np.asarray(getattr(x, "value", x))
+        return numbers(x)
 
     def zeros(self, shape: Sequence[int]) -> Value:
         """Return zeros as an item of the op's list."""

@@ -6,7 +6,7 @@ import keras
 import numpy as np
 
 from gradaudit.errors import GapCode
-from gradaudit.numerics import Decision
+from gradaudit.numerics import Decision, numbers
 from gradaudit.rules.tape import zeros_like
 from gradaudit.tracing.graph import Op
 from gradaudit.tracing.tf_ops.complex_numbers import Complex
@@ -26,7 +26,7 @@ def bare(value: Value) -> np.ndarray:
     """Return the numbers of a value without their rounding errors."""
     if isinstance(value, Complex):
         return bare(value.re) + 1j * bare(value.im)
-    return np.asarray(getattr(value, "value", value))
+    return numbers(value)
 
 
 def decided(each: Op, value: Value) -> Value:

@@ -1,9 +1,9 @@
 import numpy as np
 import pytest
 
-from gradaudit.numerics import Plain, Rounding, Simulating
+from gradaudit.numerics import Plain, Rounding, Simulating, numbers
 from gradaudit.rules.primitives.arithmetic import ADD, POWER
-from gradaudit.rules.primitives.constants import constant, numbers
+from gradaudit.rules.primitives.constants import constant
 from gradaudit.rules.primitives.matmul import matmul
 from gradaudit.rules.primitives.reductions import product
 

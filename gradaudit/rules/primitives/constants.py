@@ -1,15 +1,10 @@
-"""Bare numbers of an array, and constants of the same arithmetic and precision as an array."""
+"""Constants of the same arithmetic and precision as an array."""
 
 import numpy as np
 from numpy.typing import ArrayLike
 
-from gradaudit.numerics import Rounded, Simulated
+from gradaudit.numerics import Rounded, Simulated, numbers
 from gradaudit.numerics.arithmetic import Array
-
-
-def numbers(x: Array) -> np.ndarray:
-    """Return bare numbers of x, for decisions that rounding has no part in."""
-    return np.asarray(getattr(x, "value", x))
 
 
 def constant(value: ArrayLike, like: Array) -> Array:

@@ -4,8 +4,9 @@ from collections.abc import Callable
 
 import numpy as np
 
+from gradaudit.numerics import numbers
 from gradaudit.numerics.arithmetic import Array
-from gradaudit.rules.primitives.constants import constant, numbers
+from gradaudit.rules.primitives.constants import constant
 
 
 def shared_by_largest(x: Array, axis: int) -> Callable[[Array], Array]:

@@ -4,8 +4,8 @@ from collections.abc import Callable
 
 import numpy as np
 
+from gradaudit.numerics import numbers
 from gradaudit.numerics.arithmetic import Array
-from gradaudit.rules.primitives.constants import numbers
 from gradaudit.rules.primitives.windows import Tap, Windows
 
 Vjp = Callable[[Array], Array]
