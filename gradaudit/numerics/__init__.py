@@ -10,7 +10,8 @@ Rejected: interval arithmetic, whose bounds at a depth of twelve layers are 1e15
     precision.py        the framework's precisions;  elementary.py  its elementary functions
     simulated.py        arrays that round as half precisions do
     arithmetic.py       the three kinds of arithmetic, and what their arrays have in common
-    below_largest.py, scatter.py, sum_of_steps.py, newton_schulz.py   for rules, in any arithmetic
+    chain.py, below_largest.py, scatter.py, sum_of_steps.py, newton_schulz.py
+                        for rules, in any arithmetic
 """
 
 from gradaudit.numerics import (  # noqa: F401 - they fill the table of dispatch.py
@@ -31,6 +32,7 @@ from gradaudit.numerics.arithmetic import (
     numbers,
 )
 from gradaudit.numerics.below_largest import below_largest
+from gradaudit.numerics.chain import chained
 from gradaudit.numerics.decision import Decision
 from gradaudit.numerics.newton_schulz import newton_schulz
 from gradaudit.numerics.precision import PRECISIONS, Precision
@@ -54,6 +56,7 @@ __all__ = [
     "SumOfSteps",
     "as_rounded",
     "below_largest",
+    "chained",
     "estimated",
     "exact",
     "newton_schulz",

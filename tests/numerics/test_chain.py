@@ -1,0 +1,31 @@
+"""The chain rule where a slope is infinite."""
+
+import numpy as np
+import pytest
+
+from gradaudit.numerics import Plain, Rounding, Simulating, chained, numbers
+
+ARITHMETICS = [Plain(np.float64), Plain(np.float32), Rounding(), Simulating()]
+
+
+@pytest.mark.parametrize("arithmetic", ARITHMETICS, ids=repr)
+def test_a_zero_cotangent_makes_zero_whatever_the_slope(arithmetic):
+    dy = arithmetic.array([0.0, 0.0, 2.0, 0.0], "float32")
+    slope = arithmetic.array([np.inf, np.nan, 3.0, 5.0], "float32")
+    assert numbers(chained(dy, slope)).tolist() == [0.0, 0.0, 6.0, 0.0]
+
+
+@pytest.mark.parametrize("arithmetic", ARITHMETICS, ids=repr)
+def test_any_other_cotangent_meets_the_infinite_slope(arithmetic):
+    dy = arithmetic.array([1.0, np.nan], "float32")
+    slope = arithmetic.array([np.inf, np.inf], "float32")
+    with np.errstate(invalid="ignore"):
+        assert not np.isfinite(numbers(chained(dy, slope))).any()
+
+
+def test_a_cotangent_that_is_zero_up_to_rounding_is_not_zero():
+    third = Rounding().array(1.0, "float32") / 3.0
+    dy = third + third - third * 2.0  # 0, with an error
+    slope = Rounding().array(np.inf, "float32")
+    with np.errstate(invalid="ignore"):
+        assert np.isnan(numbers(chained(dy, slope)))
