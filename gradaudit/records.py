@@ -24,7 +24,12 @@ class Verdict(StrEnum):
     KINK = "kink"
     UNRESOLVED = "unresolved"
     FAIL = "fail"
+    NONFINITE = "nonfinite"
     UNJUDGED = "unjudged"
+
+
+FAILURES = (Verdict.FAIL, Verdict.NONFINITE)
+"""The verdicts that fail an audit, the worse one first."""
 
 
 class Stage(StrEnum):
@@ -184,6 +189,19 @@ class Estimate:
     gaps: tuple[Gap, ...] = ()
 
 
+@dataclass(frozen=True)
+class Origin:
+    """Where the first number of a step that is not finite comes from.
+
+    words: a phrase for people, which names the op, layer, line, row and operand as far as they are
+        known. skipped: it is the overflow of a scaled loss, for which the optimizer rightly skips
+        the step.
+    """
+
+    words: str
+    skipped: bool = False
+
+
 def _no_updates() -> Iterator[tuple[str, Estimate]]:
     return iter(())
 
@@ -195,12 +213,14 @@ class Reference:
     gradients: by path. updates: derives the change of each variable of the model and its optimizer
         over the step, one by one: a call gives an iterator of paths and estimates.
     unjudged: why there is no reference, by stage and path.
+    origin: of what is not finite in the framework's step; None where all is finite.
     """
 
     loss: Estimate | None
     gradients: dict[str, Estimate]
     updates: Callable[[], Iterator[tuple[str, Estimate]]] = _no_updates
     unjudged: Mapping[tuple[Stage, str], tuple[Gap, ...]] = field(default_factory=dict)
+    origin: Origin | None = None
 
 
 @dataclass(frozen=True)
@@ -270,6 +290,7 @@ class Comparison:
     batch_size: rows of the batch; 0 where the batch could not be captured.
     capture_ms, reference_ms, compare_ms: time that it took to capture the step, to derive the
         reference, and to compare the two.
+    origin: where the first number that is not finite comes from, in words; "" where all are finite.
     """
 
     step: int
@@ -287,3 +308,4 @@ class Comparison:
     capture_ms: float
     reference_ms: float = 0.0
     compare_ms: float = 0.0
+    origin: str = ""

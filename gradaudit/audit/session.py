@@ -12,7 +12,7 @@ from gradaudit.audit.settings import OnFail, Settings
 from gradaudit.audit.tally import Tally
 from gradaudit.backends import backend_of
 from gradaudit.errors import AuditFailure, GapCode, UnsupportedModelError
-from gradaudit.records import Comparison, Gap, StepRecord, StepSpec, Verdict
+from gradaudit.records import FAILURES, Comparison, Gap, StepRecord, StepSpec, Verdict
 from gradaudit.reference import Policy
 from gradaudit.report import Ended, RunFolder, uninterrupted
 
@@ -63,7 +63,7 @@ class Session:
     def verdict(self) -> Verdict:
         """Verdict of all steps so far: "unjudged" also where the auditor failed."""
         verdict = self.tally.verdict
-        return Verdict.UNJUDGED if self._faults.count and verdict is not Verdict.FAIL else verdict
+        return Verdict.UNJUDGED if self._faults.count and verdict not in FAILURES else verdict
 
     def taken(self, records: Sequence[StepRecord], spec: StepSpec, apart: float) -> None:
         """Judge a step that was recorded; see `Observer`."""
@@ -147,7 +147,7 @@ class Session:
             if words not in self._told:
                 self._told.add(words)
                 self._say(1, f"cannot judge the {words}")
-        if failures and len(failures) == self.tally.failed:
+        if failures and failures == self.tally.failures:
             self._say(1, f"FAIL {failures[0]}")
         self._say(
             2, f"step {comparison.step}: {comparison.verdict}, largest z {comparison.max_z:.2f}"
@@ -161,7 +161,7 @@ class Session:
         """
         self.budget.stop()
         verdict: str = self.verdict
-        if ended is not Ended.FINISHED and self.verdict is not Verdict.FAIL:
+        if ended is not Ended.FINISHED and self.verdict not in FAILURES:
             verdict = ended
         try:
             with uninterrupted():

@@ -1,8 +1,9 @@
 """Sums up the comparisons of a run."""
 
+import math
 from collections import Counter
 
-from gradaudit.records import Comparison, Stage, Verdict
+from gradaudit.records import FAILURES, Comparison, Stage, Verdict
 from gradaudit.scoring.score import of_stages, stage_verdicts
 
 _MOST_FAILURES = 20
@@ -23,6 +24,7 @@ class Tally:
         self.worst = ""
         self.failures: list[str] = []
         self.failed = 0
+        self._verdicts: set[Verdict] = set()
         self.rows_left_out = 0
         self._stages: dict[Stage, set[Verdict]] = {stage: set() for stage in Stage}
         self.unjudged: dict[tuple[Stage, str], str] = {}
@@ -36,10 +38,13 @@ class Tally:
         if comparison.max_z > self.max_z:
             self.max_z = comparison.max_z
             self.worst = f"{comparison.worst_path}{list(comparison.worst_index)} in {where}"
-        failures = []
-        if comparison.loss_z > threshold:
+        failures, not_finite = [], Counter[str]()
+        loss = comparison.loss_tape
+        if loss is not None and not math.isfinite(loss):
+            not_finite["the loss"] = 1
+        elif comparison.loss_z > threshold:
             failures.append(
-                f"{where}: the loss is {comparison.loss_tape!r} and should be "
+                f"{where}: the loss is {loss!r} and should be "
                 f"{comparison.loss_reference!r}, z = {comparison.loss_z:.3g}"
             )
         for stage, verdicts in stage_verdicts(comparison.tensors).items():
@@ -49,9 +54,15 @@ class Tally:
             self.counts[tensor.stage].update(tensor.counts)
             if tensor.verdict is Verdict.FAIL:
                 failures.append(f"{where}, {tensor.stage} of {tensor.path}: {tensor.cause}")
+            if tensor.verdict is Verdict.NONFINITE:
+                not_finite[tensor.stage] += 1
             if tensor.verdict is Verdict.UNJUDGED:
                 self.unjudged[tensor.stage, tensor.path] = tensor.cause
-        self.failed += len(failures)
+        self.failed += len(failures) + not_finite.total()
+        self._verdicts.update([Verdict.FAIL] * bool(failures))
+        if not_finite:
+            self._verdicts.add(Verdict.NONFINITE)
+            failures.append(f"{where}: {_not_finite_in_words(not_finite, comparison)}")
         self.failures += failures[: _MOST_FAILURES - len(self.failures)]
         return failures
 
@@ -75,6 +86,18 @@ class Tally:
     @property
     def verdict(self) -> Verdict:
         """Verdict of all steps so far; "unjudged" where there are none."""
-        if self.failed:
-            return Verdict.FAIL
+        for verdict in FAILURES:
+            if verdict in self._verdicts:
+                return verdict
         return of_stages(self._stages) if self.steps else Verdict.UNJUDGED
+
+
+def _not_finite_in_words(found: Counter[str], comparison: Comparison) -> str:
+    """Return what is not finite in a step, and why. found: number of tensors by stage."""
+    parts = [
+        what if what == "the loss" else f"{n} {what}{'s' * (n > 1)}" for what, n in found.items()
+    ]
+    listed = " and ".join(filter(None, (", ".join(parts[:-1]), parts[-1])))
+    reasons = [tensor.cause for tensor in comparison.tensors if tensor.verdict is Verdict.NONFINITE]
+    why = comparison.origin or reasons[0] if reasons else comparison.origin
+    return f"{listed} {'is' if found.total() == 1 else 'are'} not finite: {why}"

@@ -14,7 +14,7 @@ from gradaudit.cli.output import console, counted
 if TYPE_CHECKING:
     from gradaudit.report import Run
 
-_EXIT = {"pass": 0, "fail": 1, "unjudged": 3, "unresolved": 3, "running": 3}
+_EXIT = {"pass": 0, "fail": 1, "nonfinite": 1, "unjudged": 3, "unresolved": 3, "running": 3}
 
 
 def print_run(folder: Path, as_json: bool, allow_unjudged: bool) -> int:
@@ -49,7 +49,7 @@ def print_summary(found: "Run") -> None:
             f"{rows['detectable_rel'].median():.1e}",
             str(rows["kinks"].sum()),
             ", ".join(f"{count} {verdict}" for verdict, count in verdicts.items()),
-            style="red" if "fail" in verdicts else None,
+            style="red" if {"fail", "nonfinite"} & set(verdicts.index) else None,
         )
     terminal.print(table)
     run = found.run

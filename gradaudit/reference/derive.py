@@ -14,6 +14,7 @@ from gradaudit.records import (
     Estimate,
     Gap,
     Oracle,
+    Origin,
     Reference,
     Stage,
     StepRecord,
@@ -21,6 +22,7 @@ from gradaudit.records import (
 )
 from gradaudit.reference.coverage import Coverage, coverage
 from gradaudit.reference.graph import is_float
+from gradaudit.reference.origin import is_finite, origin_of
 from gradaudit.reference.policy import DEFAULT, Policy
 from gradaudit.reference.runs import Found, Runs
 from gradaudit.reference.update import takes_parts
@@ -76,10 +78,19 @@ def derive(record: StepRecord, spec: StepSpec, policy: Policy = DEFAULT) -> Refe
         gradients = _gradients(runs, found, variables, policy, unjudged, untraced)
     unjudged.update({(Stage.GRADIENT, v.path): gaps for v in variables if gaps})
     loss = None if found is None else found.loss
+    origin = None if is_finite(record) else _origin(runs)
     if Stage.UPDATE not in policy.stages:
-        return Reference(loss, gradients, unjudged=unjudged)
+        return Reference(loss, gradients, unjudged=unjudged, origin=origin)
     updates = _updates(runs, found, variables, policy, covered, unjudged)
-    return Reference(loss, gradients, updates, unjudged)
+    return Reference(loss, gradients, updates, unjudged, origin)
+
+
+def _origin(runs: Runs) -> Origin:
+    """Return where what is not finite comes from; of a step that cannot be traced, why."""
+    try:
+        return origin_of(runs)
+    except UnsupportedModelError as error:
+        return Origin(f"the step cannot be replayed op by op: {error}")
 
 
 def rewound(record: StepRecord, spec: StepSpec, policy: Policy) -> StepRecord:

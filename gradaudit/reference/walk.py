@@ -37,6 +37,7 @@ from gradaudit.rules import (
 )
 from gradaudit.rules.logits import kept_logits, leaves_logits
 from gradaudit.tracing import Cotangents
+from gradaudit.tracing.watch import OpWatch
 
 __all__ = ["Application", "Replay", "Walk", "Watch"]
 
@@ -74,7 +75,7 @@ class Walk(Operations):
     variables, arithmetic, replay: see `State`.
     watch: is shown the tensors of every layer; activations are then operations of their own.
     traces: traces parts that have no derived rule. traced: ids of the layers that are traced.
-    jit: whether XLA compiles the step. config: settings of Keras in the step.
+    jit: whether XLA compiles the step. op_watch: is shown each op of a traced step. config: settings of Keras in the step.
     penalties: what the regularizers add to the loss, in the order in which the run met them.
     """
 
@@ -83,6 +84,7 @@ class Walk(Operations):
     traces: Traces | None = None
     traced: Collection[int] = ()
     jit: bool = False
+    op_watch: OpWatch | None = None
     penalties: list[Tensor] = field(default_factory=list)
 
     def apply(self, x: Tensor, found: tuple[Array, Vjp], dtype: str) -> Tensor:
@@ -200,7 +202,9 @@ class Walk(Operations):
         """Run a whole step by a trace of the model's code; return its loss."""
         traced, arrays = self._traces.step(record)
         xs = [self.tensor(array).value for array in arrays]
-        (value,), vjp = traced.run(xs, self, self.arithmetic, self.jit, back=False)
+        (value,), vjp = traced.run(
+            xs, self, self.arithmetic, self.jit, back=False, watch=self.op_watch
+        )
         (dtype,) = traced.dtypes
 
         def carry(dy: Array) -> tuple[()]:

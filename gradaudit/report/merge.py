@@ -5,12 +5,12 @@ from pathlib import Path
 
 import pandas as pd
 
-from gradaudit.records import Verdict
+from gradaudit.records import FAILURES, Verdict
 from gradaudit.report.folder import Ended, RunFolder
 from gradaudit.report.run import load
 
 _WORST_FIRST = (
-    Verdict.FAIL,
+    *FAILURES,
     Ended.INTERRUPTED,
     Ended.ABORTED,
     Ended.NOT_YET,

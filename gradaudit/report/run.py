@@ -45,7 +45,9 @@ class Run:
 
     @property
     def verdict(self) -> str:
-        """Verdict of the run: pass, fail, unresolved, unjudged, interrupted, aborted or running."""
+        """Verdict of the run: pass, fail, nonfinite, unresolved, unjudged, interrupted, aborted or
+        running.
+        """
         return self.run["verdict"]
 
     def raise_for_failure(self, *, allow_unjudged: bool = False) -> None:

@@ -131,14 +131,14 @@ class Op:
         if not place.file and code is not None:
             place = Place(code.co_filename, code.co_firstlineno)
         op, op_type = self.operation.name, self.kind
-        return Provenance(kind, op, op_type, self._own_name, self._scope, *place)
+        return Provenance(kind, op, op_type, self._own_name, self.scope, *place)
 
     @functools.cached_property
     def is_expected(self) -> bool:
         """Whether the op has a custom gradient that is taken as it is."""
         if self._own_gradient is None:
             return False
-        names = {self._own_name, *self._scope.split("/")}
+        names = {self._own_name, *self.scope.split("/")}
         return any(name in names for name in self.expected)
 
     @functools.cached_property
@@ -160,7 +160,7 @@ class Op:
         return parts[-2] if len(parts) > 1 else "a function"
 
     @functools.cached_property
-    def _scope(self) -> str:
+    def scope(self) -> str:
         """The name scope of the op, which names its layers, without the numbers of later calls."""
         scope = self.operation.name.rpartition("/")[0]
         return re.sub(r"_\d+(?=/|$)", "", scope) or "the model"

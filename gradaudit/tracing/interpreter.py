@@ -1,7 +1,7 @@
 """Runs a TensorFlow graph in NumPy, op by op, and goes back along the tape of the ops."""
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -19,6 +19,7 @@ from gradaudit.tracing.evaluate import evaluated
 from gradaudit.tracing.graph import Op, Plan
 from gradaudit.tracing.tf_ops.complex_numbers import OF_COMPLEX, Complex
 from gradaudit.tracing.values import Value, bare, decided, is_discrete, zeros
+from gradaudit.tracing.watch import OpWatch
 
 _STATEFUL = (
     "draws from TensorFlow's own generator, whose state is not known: use keras.random and a "
@@ -107,12 +108,14 @@ class Interpretation:
 
     step: holds the variables that ops read and assign to. jit: whether XLA compiles the step.
     gradients: cotangents of variables, with their provenance; called functions share it.
+    watch: is shown each op; None for nobody.
     """
 
     step: Any
     arithmetic: Arithmetic
     jit: bool = False
     gradients: Gradients = field(default_factory=lambda: Gradients(SumOfSteps))
+    watch: OpWatch | None = None
 
     def run(
         self, planned: Plan, inputs: Sequence[Value], wanted: Sequence[bool] | None = None
@@ -130,6 +133,38 @@ class Interpretation:
         active = {x for x, w in zip(given, may, strict=True) if w and not is_discrete(x.value)}
         constants: dict[str, np.ndarray] = {}
         tape = Tape(self.gradients, zeros)
+        with self._function():
+            self._forward(planned, primals, constants, active, tape)
+        outputs = [primals[name] for name in planned.outputs]
+
+        def backward(douts: Sequence[Value]) -> list[Value]:
+            for y, dout in zip(outputs, douts, strict=True):
+                if dout is not None:
+                    y.add(dout)
+            with self._function():
+                tape.backward()
+            gradients = self.gradients
+            gradients.passing = gradients.passing.union(*(x.passed for x in given))
+            return [x.cotangent for x in given]
+
+        return [y.value for y in outputs], backward
+
+    def _function(self) -> AbstractContextManager[None]:
+        return nullcontext() if self.watch is None else self.watch.function()
+
+    def _forward(
+        self,
+        planned: Plan,
+        primals: dict[str, Primal],
+        constants: dict[str, np.ndarray],
+        active: set[Primal],
+        tape: Tape,
+    ) -> None:
+        """Run the ops of a graph, and record them on its tape.
+
+        primals: by tensor; those of the inputs are given. constants: the values of constants.
+        active: those to which a gradient may go.
+        """
         for each in planned.ops:
             if each.is_constant and constants.keys() >= set(each.inputs):
                 arrays = _evaluate(each, [constants[name] for name in each.inputs])
@@ -143,24 +178,29 @@ class Interpretation:
             made, vjp = self._apply(node, [x.value for x in xs])
             ys = [Primal(value) for value in made]
             primals.update(zip(each.outputs, ys, strict=True))
+            if self.watch is not None:
+                self.watch.made(each, xs, ys)
             if each.is_expected:
                 vjp = self._expected(each, primals)
             if vjp is not None and any(node.wanted):
                 differentiable = [x if x in active else None for x in xs]
-                tape.record(differentiable, ys, _named(each, vjp), node.provenance)
+                back = self._watched(each, xs, _named(each, vjp))
+                tape.record(differentiable, ys, back, node.provenance)
                 active.update(ys)
-        outputs = [primals[name] for name in planned.outputs]
 
-        def backward(douts: Sequence[Value]) -> list[Value]:
-            for y, dout in zip(outputs, douts, strict=True):
-                if dout is not None:
-                    y.add(dout)
-            tape.backward()
-            gradients = self.gradients
-            gradients.passing = gradients.passing.union(*(x.passed for x in given))
-            return [x.cotangent for x in given]
+    def _watched(
+        self, each: Op, xs: Sequence[Primal], vjp: Callable[..., Sequence[Value]]
+    ) -> Callable[..., Sequence[Value]]:
+        if self.watch is None:
+            return vjp
+        watch = self.watch
 
-        return [y.value for y in outputs], backward
+        def watched(*dys: Value) -> Sequence[Value]:
+            dxs = vjp(*dys)
+            watch.carried(each, xs, dys, dxs, vjp)
+            return dxs
+
+        return watched
 
     def _apply(self, node: Node, given: list[Value]) -> tuple[tuple[Value, ...], Callable | None]:
         """Return the outputs of an op and its VJP."""

@@ -12,6 +12,7 @@ from gradaudit.numerics.arithmetic import Array
 from gradaudit.rules.tape import Provenances
 from gradaudit.tracing.graph import Plan, planned
 from gradaudit.tracing.interpreter import Interpretation
+from gradaudit.tracing.watch import OpWatch
 
 
 class Cotangents(NamedTuple):
@@ -42,18 +43,24 @@ class Trace:
     _plan: Plan
 
     def run(
-        self, xs: Sequence[Any], step: Any, arithmetic: Arithmetic, jit: bool, back: bool = True
+        self,
+        xs: Sequence[Any],
+        step: Any,
+        arithmetic: Arithmetic,
+        jit: bool,
+        back: bool = True,
+        watch: OpWatch | None = None,
     ) -> tuple[list[Any], Callable[[Sequence[Any]], Cotangents]]:
         """Return the outputs, and the VJP, which can be called once.
 
         xs: Arrays of floats, and NumPy arrays of integers. step: holds the variables, see
         `rules.context.Step`. jit: whether XLA compiles the step. back: whether cotangents of xs are
-        wanted.
+        wanted. watch: is shown each op.
 
         Raises:
             UnsupportedModelError: an op is not derived.
         """
-        run = Interpretation(step, arithmetic, jit)
+        run = Interpretation(step, arithmetic, jit, watch=watch)
         captured = [self._held(run, held) for held in self.captured]
         wanted = [back] * len(xs) + [isinstance(held, keras.Variable) for held in captured]
         ys, backward = run.run(self._plan, [*xs, *captured], wanted)
