@@ -46,7 +46,8 @@ class GradientAudit(keras.callbacks.Callback):
             tf.custom_gradient decorates or of the layer that calls it. They are used as they are
             instead of the true derivative. Reports still name them.
         on_fail: after a failed step, and after one with NaN or infinity in its loss, gradients or
-            weights, "record" goes on, "stop" ends the training, "raise" raises AuditFailure. It also raises a fault of the audit itself.
+            weights, "record" goes on, "stop" ends the training, "raise" raises
+            AuditFailure. "raise" also raises a fault of the audit itself.
         overwrite: replace a run in the folder.
         rows_per_tensor: most rows of a tensor and step in weights.csv: those with the largest z.
         verbose: 0 prints only a fault of the audit; 1 also what cannot be judged, the first failure

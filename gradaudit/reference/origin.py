@@ -15,8 +15,8 @@ from gradaudit.reference.runs import Runs
 from gradaudit.tracing.origin import Found, Origins, in_words, owner
 
 _UNKNOWN = (
-    "no op of the step makes it when the step is replayed: a kernel of the framework, or a gradient "
-    "of your own, does"
+    "no op makes it when the step is replayed op by op: a kernel of the framework does, or a "
+    "gradient of your own"
 )
 
 

@@ -75,7 +75,8 @@ class Walk(Operations):
     variables, arithmetic, replay: see `State`.
     watch: is shown the tensors of every layer; activations are then operations of their own.
     traces: traces parts that have no derived rule. traced: ids of the layers that are traced.
-    jit: whether XLA compiles the step. op_watch: is shown each op of a traced step. config: settings of Keras in the step.
+    jit: whether XLA compiles the step. op_watch: is shown each op of a traced step.
+    config: settings of Keras in the step.
     penalties: what the regularizers add to the loss, in the order in which the run met them.
     """
 

@@ -4,7 +4,6 @@ import re
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import NamedTuple
 
 import keras
 import numpy as np
@@ -28,7 +27,8 @@ _CALLS = ("PartitionedCall", "StatefulPartitionedCall", "While", "StatelessWhile
 _ADDING = ("Add", "AddV2", "Maximum")
 
 
-class Found(NamedTuple):
+@dataclass(frozen=True)
+class Found:
     """An op that makes a number that is not finite, from numbers that are.
 
     index: of the number in what the op made. words: what happened, without the place.
