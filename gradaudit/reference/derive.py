@@ -25,6 +25,7 @@ from gradaudit.reference.graph import is_float
 from gradaudit.reference.origin import is_finite, origin_of
 from gradaudit.reference.policy import DEFAULT, Policy
 from gradaudit.reference.runs import Found, Runs
+from gradaudit.reference.settle import settled
 from gradaudit.reference.update import takes_parts
 from gradaudit.rules import assigned_weights, moved_by, single_optimizers
 
@@ -75,7 +76,9 @@ def derive(record: StepRecord, spec: StepSpec, policy: Policy = DEFAULT) -> Refe
             gaps = (*covered.model, Gap(error.code, error.part, str(error)))
     gradients = {}
     if found is not None:
-        gradients = _gradients(runs, found, variables, policy, unjudged, untraced)
+        gradients = settled(
+            runs, _gradients(runs, found, variables, policy, unjudged, untraced), record
+        )
     unjudged.update({(Stage.GRADIENT, v.path): gaps for v in variables if gaps})
     loss = None if found is None else found.loss
     origin = None if is_finite(record) else _origin(runs)

@@ -41,7 +41,7 @@ class Judged:
             z = np.where(beyond == 0, 0.0, beyond / sigma)
             agrees = (apart == 0) | (apart <= threshold * sigma)
         unknown = finite & (~known | ~np.isfinite(sigma) | np.isnan(z)) & (tape != value)
-        open_ = unknown | (self.overflows & (z > threshold)) | (~finite & self.skipped)
+        open_ = unknown | (finite & self.overflows & (z > threshold)) | (~finite & self.skipped)
         excused = finite & ~agrees & ~open_ & (z <= threshold)
         verdicts = np.full(value.shape, PASS, np.uint8)
         verdicts[z > threshold] = FAIL
