@@ -14,7 +14,7 @@ MOST = 32
 STEP = 2.0**-13
 """Step of the differences over the size of the weight."""
 ACCURACY = 2.0**-13
-"""Relative σ of a settled weight: the rules give none, and ten bits decide between two gradients."""
+"""Relative σ of a settled weight: ten bits decide between two gradients."""
 
 
 def settled(
@@ -57,8 +57,9 @@ def _difference(runs: Runs, path: str, place: tuple[int, ...]) -> tuple[float, f
     """Return the derivative of the loss by one weight, its error, and the jump of a kink there.
 
     Richardson's value (4 D(h/2) − D(h)) / 3 of central differences D; its error is its distance
-    from D(h/2), with the rounding of the loss, u |f| / h, and `ACCURACY`. At a kink the one-sided differences of
-    both steps differ alike; where the loss is smooth, those of half the step differ half as much.
+    from D(h/2), with the rounding of the loss, u |f| / h, and `ACCURACY`. At a kink the one-sided
+    differences of both steps differ alike; where the loss is smooth, those of half the step differ
+    half as much.
     """
     weight = runs.record.variables[path]
     h = STEP * max(abs(float(weight[place])), float(np.sqrt(np.mean(np.square(weight)))), STEP)
