@@ -150,8 +150,10 @@ def _is_unsteady(runs: Runs, loss: Estimate, policy: Policy) -> bool:
 
     It is traced again only where the loss is not the step's.
     """
+    if runs.record.loss is None or not np.isfinite([runs.record.loss, loss.value]).all():
+        return False
     beyond = 8 * loss.sigma + (0.0 if loss.kink is None else loss.kink)
-    if runs.record.loss is None or not np.abs(runs.record.loss - loss.value) > beyond:
+    if not np.abs(runs.record.loss - loss.value) > beyond:
         return False
     anew = runs.spec.framework.traces(policy.expect, anew=True)
     again, _ = dataclasses.replace(runs, traces=anew).loss()

@@ -24,6 +24,7 @@ from gradaudit.scoring.elements import NONFINITE, UNJUDGED, VERDICTS, Judged, no
 from gradaudit.scoring.provenance import described
 
 
+@np.errstate(all="ignore")  # NaN and infinity have verdicts
 def compare(
     record: StepRecord, reference: Reference, threshold: float, rows_per_tensor: int = 10_000
 ) -> Comparison:

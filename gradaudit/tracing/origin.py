@@ -120,19 +120,29 @@ class Origins:
         return None if event is None else _made(self._root(event))
 
     def _root(self, event: _Event) -> _Event:
-        """Return the first op from which what is not finite reaches an event."""
-        roots, seen, waiting = [], {event.place}, [event]
-        while waiting:
-            each = waiting.pop()
-            producers = [self._producers.get(id(x)) for x in each.inputs]
-            parents = [parent for parent in producers if parent is not None]
-            roots += [] if parents else [each]
-            for parent in parents:
-                if parent.place not in seen:
-                    seen.add(parent.place)
-                    waiting.append(parent)
-        first = min(roots, key=lambda each: each.place)
+        """Return the first op from which what is not finite reaches an event.
+
+        An infinity that a constant brings, such as the −∞ of a mask, is meant: the op that makes
+        NaN of it is the first one.
+        """
+        roots = self._roots(event, {})
+        first = min(roots, key=lambda each: each.place) if roots else event
         return self._within(first) if first.op.kind in _CALLS else first
+
+    def _roots(self, event: _Event, known: dict[int, set[_Event]]) -> set[_Event]:
+        waiting = [event]
+        while waiting:
+            each = waiting[-1]
+            bad = [x for x in each.inputs if not _is_finite(x.value)]
+            parents = [self._producers[id(x)] for x in bad if id(x) in self._producers]
+            missing = [parent for parent in parents if parent.place not in known]
+            if missing:
+                waiting += missing
+                continue
+            found = {root for parent in parents for root in known[parent.place]}
+            is_meant = bool(bad) and not any(_has_nan(y.value) for y in each.outputs)
+            known[waiting.pop().place] = found or (set() if is_meant else {each})
+        return known[event.place]
 
     def _within(self, call: _Event) -> _Event:
         """Return the first op within a called function that makes what is not finite."""
@@ -155,6 +165,10 @@ def _floats(value: Value) -> list[np.ndarray]:
 
 def _is_finite(value: Value) -> bool:
     return all(np.isfinite(array).all() for array in _floats(value))
+
+
+def _has_nan(value: Value) -> bool:
+    return any(np.isnan(array).any() for array in _floats(value))
 
 
 def _made(event: _Event) -> Found:
