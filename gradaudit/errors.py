@@ -21,7 +21,6 @@ class GapCode(StrEnum):
     FAULT = "auditor-fault"
     INPUT = "input-kind"
     LOSS = "loss-option"
-    NAME_CLASH = "name-clash"
     NO_GRAPH = "no-graph"
     NO_OPTIMIZER = "no-optimizer"
     NO_RULE = "no-rule"
@@ -52,7 +51,6 @@ GAP_MEANINGS: dict[GapCode, str] = {
     GapCode.FAULT: "the auditor itself failed: run.json has the traceback",
     GapCode.INPUT: "an input of the model is sparse, ragged or optional",
     GapCode.LOSS: "an option of a loss, its reduction or its weight is not derived",
-    GapCode.NAME_CLASH: "several variables have the same path",
     GapCode.NO_GRAPH: "a model is neither Sequential nor functional",
     GapCode.NO_OPTIMIZER: "the model was compiled without an optimizer",
     GapCode.NO_RULE: "there is no derived rule for a part of the model",

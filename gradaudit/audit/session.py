@@ -15,6 +15,7 @@ from gradaudit.errors import AuditFailure, GapCode, UnsupportedModelError
 from gradaudit.records import FAILURES, Comparison, Gap, StepRecord, StepSpec, Verdict
 from gradaudit.reference import Policy
 from gradaudit.report import Ended, RunFolder, uninterrupted
+from gradaudit.rules import variable_keys
 
 
 def _silent(least: int, words: str) -> None:
@@ -196,7 +197,8 @@ class Session:
     def _unjudged(self) -> list[str]:
         if self._judge.paths():
             return self.tally.unjudged_in_words()
-        paths = [v.path for v in self.model.trainable_variables]
+        keys = variable_keys(self.model)
+        paths = [keys[id(v)] for v in self.model.trainable_variables]
         return [f"no trainable weight is asked for, of {', '.join(paths[:9]) or 'none'}"]
 
     def _run_json(self, trained: int) -> dict[str, Any]:
