@@ -18,6 +18,7 @@ class GapCode(StrEnum):
     CAPTURE = "capture"
     DATA = "data"
     DISAGREEMENT = "oracles-disagree"
+    EMPTY = "empty-batch"
     FAULT = "auditor-fault"
     INPUT = "input-kind"
     LOSS = "loss-option"
@@ -48,6 +49,7 @@ GAP_MEANINGS: dict[GapCode, str] = {
     GapCode.CAPTURE: "the step could not be captured",
     GapCode.DATA: "the batch holds something else than dense numbers",
     GapCode.DISAGREEMENT: "the derived rules and a trace of the code disagree",
+    GapCode.EMPTY: "the batch has no rows",
     GapCode.FAULT: "the auditor itself failed: run.json has the traceback",
     GapCode.INPUT: "an input of the model is sparse, ragged or optional",
     GapCode.LOSS: "an option of a loss, its reduction or its weight is not derived",

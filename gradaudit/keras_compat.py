@@ -390,6 +390,15 @@ def step_count(optimizer: Any) -> Any:
     return optimizer._iterations
 
 
+def schedule_of(optimizer: Any) -> Any:
+    """Return an optimizer's learning rate schedule, or None: `learning_rate` is its present value.
+
+    A LossScaleOptimizer has the schedule of the optimizer in it.
+    """
+    held = getattr(getattr(optimizer, "inner_optimizer", optimizer), "_learning_rate", None)
+    return held if isinstance(held, keras.optimizers.schedules.LearningRateSchedule) else None
+
+
 def may_decay(optimizer: Any, variable: Any) -> bool:
     """Return whether `exclude_from_weight_decay` leaves a weight in: it has no public answer."""
     return optimizer._use_weight_decay(variable)

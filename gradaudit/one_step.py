@@ -13,7 +13,7 @@ from keras import tree
 from gradaudit import keras_compat
 from gradaudit.audit.selection import Selection
 from gradaudit.audit.settings import OnFail, Settings
-from gradaudit.audit.single_step import check_compiled, judged, recorded
+from gradaudit.audit.single_step import check_compiled, check_rows, judged, recorded
 from gradaudit.backends import backend_of
 from gradaudit.errors import UsageError
 from gradaudit.records import Stage
@@ -56,7 +56,7 @@ def check(
 
     Raises:
         UsageError: the model is not compiled, or is distributed over several replicas; x is no
-            batch; no trainable weight is asked for; the threshold is not above 0.
+            batch, or has no rows; no trainable weight is asked for; the threshold is not above 0.
 
     Example:
         >>> import gradaudit, keras, numpy as np
@@ -134,8 +134,8 @@ def audit_gradients(
 
     Raises:
         UsageError: the numbers of gradients and variables differ, a gradient does not have its
-            variable's shape, a variable is not a trainable one of the model, x and y have different
-            numbers of rows, or it was called within a tf.function.
+            variable's shape, a variable is not a trainable one of the model, x and y have no rows
+            or different numbers of rows, or it was called within a tf.function.
 
     Example:
         >>> import gradaudit, keras, numpy as np, tensorflow as tf
@@ -177,6 +177,7 @@ def audit_gradients(
                 f"the gradient for {known[id(v)]} has the shape {tuple(g.shape)}. Expected "
                 f"{tuple(v.shape)}, that of the variable: are the gradients in another order?"
             )
+    check_rows(x, y, sample_weight)
     rows = [np.shape(part)[0] for part in tree.flatten((x, y)) if np.ndim(part)]
     if len(set(rows)) > 1:
         raise UsageError(

@@ -219,7 +219,7 @@ class Session:
                 "audit_s": round(self.budget.audit_s, 3),
             },
             "left_out": self._left_out(),
-            **self._environment(),
+            **self._backend.environment(self.model),
         }
 
     def _left_out(self) -> list[str]:
@@ -244,10 +244,3 @@ class Session:
                 f"relative {max(self._apart):.1e} at most"
             )
         return words
-
-    def _environment(self) -> dict[str, Any]:
-        try:
-            return self._backend.environment(self.model)
-        except Exception as error:  # a get_config of the user's may do anything
-            self.fault(error, "describing the model")
-            return {}
