@@ -76,7 +76,8 @@ def batches(sizes):
             yield rows(n), rows(n, 1)
 
     spec = tf.TensorSpec((None, 4)), tf.TensorSpec((None, 1))
-    return tf.data.Dataset.from_generator(made, output_signature=spec)
+    found = tf.data.Dataset.from_generator(made, output_signature=spec)
+    return found.apply(tf.data.experimental.assert_cardinality(len(sizes)))
 
 
 @pytest.mark.parametrize(
