@@ -45,7 +45,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """Name the tests that passed in which something was waived or could not be resolved."""
+    """Name the tests that passed while something was waived, or could not be judged."""
     told = [
         f"{report.nodeid}: {words}"
         for report in terminalreporter.getreports("passed")
@@ -54,7 +54,7 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
         if name == _PROPERTY
     ]
     if told:
-        terminalreporter.section("gradaudit: passed, but not for all that was audited")
+        terminalreporter.section("gradaudit: passed with something waived")
         for line in told:
             terminalreporter.line(line)
 

@@ -196,6 +196,8 @@ def test_the_choice_of_what_is_audited(gradaudit):
         "first": 1,
         "layers": "layer_1",
         "budget": 1000.0,
+        "oracle": "derived",
+        "expect": {},
         "on_fail": "stop",
         "rows_per_tensor": 10_000,
         "verbose": 0,
