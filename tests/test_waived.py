@@ -133,6 +133,15 @@ def test_a_run_that_is_unresolved_for_the_most_part_says_so_first(
     assert repr(run).startswith(f"<gradaudit.Run: {begin.lower()}, {share}")
 
 
+def test_a_gradient_that_was_written_at_a_prompt_is_counted():
+    written = {"tf": tf}
+    code = "odd = tf.custom_gradient(lambda v: (tf.tanh(v), lambda dy: dy))"
+    exec(compile(code, "<stdin>", "exec"), written)
+    model = net(layers.Lambda(written["odd"], name="odd_one"))
+    found = gradaudit.check(model, X, Y, expect={"odd_one": "custom"})
+    assert found.headline.startswith("PASS, 1 custom gradient waived (expect: 'odd_one')")
+
+
 def test_a_report_of_an_older_version_is_shown(tmp_path, shown):
     net().fit(X, Y, verbose=0, callbacks=[GradientAudit(tmp_path, verbose=0, layers="out")])
     run = json.loads((tmp_path / "run.json").read_text())
