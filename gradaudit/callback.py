@@ -44,7 +44,8 @@ class GradientAudit(keras.callbacks.Callback):
             differentiated by differences in float64; reports call that "numeric".
         expect: custom gradients to accept, {name: "custom"}, by the name of the function that
             tf.custom_gradient decorates or of the layer that calls it. They are used as they are
-            instead of the true derivative. Reports still name them.
+            instead of the true derivative. Reports still name them, and the verdict's own line
+            says how many there are.
         on_fail: after a failed step, and after one with NaN or infinity in its loss, gradients or
             weights, "record" goes on, "stop" ends the training, "raise" raises
             AuditFailure. "raise" also raises a fault of the audit itself.

@@ -1,7 +1,7 @@
 """The data that flows between the rooms. No logic.
 
-Arrays are NumPy arrays. Variables are keyed by Keras's `Variable.path`, which is unique within a
-model; `Variable.name` is not.
+Arrays are NumPy arrays. A "path" of a variable is its key, see `rules.variable_keys`: Keras's
+`Variable.path`, with a suffix where several variables of the model have that.
 """
 
 import math

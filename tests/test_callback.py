@@ -342,7 +342,7 @@ def test_what_has_no_rule_is_told_all_at_once_and_training_goes_on(tmp_path, cap
     assert "'sequential/d/bias' has the constraint" in update
     printed = capsys.readouterr().err
     assert printed.count("cannot judge the gradient of sequential/a/kernel") == 1
-    assert "UNJUDGED, 2 steps audited" in printed
+    assert "UNJUDGED, 100 % of the gradient weights were not judged, 2 steps audited" in printed
     assert run.run["counts"]["gradient"] == {"unjudged": 2 * model.count_params()}
 
 

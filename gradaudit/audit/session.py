@@ -14,7 +14,8 @@ from gradaudit.backends import backend_of
 from gradaudit.errors import AuditFailure, GapCode, UnsupportedModelError
 from gradaudit.records import FAILURES, Comparison, Gap, StepRecord, StepSpec, Verdict
 from gradaudit.reference import Policy
-from gradaudit.report import Ended, RunFolder, uninterrupted
+from gradaudit.report import Ended, RunFolder, headline, uninterrupted, waived
+from gradaudit.rules import variable_keys
 
 
 def _silent(least: int, words: str) -> None:
@@ -173,43 +174,52 @@ class Session:
         for words in self.budget.words():
             self._say(1, f"left out {words}")
         report = "" if self.folder is None else f" Report: {self.folder.path}"
-        self._say(1, f"{verdict.upper()}, {self.tally.steps} steps audited.{report}")
+        self._say(1, f"{headline({**self.summary(), 'verdict': verdict})}.{report}")
 
     def summary(self) -> dict[str, Any]:
-        """Return what run.json says of the verdicts."""
-        tally = self.tally
-        return {
+        """Return what run.json says of the verdicts, and of what was asked for."""
+        tally, settings = self.tally, self._settings
+        run: dict[str, Any] = {
             "verdict": str(self.verdict),
+            "waived": [],
             "counts": {
                 str(stage): {str(verdict): count for verdict, count in counts.items()}
                 for stage, counts in tally.counts.items()
             },
             "max_z": tally.max_z,
             "worst": tally.worst,
-            "threshold": self._settings.threshold,
+            "threshold": settings.threshold,
             "failed": tally.failed,
             "failures": tally.failures,
             "unjudged": self._unjudged(),
             "faults": self._faults.summary(),
-        }
-
-    def _unjudged(self) -> list[str]:
-        if self._judge.paths():
-            return self.tally.unjudged_in_words()
-        paths = [v.path for v in self.model.trainable_variables]
-        return [f"no trainable weight is asked for, of {', '.join(paths[:9]) or 'none'}"]
-
-    def _run_json(self, trained: int) -> dict[str, Any]:
-        settings = self._settings
-        return {
-            **self.summary(),
             "options": {
                 **settings.selection.options(),
                 "budget": settings.budget,
+                "oracle": str(settings.oracle),
+                "expect": settings.expect,
                 "on_fail": settings.on_fail,
                 "rows_per_tensor": settings.rows_per_tensor,
                 "verbose": settings.verbose,
             },
+            "expected": [
+                {name: getattr(each, name) for name in ("function", "layer", "file", "line")}
+                for each in sorted(tally.expected)
+            ],
+            "coverage": {"steps_audited": tally.steps},
+        }
+        return {**run, "waived": waived(run)}
+
+    def _unjudged(self) -> list[str]:
+        if self._judge.paths():
+            return self.tally.unjudged_in_words()
+        keys = variable_keys(self.model)
+        paths = [keys[id(v)] for v in self.model.trainable_variables]
+        return [f"no trainable weight is asked for, of {', '.join(paths[:9]) or 'none'}"]
+
+    def _run_json(self, trained: int) -> dict[str, Any]:
+        return {
+            **self.summary(),
             "coverage": {"steps_trained": trained, "steps_audited": self.tally.steps},
             "overhead": {
                 "training_s": round(self.budget.elapsed_s, 3),
@@ -217,7 +227,7 @@ class Session:
                 "audit_s": round(self.budget.audit_s, 3),
             },
             "left_out": self._left_out(),
-            **self._environment(),
+            **self._backend.environment(self.model),
         }
 
     def _left_out(self) -> list[str]:
@@ -242,10 +252,3 @@ class Session:
                 f"relative {max(self._apart):.1e} at most"
             )
         return words
-
-    def _environment(self) -> dict[str, Any]:
-        try:
-            return self._backend.environment(self.model)
-        except Exception as error:  # a get_config of the user's may do anything
-            self.fault(error, "describing the model")
-            return {}

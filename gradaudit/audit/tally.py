@@ -3,7 +3,7 @@
 import math
 from collections import Counter
 
-from gradaudit.records import FAILURES, Comparison, Stage, Verdict
+from gradaudit.records import FAILURES, Comparison, Passed, Provenance, Stage, Verdict
 from gradaudit.scoring.score import of_stages, stage_verdicts
 
 _MOST_FAILURES = 20
@@ -14,7 +14,8 @@ class Tally:
 
     counts: single weights by stage and verdict. max_z, worst: the largest score and where it was.
     failed: how many losses and tensors failed; failures: the first of them, in words.
-    unjudged: reasons by stage and path. rows_left_out: weights compared but not kept.
+    unjudged: reasons by stage and path. expected: custom gradients that were taken as they are.
+    rows_left_out: weights compared but not kept.
     """
 
     def __init__(self) -> None:
@@ -28,6 +29,7 @@ class Tally:
         self.rows_left_out = 0
         self._stages: dict[Stage, set[Verdict]] = {stage: set() for stage in Stage}
         self.unjudged: dict[tuple[Stage, str], str] = {}
+        self.expected: set[Provenance] = set()
 
     def add(self, comparison: Comparison, threshold: float) -> list[str]:
         """Count a step of a replica; return its failures in words."""
@@ -52,6 +54,7 @@ class Tally:
         for tensor in comparison.tensors:
             self.rows_left_out += tensor.count - len(tensor.weights.z)
             self.counts[tensor.stage].update(tensor.counts)
+            self.expected.update(p for p in tensor.provenance if p.kind is Passed.EXPECTED)
             if tensor.verdict is Verdict.FAIL:
                 failures.append(f"{where}, {tensor.stage} of {tensor.path}: {tensor.cause}")
             if tensor.verdict is Verdict.NONFINITE:

@@ -62,6 +62,6 @@ def print_summary(found: "Run") -> None:
     worst = f", worst z {run['max_z']:.2f} at {run['worst']}" if run.get("worst") else ""
     counts = [Counter(stage) for stage in run.get("counts", {}).values()]
     by_verdict = ", ".join(f"{n} {verdict}" for verdict, n in sum(counts, Counter()).most_common())
-    audited = f"{counted(len(found.steps), 'step')} audited ({by_verdict}){worst}"
-    line = f"{found.verdict.upper()}: {audited}. Report: {found.path}"
+    by_verdict = f" ({by_verdict})" if by_verdict else ""  # a run that was killed has no counts
+    line = f"{found.headline}{by_verdict}{worst}. Report: {found.path}"
     terminal.print(Text(line, style="bold"))

@@ -28,7 +28,7 @@ class StepPaths:
     """The paths of gradients through one recorded step of a model.
 
     Args:
-        model: a built, compiled Keras model. record: of a step. replay: repeats its random draws.
+        model: that of the `StepSpec`. record: of a step. replay: repeats its random draws.
         config: settings of Keras in the step.
 
     Raises:

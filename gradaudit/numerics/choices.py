@@ -28,7 +28,7 @@ def _compare(ufunc: np.ufunc, x: Any, y: Any) -> Decision:
     a, b = operands(x, y)
     doubt = np.hypot(a.doubt, b.doubt)
     doubtful = (doubt > 0) & ~(np.abs(a.value - b.value) > doubt)
-    outcome = ufunc(a.value, b.value)
+    outcome = np.asarray(ufunc(a.value, b.value))  # of scalars it is none
     if doubtful.any():
         held = (
             a.precision.nearest(np.broadcast_to(part.value, outcome.shape)[doubtful])

@@ -119,7 +119,7 @@ def check_claims(
         y=y,
         variables=record.variables | {p: np.asarray(v) for p, v in (weights or {}).items()},
     )
-    net = ClaimedNet(claims, model, record, spec.config)
+    net = ClaimedNet(claims, spec.model, record, spec.config)
     groups: dict[tuple[str, str], list[Claim]] = {}
     for claim in claims:
         groups.setdefault((claim.quantity, claim.given), []).append(claim)

@@ -20,6 +20,7 @@ from gradaudit.records import (
     StepRecord,
     StepSpec,
 )
+from gradaudit.reference.arguments import empty_gaps
 from gradaudit.reference.coverage import Coverage, coverage
 from gradaudit.reference.graph import is_float
 from gradaudit.reference.origin import is_finite, origin_of
@@ -61,7 +62,7 @@ def derive(record: StepRecord, spec: StepSpec, policy: Policy = DEFAULT) -> Refe
     variables = [v for v in spec.model.trainable_variables if policy.wanted(v.path)]
     unjudged: Unjudged = {}
     runs = _runs(record, spec, policy, covered)
-    found, gaps = None, covered.step
+    found, gaps = None, (*covered.step, *empty_gaps(record))
     untraced: tuple[Gap, ...] = ()
     if not gaps:
         try:

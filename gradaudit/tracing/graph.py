@@ -119,13 +119,14 @@ class Op:
         """The custom gradient that replaces the op's own; None if there is none.
 
         TensorFlow's own custom gradients, such as that of silu, are right or wrong like its other
-        gradients, except tf.grad_pass_through, which is not meant as a derivative.
+        gradients, except tf.grad_pass_through, which is not meant as a derivative. One that is
+        expected is named wherever its code is from: a prompt's has no file.
         """
         if self._own_gradient is None:
             return None
         code = getattr(self._grad, "__code__", None)
         is_library = code is not None and is_in_library(code.co_filename)
-        if is_library and self._own_name != _PASSED:
+        if is_library and self._own_name != _PASSED and not self.is_expected:
             return None
         kind, place = Passed.EXPECTED if self.is_expected else Passed.CUSTOM, self.place
         if not place.file and code is not None:

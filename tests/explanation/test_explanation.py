@@ -88,7 +88,7 @@ def test_the_text_says_all_of_it(name):
     record, spec = recorded(model, x[row : row + 1], y[row : row + 1])
     step = StepPaths(model, record, Replay(False), spec.config)
     for path, index in weights(model):
-        found = explain_record(model, record, spec, f"{path}[{','.join(map(str, index))}]", 8.0)
+        found = explain_record(record, spec, f"{path}[{','.join(map(str, index))}]", 8.0)
         products, sums, last, named, update = parsed(found.text)
         (factors,) = products
         assert np.prod(factors) == pytest.approx(named["reference"], rel=1e-12)
@@ -496,7 +496,7 @@ def test_the_epsilon_of_the_step_is_used(large_epsilon):
     assert total(found) == pytest.approx(found.reference, rel=1e-12)
     record, spec = recorded(model, x, y)
     keras.config.set_epsilon(1e-7)
-    later = explain_record(model, record, spec, "a/kernel[0,0]", 8.0).path
+    later = explain_record(record, spec, "a/kernel[0,0]", 8.0).path
     assert (later.loss, total(later)) == (found.loss, total(found))
 
 
