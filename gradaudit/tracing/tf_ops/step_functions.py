@@ -31,13 +31,13 @@ def _step(kind, formula, function):
     apply.__doc__ = f"Compute y = {formula}, elementwise. No gradient passes: dy/dx = 0."
 
 
-for _kind, _formula, _function in (
+for _kind, _formula, _rounding in (
     ("Floor", "⌊x⌋", np.floor),
     ("Ceil", "⌈x⌉", np.ceil),
     ("Round", "x rounded, halves to even", np.round),
     ("Rint", "x rounded, halves to even", np.rint),
 ):
-    _step(_kind, _formula, _function)
+    _step(_kind, _formula, _rounding)
 
 
 @op("FloorDiv")
