@@ -62,6 +62,7 @@ class Provenance:
         op whose gradient in the framework is not the derivative.
     op: name of the op, op_type: its type. function: the user's function. layer: the name scope.
     file, line, source: the innermost line outside libraries; "", 0 and "" where there is none.
+    detail: for which values, a clause such as "where x is 0"; "" for all.
     """
 
     kind: Passed
@@ -72,6 +73,7 @@ class Provenance:
     file: str = ""
     line: int = 0
     source: str = ""
+    detail: str = ""
 
 
 @dataclass(frozen=True)

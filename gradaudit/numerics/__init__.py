@@ -32,7 +32,7 @@ from gradaudit.numerics.arithmetic import (
     numbers,
 )
 from gradaudit.numerics.below_largest import below_largest
-from gradaudit.numerics.chain import chained
+from gradaudit.numerics.chain import chained, divided
 from gradaudit.numerics.decision import Decision
 from gradaudit.numerics.newton_schulz import newton_schulz
 from gradaudit.numerics.precision import PRECISIONS, Precision
@@ -57,6 +57,7 @@ __all__ = [
     "as_rounded",
     "below_largest",
     "chained",
+    "divided",
     "estimated",
     "exact",
     "newton_schulz",

@@ -20,6 +20,19 @@ def chained(dy: Array, slope: Array) -> Array:
     return dy * np.where(_is_zero(dy), 1.0, slope)
 
 
+def divided(dy: Array, by: Array) -> Array:
+    """Return dy / by, and exactly 0 where dy is exactly 0, also where by is 0 or not finite.
+
+    It is `chained` for a slope 1 / by, with the one rounding of a quotient.
+
+    Shapes: dy and by broadcast.
+    """
+    bare = numbers(by)
+    if (np.isfinite(bare) & (bare != 0)).all():
+        return dy / by
+    return dy / np.where(_is_zero(dy), 1.0, by)
+
+
 def _is_zero(dy: Array) -> np.ndarray:
     """Return where an array is 0 without a rounding error and without a kink."""
     zero = numbers(dy) == 0

@@ -70,12 +70,14 @@ def _divide(x: Any, y: Any) -> Rounded:
 def _raise(x: Any, y: Any) -> Rounded:
     a, b = operands(x, y)
     power = a.value**b.value
-    by_a = np.abs(b.value * a.value ** (b.value - 1))
-    by_b = 0.0 if b.variance is None else (power * np.log(a.value)) ** 2
+    by_a = np.abs(b.value) * np.where(b.value == 0, 0.0, np.abs(a.value ** (b.value - 1)))
+    by_b: float | np.ndarray = 0.0
+    if b.variance is not None or b.kink is not None:
+        by_b = np.abs(power * np.where(power == 0, 0.0, np.log(a.value)))  # y log a → 0
     return round_once(
         power,
-        plus(times(a.variance, by_a**2), times(b.variance, by_b)),
-        times(a.kink, by_a),
+        plus(times(a.variance, by_a**2), times(b.variance, by_b**2)),
+        plus(times(a.kink, by_a), times(b.kink, by_b)),
         a.precision,
         ulps=_power_ulps(y, a.precision),
     )

@@ -2,7 +2,7 @@
 
 import functools
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
 import numpy as np
@@ -12,7 +12,7 @@ from gradaudit import keras_compat
 from gradaudit.errors import GapCode, RuleDefinitionError, UnsupportedModelError
 from gradaudit.numerics import Arithmetic, numbers
 from gradaudit.numerics.arithmetic import Array
-from gradaudit.records import Config
+from gradaudit.records import Config, Passed, Provenance
 from gradaudit.rules.registry import find_rule, rule_for
 
 Vjp = Callable[[Array], Array]
@@ -191,6 +191,7 @@ class LossCall:
     dtype: in which the loss is computed.
     logits: what softmax or sigmoid made y_pred from, for a rule that reads both; its VJP then
         returns the cotangents of both.
+    passed: what `misleads` noted.
     """
 
     loss: Any
@@ -199,6 +200,16 @@ class LossCall:
     arithmetic: Arithmetic
     epsilon: float
     logits: Array | None = None
+    passed: set[Provenance] = field(default_factory=set)
+
+    def misleads(self, op_type: str, where: str) -> None:
+        """Note that TensorFlow's gradient of an op of the loss is not the derivative.
+
+        where: for which values, a clause such as "where x is 0".
+        """
+        name = getattr(self.loss, "name", "")
+        misled = Provenance(Passed.MISLED, name, op_type, layer="the loss", detail=where)
+        self.passed.add(misled)
 
     def array(self, value: ArrayLike) -> Array:
         """Return targets or a constant as an array of the loss's dtype."""

@@ -110,9 +110,10 @@ class Op:
         """The line of the user's own code that made the op."""
         return place_of(self.operation)
 
-    def provenance(self, kind: Passed) -> Provenance:
+    def provenance(self, kind: Passed, detail: str = "") -> Provenance:
         """Return the provenance of a cotangent that passed the op."""
-        return Provenance(kind, self.operation.name, self.kind, "", "", *self.place)
+        name = self.operation.name
+        return Provenance(kind, name, self.kind, "", self._scope, *self.place, detail)
 
     @functools.cached_property
     def custom_gradient(self) -> Provenance | None:

@@ -83,13 +83,22 @@ class Node:
         """Run a function of the graph; see Interpretation.run."""
         return self.run.run(self.op.function(name), inputs, wanted)
 
-    def passes(self, kind: Passed) -> None:
+    def passes(self, kind: Passed, detail: str = "") -> None:
         """Note what a cotangent passes in the op."""
-        self._passed.add(self.op.provenance(kind))
+        self._passed.add(self.op.provenance(kind, detail))
 
-    def misleads(self) -> None:
-        """Note that TensorFlow's gradient of the op is not the derivative for such values."""
-        self.passes(Passed.MISLED)
+    def misleads(self, where: str = "", places: np.ndarray | None = None) -> None:
+        """Note that TensorFlow's gradient of the op is not the derivative for such values.
+
+        where: a clause, such as "where x is 0". places: a mask of the places of which that is true,
+            so that the first is named; nothing is noted where it is none.
+        """
+        if places is not None:
+            if not places.any():
+                return
+            first = np.argwhere(places)[0].tolist()
+            where += f", as at {first}" if first else ""
+        self.passes(Passed.MISLED, where)
 
     @property
     def provenance(self) -> Provenances:

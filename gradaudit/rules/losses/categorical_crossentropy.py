@@ -4,7 +4,7 @@ import numpy as np
 from keras import losses
 
 from gradaudit.rules.primitives.clip import clipped
-from gradaudit.rules.primitives.log_softmax import log_softmax
+from gradaudit.rules.primitives.log_softmax import log_softmax, not_one
 from gradaudit.rules.registry import Case, rule
 
 
@@ -70,6 +70,8 @@ def categorical_crossentropy(call, y_true, y_pred):
         return -(t * np.log(p)).sum(axis=axis), vjp
 
     log_p, p = log_softmax(y_pred, axis)
+    if row := not_one(call.numbers(t).sum(axis=axis)):
+        call.misleads("SoftmaxCrossEntropyWithLogits", row)
 
     def logits_vjp(d):
         return (p * t.sum(axis=axis, keepdims=True) - t) * np.expand_dims(d, axis)
