@@ -10,7 +10,7 @@ from gradaudit.records import Config, StepRecord
 from gradaudit.reference.arguments import Tensor
 from gradaudit.reference.backprop import forward
 from gradaudit.reference.gaps import layer_gaps
-from gradaudit.reference.quantities import check_one_tensor_each
+from gradaudit.reference.gaps import check_one_tensor_each
 from gradaudit.reference.quantity import WatchedCall
 from gradaudit.reference.walk import Application
 

@@ -39,6 +39,12 @@ class Quantity:
     updated: bool = False
 
     @property
+    def is_raw(self) -> bool:
+        """Whether it is something that a step starts from."""
+        raw = self.part in ("input", "target", "weight", "learning_rate")
+        return raw and not (self.d or self.updated)
+
+    @property
     def rank(self) -> tuple[int, ...]:
         """Its place in the order of computation: an array depends on arrays of a lower rank."""
         if self.updated or self.part == "learning_rate":
