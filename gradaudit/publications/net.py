@@ -255,7 +255,7 @@ class ClaimedNet:
         first = first_not_finite(self._with(given))
         if first is None:
             return ""
-        name, index, value = first
+        name, _, index, value = first
         place = index_text(index[1:] if self.rows == 1 and len(index) > 1 else index)
         return f"{name}[{place}] is {value}" if place else f"{name} is {value}"
 

@@ -11,8 +11,8 @@ import numpy as np
 from gradaudit.reference.quantities import Quantities
 from gradaudit.reference.quantity import Quantity
 
-NotFinite = tuple[str, tuple[int, ...], float]
-"""The name of a quantity, an index with the batch axis, and the value there."""
+NotFinite = tuple[str, Quantity, tuple[int, ...], float]
+"""A quantity with its name, an index with the batch axis, and the value there."""
 
 
 def known(step: Quantities, quantity: Quantity) -> np.ndarray:
@@ -34,5 +34,5 @@ def first_not_finite(step: Quantities) -> NotFinite | None:
         places = np.argwhere(known(step, quantity).reshape(values.shape) & ~np.isfinite(values))
         if len(places):
             index = tuple(int(i) for i in places[0])
-            return name, index, float(values[index])
+            return name, quantity, index, float(values[index])
     return None

@@ -36,8 +36,6 @@ _INVERSES: dict[Any, Callable[[np.ndarray], np.ndarray]] = {
 _ANY = 0.5
 """Stands in for a number that is not known, in a run that tells NaN from what is not known."""
 
-_PER_ROW = ("input", "target", "preactivation", "derivative", "activation")
-
 
 class Quantities:
     """The numbers of one step of a model, by name.
@@ -136,7 +134,7 @@ class Quantities:
     def __getitem__(self, quantity: Quantity) -> Rounded:
         """Return the values of a quantity, with their rounding errors; NaN where not known."""
         value = self.by_row(quantity)
-        squeezed = self.rows == 1 and quantity.part in _PER_ROW and value.ndim
+        squeezed = self.rows == 1 and quantity.is_of_a_row and value.ndim
         return value[0] if squeezed else value
 
     @functools.cached_property

@@ -44,7 +44,11 @@ def elementwise(
             if np.any(places):
                 call.misleads(activation.__name__, where)
         y = nan_for_nan(z, f(z, **call.options))
-        return y, lambda dy: chained_through(z, dy, vjp(z, y, dy, **call.options))
+
+        def back(dy: Array) -> Array:
+            return nan_for_nan(dy, chained_through(z, dy, vjp(z, y, dy, **call.options)))
+
+        return y, back
 
     by_options = ", as the options of the cases make them" if kinks and len(options) > 1 else ""
     apply.__name__ = activation.__name__
