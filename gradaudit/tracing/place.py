@@ -48,7 +48,7 @@ def library_function_of(operation: tf.Operation) -> str:
 
 _WRAPPING = (
     "binary_op_wrapper", "call", "error_handler", "from_node_def", "op_dispatch_handler",
-    "r_binary_op_wrapper", "wrapper",
+    "r_binary_op_wrapper", "tensor_equals", "tensor_not_equals", "wrapper",
 )  # fmt: skip
 """Functions that TensorFlow and Keras wrap others in."""
 

@@ -8,8 +8,9 @@ a single point says nothing of the function beside that point.
 
 So gradients are taken beside the tie, to both sides along random directions (gradient sampling:
 J. Burke, A. Lewis and M. Overton, A robust gradient sampling algorithm for nonsmooth, nonconvex
-optimization, 2005). Where all of them agree the function has that derivative at the tie, too, and
-any other is wrong. Where they do not it is a kink, and stays what it was.
+optimization, 2005). Where the function is continuous and all of them agree, it has that derivative
+at the tie, too, and any other is wrong. Where they do not agree it is a kink, and stays what it
+was; so it does where the function jumps.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -58,7 +59,7 @@ def tie_of(op: Op, given: Sequence[Any]) -> Tie | None:
         sides = [(given[0], bound) for bound in _AT.get(op.kind, ())]
     for a, b in sides:
         equal = np.argwhere(numbers(a) == numbers(b))
-        if equal.size or (equal.shape == (1, 0)):
+        if len(equal):
             return Tie(op, tuple(equal[0].tolist()))
     return None
 
@@ -134,8 +135,16 @@ class Directions:
 Key = int | str
 """Number of an input, or path of a variable."""
 
-Beside = Callable[[Directions, float], Mapping[Key, np.ndarray]]
-"""Returns the cotangents of a graph in float64, a step of some size away along directions."""
+
+class Sample(NamedTuple):
+    """The outputs of a graph beside a tie, and its cotangents, in float64."""
+
+    outputs: Sequence[np.ndarray]
+    cotangents: Mapping[Key, np.ndarray]
+
+
+Beside = Callable[[Directions, float], Sample]
+"""Returns the sample that is a step of some size away along directions."""
 
 
 class Settled(NamedTuple):
@@ -155,17 +164,23 @@ def settle(beside: Beside) -> dict[Key, Settled]:
 
     Each correction is the mean of gradients at opposite sides: it errs by the step's square.
     """
-    at = dict(_sampled(beside, Directions(0), 0.0))
-    nothing = {key: np.zeros(value.shape) for key, value in at.items()}
+    with np.errstate(all="ignore"):
+        outputs, at = beside(Directions(0), 0.0)
     found = {
-        key: Settled(zero, np.zeros(zero.shape, bool), zero.copy()) for key, zero in nothing.items()
+        key: Settled(np.zeros(x.shape), np.zeros(x.shape, bool), np.zeros(x.shape))
+        for key, x in at.items()
     }
     for step in STEPS:
         samples: list[Mapping[Key, np.ndarray]] = []
         judged: dict[Key, Settled] = {}
         for seed in range(DIRECTIONS):
             directions = Directions(seed)
-            samples += [_sampled(beside, directions, side * step) for side in (1, -1)]
+            with np.errstate(all="ignore"):
+                both = [beside(directions, side * step) for side in (1, -1)]
+            if not all(_continuous(outputs, each.outputs, step) for each in both):
+                judged = {}
+                break
+            samples += [each.cotangents for each in both]
             judged = {key: _judged(at[key], [each[key] for each in samples]) for key in at}
             if not any((j.known & ~found[key].known).any() for key, j in judged.items()):
                 break
@@ -179,9 +194,17 @@ def settle(beside: Beside) -> dict[Key, Settled]:
     return {key: s for key, s in found.items() if s.known.any() or s.kink.any()}
 
 
-def _sampled(beside: Beside, directions: Directions, size: float) -> Mapping[Key, np.ndarray]:
-    with np.errstate(all="ignore"):
-        return beside(directions, size)
+def _continuous(at: Sequence[np.ndarray], beside: Sequence[np.ndarray], step: float) -> bool:
+    """Return whether outputs moved by far less than a jump does, √step of their size.
+
+    A slope moves them by the step, that of a square root by √step of a size below 1.
+    """
+    pairs = zip(at, beside, strict=True)
+    return all(
+        y.shape == z.shape
+        and np.abs(z - y).max(initial=0.0) <= np.sqrt(step) * max(1.0, np.abs(y).max(initial=0.0))
+        for y, z in pairs
+    )
 
 
 def _judged(at: np.ndarray, beside: Sequence[np.ndarray]) -> Settled:
@@ -222,7 +245,7 @@ def provenance(ties: Sequence[Tie]) -> frozenset[Provenance]:
 def _named(ties: Sequence[Tie]) -> Provenance:
     first = ties[0]
     kinds = " and ".join(dict.fromkeys(tie.op.kind for tie in ties))
-    where = f"where {kinds} meet equal values"
+    where = f"where {kinds} {'meet' if ' and ' in kinds else 'meets'} equal values"
     if first.place:
         where += f", as at {list(first.place)}"
     functions = {tie.op.function_of_library for tie in ties}
@@ -231,25 +254,30 @@ def _named(ties: Sequence[Tie]) -> Provenance:
 
 
 def sampling(
-    run: Callable[[Directions, float], tuple[Sequence[Any], Mapping[str, Any]]],
+    run: Callable[
+        [Directions, float], tuple[Sequence[Any], Sequence[Any], Mapping[str, Any]]
+    ],
     shapes: Mapping[Key, tuple[int, ...]],
 ) -> Beside:
     """Return what takes the cotangents of a graph beside a tie, from a run of the graph.
 
-    run: returns the cotangents of inputs and of variables. shapes: of the cotangents in question.
+    run: returns the outputs, and the cotangents of inputs and of variables. shapes: of the
+    cotangents in question.
 
     Where the graph does not run beside the tie, all is NaN, and nothing agrees: a tensor may have
     another shape there, as tf.boolean_mask makes one of what ties.
     """
 
-    def beside(directions: Directions, size: float) -> Mapping[Key, np.ndarray]:
+    def beside(directions: Directions, size: float) -> Sample:
         unknown = {key: np.full(shape, np.nan) for key, shape in shapes.items()}
         try:
-            of_inputs, of_variables = run(directions, size)
+            ys, of_inputs, of_variables = run(directions, size)
         except (UnsupportedModelError, ValueError, IndexError):
-            return unknown
+            return Sample([np.full((), np.nan)], unknown)
         made: Iterator[tuple[Key, Any]] = iter([*enumerate(of_inputs), *of_variables.items()])
         floats = {key: numbers(x) for key, x in made if x is not None and key in shapes}
-        return unknown | {key: x for key, x in floats.items() if x.shape == shapes[key]}
+        known = {key: x for key, x in floats.items() if x.shape == shapes[key]}
+        outputs = [numbers(y) for y in ys]
+        return Sample([y for y in outputs if y.dtype.kind == "f"], unknown | known)
 
     return beside

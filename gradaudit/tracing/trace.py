@@ -102,14 +102,16 @@ class Trace:
         bare = [_float64(x) for x in xs]
         given = [None if dy is None else _float64(dy) for dy in dys]
 
-        def beside(directions: Directions, size: float) -> tuple[list[Any], Mapping[str, Array]]:
+        def beside(
+            directions: Directions, size: float
+        ) -> tuple[list[Any], list[Any], Mapping[str, Array]]:
             moved = [
                 directions.moved(i, x, size) if back and x.dtype.kind == "f" else x
                 for i, x in enumerate(bare)
             ]
             step = Moved(reads.held, directions, size)
-            run, _, backward = self._begun(moved, step, plain, jit, back)
-            return backward(given)[: len(xs)], run.gradients.totals()
+            run, ys, backward = self._begun(moved, step, plain, jit, back)
+            return ys, backward(given)[: len(xs)], run.gradients.totals()
 
         parts = {**dict(enumerate(found.of_inputs)), **found.of_variables}
         shapes = {key: part.shape for key, part in parts.items() if part is not None}
