@@ -30,7 +30,7 @@ def of_activation(case: Case, dtype: str) -> Draw:
 
     def draw(rng: np.random.Generator) -> Subject:
         primals = {"z": 2 * random_input(case, rng, case.shapes[0], dtype)}
-        return Subject(primals, ("z",), run, framework)
+        return Subject(primals, ("z",), ("z",), run, framework)
 
     return draw
 
@@ -59,7 +59,7 @@ def of_loss(case: Case, dtype: str) -> Draw:
             return {"y": loss(y_true, given["y_pred"], sample_weight=weight)}, {}
 
         primals = {"y_pred": random_input(case, rng, shape, dtype)}
-        return Subject(primals, ("y_pred",), run, framework)
+        return Subject(primals, ("y_pred",), ("y_pred",), run, framework)
 
     return draw
 
@@ -78,6 +78,6 @@ def of_regularizer(case: Case, dtype: str) -> Draw:
 
     def draw(rng: np.random.Generator) -> Subject:
         primals = {"w": random_input(case, rng, case.shapes[0], dtype)}
-        return Subject(primals, ("w",), run, framework)
+        return Subject(primals, ("w",), ("w",), run, framework)
 
     return draw

@@ -104,7 +104,9 @@ def _drawn(
 
     fixed_names = {names[path] for path, v in variables.items() if not v.trainable}
     differentiable = tuple(name for name in primals if name not in fixed_names)
-    return Subject(primals, differentiable, run, framework, tuple(seed.state for seed in seeds))
+    moved = tuple(name for name in inputs if name in primals)
+    states_of = tuple(seed.state for seed in seeds)
+    return Subject(primals, moved, differentiable, run, framework, states_of)
 
 
 def _call(case: Case, target: Any, tensors: Sequence[Any], arguments: Mapping[str, Any]) -> Any:

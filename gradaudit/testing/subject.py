@@ -39,7 +39,8 @@ class Subject:
     """One case of the rules for one Keras object, in one dtype.
 
     primals: random inputs and weights by name, exactly representable in the dtype.
-    differentiable: names of the inputs and trainable weights among them: each has a cotangent.
+    inputs: names of the inputs among them.
+    differentiable: names of the inputs and trainable weights: each has a cotangent.
     run: (rule, arithmetic, primals, fixed) to what the rule makes of them. fixed: values of
         variables by name that replace what the rule assigns to them; of layers alone.
     framework: primals as tensors to Keras's outputs, and what it assigns, by name.
@@ -47,6 +48,7 @@ class Subject:
     """
 
     primals: Primals
+    inputs: tuple[str, ...]
     differentiable: tuple[str, ...]
     run: Callable[..., Run]
     framework: Callable[

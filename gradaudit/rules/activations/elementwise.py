@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from gradaudit.numerics import chained_through, nan_for_nan
 from gradaudit.numerics.arithmetic import Array
 from gradaudit.rules.context import ActivationCall
 from gradaudit.rules.registry import Case, rule
@@ -35,8 +36,8 @@ def elementwise(
     """
 
     def apply(call: ActivationCall, z: Array) -> tuple[Array, Callable[[Array], Array]]:
-        y = f(z, **call.options)
-        return y, lambda dy: vjp(z, y, dy, **call.options)
+        y = nan_for_nan(z, f(z, **call.options))
+        return y, lambda dy: chained_through(z, dy, vjp(z, y, dy, **call.options))
 
     by_options = ", as the options of the cases make them" if kinks and len(options) > 1 else ""
     apply.__name__ = activation.__name__

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from gradaudit.numerics import chained, divided
+from gradaudit.numerics import chained, chained_through, divided
 from gradaudit.numerics.arithmetic import Array
 from gradaudit.rules.primitives.broadcasting import unbroadcast
 
@@ -94,13 +94,13 @@ MAXIMUM = Binary(
     "max(a, b)",
     "da = dy where a ≥ b, 0 elsewhere; db = dy where a < b, 0 elsewhere",
     np.maximum,
-    lambda a, b, y, dy: np.where(a >= b, dy, 0.0),
-    lambda a, b, y, dy: np.where(a >= b, 0.0, dy),
+    lambda a, b, y, dy: chained_through(y, dy, np.where(a >= b, dy, 0.0)),
+    lambda a, b, y, dy: chained_through(y, dy, np.where(a >= b, 0.0, dy)),
 )
 MINIMUM = Binary(
     "min(a, b)",
     "da = dy where a ≤ b, 0 elsewhere; db = dy where a > b, 0 elsewhere",
     np.minimum,
-    lambda a, b, y, dy: np.where(a <= b, dy, 0.0),
-    lambda a, b, y, dy: np.where(a <= b, 0.0, dy),
+    lambda a, b, y, dy: chained_through(y, dy, np.where(a <= b, dy, 0.0)),
+    lambda a, b, y, dy: chained_through(y, dy, np.where(a <= b, 0.0, dy)),
 )
