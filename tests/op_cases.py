@@ -677,3 +677,20 @@ BOUNDED = {
     "MatrixTriangularSolve", "Cholesky",
 }  # fmt: skip
 """Ops that have no result at a singular point: NumPy raises, and so does TensorFlow."""
+WITHOUT_NAN = {
+    "OnesLike": "a constant", "ZerosLike": "a constant",
+    "zeros divided": "x / 0 is 0 whatever x is",
+    "Select": "of a condition that is false of NaN", "SelectV2": "as Select",
+    "CheckNumerics": "it raises", "matrix equations": "TensorFlow raises",
+    "Range": "of NaN elements there is none", "Range between variables": "as Range",
+    "a length that values decide": "of NaN elements there is none",
+}  # fmt: skip
+"""Cases whose output is a number where an input is NaN, and why."""
+NO_SUBGRADIENT = {
+    "StopGradient": "its gradient ends here",
+    "EuclideanNorm": "NaN at 0, as TensorFlow has it",
+    "extremes": "a product of both extremes is neither convex nor concave",
+    "TopKV2": "of equal elements any comes first, and places are weighed apart",
+    "arguments": "the places jump",
+}
+"""Cases whose gradient at a tie need not be between the one-sided differences, and why."""
