@@ -672,11 +672,6 @@ SINGULAR = {
 The slope is infinite or not a number there, or the op is given an infinity that another op made at
 a finite argument.
 """
-BOUNDED = {
-    "MatrixDeterminant", "LogMatrixDeterminant", "MatrixInverse", "MatrixSolve",
-    "MatrixTriangularSolve", "Cholesky",
-}  # fmt: skip
-"""Ops that have no result at a singular point: NumPy raises, and so does TensorFlow."""
 WITHOUT_NAN = {
     "OnesLike": "a constant", "ZerosLike": "a constant",
     "zeros divided": "x / 0 is 0 whatever x is",
@@ -692,5 +687,6 @@ NO_SUBGRADIENT = {
     "extremes": "a product of both extremes is neither convex nor concave",
     "TopKV2": "of equal elements any comes first, and places are weighed apart",
     "arguments": "the places jump",
+    "determinants": "the inverse of a singular matrix does not exist",
 }
 """Cases whose gradient at a tie need not be between the one-sided differences, and why."""

@@ -195,9 +195,7 @@ def _moved(primals: Primals, v: Primals, h: float) -> Primals:
     return {**primals, **{name: primals[name] + h * d for name, d in v.items()}}
 
 
-def _filled(
-    case: Case, found: Subject, names: tuple[str, ...]
-) -> Iterator[tuple[str, Primals]]:
+def _filled(case: Case, found: Subject, names: tuple[str, ...]) -> Iterator[tuple[str, Primals]]:
     """Yield the primals with those of some names filled with a point; and the point in words."""
     for point in (*_POINTS, *case.kinks):
         filled = {name: np.full(found.primals[name].shape, point) for name in names}

@@ -28,8 +28,7 @@ from gradaudit.tracing.graph import Op
 
 _EQUALITIES = ("Equal", "NotEqual")
 _OF_TWO = (*_EQUALITIES, "Greater", "GreaterEqual", "Less", "LessEqual", "Maximum", "Minimum")
-_AT = {"Abs": (0.0,), "Sign": (0.0,), "Relu": (0.0,), "LeakyRelu": (0.0,), "Selu": (0.0,)}
-_AT["Relu6"] = (0.0, 6.0)
+_AT = {"Relu6": [0.0, 6.0], **{key: [0.0] for key in ("Abs", "Sign", "Relu", "LeakyRelu", "Selu")}}
 
 STEPS = (2.0**-26, 2.0**-13)
 """Steps beside a tie over a tensor's size. Rounding spoils quotients of the smaller one, such as
@@ -258,9 +257,7 @@ def _named(ties: Sequence[Tie]) -> Provenance:
 
 
 def sampling(
-    run: Callable[
-        [Directions, float], tuple[Sequence[Any], Sequence[Any], Mapping[str, Any]]
-    ],
+    run: Callable[[Directions, float], tuple[Sequence[Any], Sequence[Any], Mapping[str, Any]]],
     shapes: Mapping[Key, tuple[int, ...]],
 ) -> Beside:
     """Return what takes the cotangents of a graph beside a tie, from a run of the graph.

@@ -15,6 +15,7 @@ from gradaudit.tracing.graph import Plan, planned
 from gradaudit.tracing.interpreter import Interpretation
 from gradaudit.tracing.ties import (
     Directions,
+    Key,
     Moved,
     Reads,
     Tie,
@@ -113,7 +114,8 @@ class Trace:
             run, ys, backward = self._begun(moved, step, plain, jit, back)
             return ys, backward(given)[: len(xs)], run.gradients.totals()
 
-        parts = {**dict(enumerate(found.of_inputs)), **found.of_variables}
+        parts: dict[Key, Any] = dict(enumerate(found.of_inputs))
+        parts.update(found.of_variables.items())
         shapes = {key: part.shape for key, part in parts.items() if part is not None}
         settled = settle(sampling(beside, shapes))
         of_equality, made = of_equality_in(ties), dict(parts)

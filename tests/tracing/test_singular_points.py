@@ -14,7 +14,7 @@ from gradaudit.tracing.interpreter import Interpretation
 from gradaudit.tracing.tf_ops import table
 from gradaudit.tracing.tf_ops.table import Entry
 from gradaudit.tracing.values import is_discrete
-from op_cases import BOUNDED, CASES, NO_SUBGRADIENT, SINGLE, SINGULAR, UNDERIVED, WITHOUT_NAN
+from op_cases import CASES, NO_SUBGRADIENT, SINGLE, SINGULAR, UNDERIVED, WITHOUT_NAN
 
 EVERY = {**CASES, **SINGLE, **UNDERIVED}
 ARITHMETICS = {"float64": Plain(np.float64), "float32": Plain(np.float32), "rounding": Rounding()}
@@ -32,9 +32,7 @@ def _run(function, xs, cotangents, arithmetic=ARITHMETICS["float64"], dtype="flo
 def _rerun(traced, xs, cotangents, arithmetic=ARITHMETICS["float64"], dtype="float32"):
     with np.errstate(all="ignore"):
         ys, vjp = traced.run([arithmetic.array(x, dtype) for x in xs], None, arithmetic, False)
-        dys = [
-            None if is_discrete(y) else arithmetic.array(cotangents(y.shape), dtype) for y in ys
-        ]
+        dys = [None if is_discrete(y) else arithmetic.array(cotangents(y.shape), dtype) for y in ys]
         return ys, vjp(dys).of_inputs
 
 
@@ -97,8 +95,8 @@ def _with_infinite_slopes():
             for value in (0.0, 1.0, -1.0, 1000.0):
                 try:
                     _rerun(traced, [np.full(shape, value) for shape in shapes], np.ones)
-                except UnsupportedModelError as error:  # such as a matrix that is singular
-                    assert any(kind in str(error) for kind in BOUNDED)
+                except UnsupportedModelError:  # a matrix that is singular
+                    assert name in ("determinants", "matrix equations")
     return found
 
 
@@ -183,11 +181,8 @@ def _beyond_the_differences(name, value):
 @pytest.mark.parametrize("value", [0.0, 1.0])
 @pytest.mark.parametrize("name", [name for name in EVERY if name not in NO_SUBGRADIENT])
 def test_the_gradient_at_a_tie_is_a_subgradient(name, value):
-    try:
-        with np.errstate(all="ignore"):
-            assert _beyond_the_differences(name, value) == []
-    except UnsupportedModelError as error:
-        assert any(kind in str(error) for kind in BOUNDED)
+    with np.errstate(all="ignore"):
+        assert _beyond_the_differences(name, value) == []
 
 
 def test_a_gradient_that_is_no_subgradient_is_noticed(monkeypatch):
@@ -195,4 +190,5 @@ def test_a_gradient_that_is_no_subgradient_is_noticed(monkeypatch):
         return np.maximum(z, 0.0), lambda dy: np.where(z == 0, 2.0, 1.0 * (z > 0)) * dy
 
     _plant(monkeypatch, "Relu", relu)
-    assert _beyond_the_differences("Relu", 0.0) and not _beyond_the_differences("Relu", 1.0)
+    assert _beyond_the_differences("Relu", 0.0)
+    assert not _beyond_the_differences("Relu", 1.0)

@@ -12,7 +12,10 @@ from gradaudit.tracing.ties import DIRECTIONS, Sample, settle
 X = np.zeros((3, 4))
 
 
-def _gradients(function, x=X, arithmetic=Plain(np.float64)):
+DOUBLE = Plain(np.float64)
+
+
+def _gradients(function, x=X, arithmetic=DOUBLE):
     traced = trace(function, [np.asarray(x, np.float32)], [])
     ys, vjp = traced.run([arithmetic.array(x, "float32")], None, arithmetic, False)
     back = vjp([arithmetic.array(np.ones(y.shape), "float32") for y in ys])
@@ -37,7 +40,8 @@ def test_where_all_sides_agree_theirs_is_the_gradient(name, arithmetic):
     with np.errstate(all="ignore"):
         found, details = _gradients(function, arithmetic=arithmetic)
     np.testing.assert_allclose(numbers(found), slope, rtol=1e-5)
-    assert details and all("equal values, as at [0, 0]" in each for each in details)
+    assert details
+    assert all("equal values, as at [0, 0]" in each for each in details)
     kink = getattr(found, "kink", None)
     assert kink is None or not kink.any()
 
@@ -71,7 +75,8 @@ def test_where_sides_differ_or_the_function_jumps_the_gradient_stays(name):
 def test_a_single_kink_costs_no_further_run(monkeypatch):
     monkeypatch.setattr("gradaudit.tracing.ties.DIRECTIONS", 0)
     found, details = _gradients(lambda x: tf.nn.relu(x) * 2)
-    assert not found.any() and not details
+    assert not found.any()
+    assert not details
     with pytest.raises(AssertionError):  # without directions nothing is found
         test_where_all_sides_agree_theirs_is_the_gradient("x in two halves", Plain(np.float64))
 
@@ -80,7 +85,8 @@ def test_the_branch_of_an_equality_is_a_kink_where_nothing_agrees():
     found, details = _gradients(
         lambda x: tf.where(x == 0, 0 * x, tf.abs(x)) + 0 * x, arithmetic=Rounding()
     )
-    assert not details and (found.value == 0).all()
+    assert not details
+    assert (found.value == 0).all()
     np.testing.assert_allclose(found.kink, 1.0, rtol=1e-6)
 
 
