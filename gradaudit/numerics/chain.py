@@ -6,7 +6,7 @@ from gradaudit.numerics.arithmetic import Array, numbers
 from gradaudit.numerics.rounded import Rounded
 
 
-def chained(dy: Array, slope: Array) -> Array:
+def chained(dy: Array, slope: Array | float) -> Array:
     """Return dy · slope, and exactly 0 where dy is exactly 0, also where the slope is not finite.
 
     No change of the argument reaches the loss where its cotangent is 0, so the chain rule gives 0:
@@ -57,7 +57,7 @@ def chained_through(x: Array, dy: Array, dx: Array) -> Array:
     return np.where(unknown, np.where(_is_zero(dy), 0.0, np.nan), dx)
 
 
-def _is_finite(array: Array) -> np.ndarray:
+def _is_finite(array: Array | float) -> np.ndarray:
     """Return where an array is finite, and its rounding error and kink too."""
     finite = np.isfinite(numbers(array))
     if isinstance(array, Rounded):

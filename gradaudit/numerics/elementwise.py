@@ -73,7 +73,8 @@ def _raise(x: Any, y: Any) -> Rounded:
     by_a = np.abs(b.value) * np.where(b.value == 0, 0.0, np.abs(a.value ** (b.value - 1)))
     by_b: float | np.ndarray = 0.0
     if b.variance is not None or b.kink is not None:
-        by_b = np.abs(power * np.where(power == 0, 0.0, np.log(a.value)))  # y log a → 0
+        # y log a → 0 at a = 0; a base below 0 has a power only where the exponent is whole: exact
+        by_b = np.abs(power * np.where((power == 0) | (a.value < 0), 0.0, np.log(a.value)))
     return round_once(
         power,
         plus(times(a.variance, by_a**2), times(b.variance, by_b**2)),

@@ -22,6 +22,7 @@ def _phrase(passed: Provenance) -> str:
         where = f"{passed.layer} at {place or 'its call'}"
         return f"the custom gradient of {passed.function!r}{known} in {where}"
     op = f"the op {passed.op!r} ({passed.op_type})"
+    op += f" of {passed.function}" if passed.function else ""
     op += f" in {passed.layer}" if passed.layer else ""
     op += f" at {place}" if place else ""
     if passed.kind is Passed.NUMERIC:

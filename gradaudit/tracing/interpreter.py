@@ -18,6 +18,7 @@ from gradaudit.tracing.differences import PYTHON, by_differences
 from gradaudit.tracing.evaluate import evaluated
 from gradaudit.tracing.graph import Op, Plan
 from gradaudit.tracing.tf_ops.complex_numbers import OF_COMPLEX, Complex
+from gradaudit.tracing.ties import Tie, tie_of
 from gradaudit.tracing.values import Value, bare, decided, is_discrete, zeros
 
 _STATEFUL = (
@@ -116,12 +117,14 @@ class Interpretation:
 
     step: holds the variables that ops read and assign to. jit: whether XLA compiles the step.
     gradients: cotangents of variables, with their provenance; called functions share it.
+    ties: of the ops through which a gradient goes.
     """
 
     step: Any
     arithmetic: Arithmetic
     jit: bool = False
     gradients: Gradients = field(default_factory=lambda: Gradients(SumOfSteps))
+    ties: list[Tie] = field(default_factory=list)
 
     def run(
         self, planned: Plan, inputs: Sequence[Value], wanted: Sequence[bool] | None = None
@@ -150,6 +153,8 @@ class Interpretation:
             read = [name in planned.read for name in each.outputs]
             node = Node(each, self, [x in active for x in xs], read)
             made, vjp = self._apply(node, [x.value for x in xs])
+            if any(node.wanted) and (tie := tie_of(each, [x.value for x in xs])) is not None:
+                self.ties.append(tie)
             ys = [Primal(value) for value in made]
             primals.update(zip(each.outputs, ys, strict=True))
             if each.is_expected:

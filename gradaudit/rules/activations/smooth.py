@@ -6,6 +6,7 @@ import numpy as np
 from keras import activations
 from scipy import special
 
+from gradaudit.numerics import chained
 from gradaudit.rules.activations.elementwise import as_held, elementwise
 
 SELU_ALPHA, SELU_SCALE = 1.6732632423543772, 1.0507009873554805
@@ -134,7 +135,7 @@ elementwise(
     special.expit,
     lambda z, y, dy: dy * y * (1 - y),
 )
-elementwise(activations.exponential, "exp z", "y dy", np.exp, lambda z, y, dy: dy * y)
+elementwise(activations.exponential, "exp z", "y dy", np.exp, lambda z, y, dy: chained(dy, y))
 elementwise(
     activations.log_sigmoid,
     "−log(1 + exp(−z))",

@@ -185,7 +185,7 @@ def atan2(node, y, x):
     is_steep = np.abs(up) > np.abs(across)
     over, under = np.where(is_steep, x, y), np.where(is_steep, y, x)
     angle = np.arctan(over / np.where((across == 0) & (up == 0), 1.0, under))
-    turned = np.where(is_steep, np.pi / 2, np.where(across < 0, np.pi, 0.0))
+    turned = np.where(is_steep, np.pi / 2, np.where(np.signbit(across), np.pi, 0.0))
 
     def vjp(d):
         d = divided(d, squares)

@@ -6,6 +6,7 @@ from gradaudit.numerics import chained
 from gradaudit.rules.primitives.log_softmax import log_softmax, not_one, softmax_vjp
 from gradaudit.tracing.tf_ops.table import op
 
+
 @op("SoftmaxCrossEntropyWithLogits")
 def softmax_cross_entropy(node, z, t):
     """Compute ℓ = −Σ t log p along the last axis, p = softmax(z), and q = p − t.
