@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from gradaudit.numerics import Plain, Rounding, Simulating, chained, numbers
+from gradaudit.numerics import Plain, Rounding, Simulating, chained, divided, numbers
 
 ARITHMETICS = [Plain(np.float64), Plain(np.float32), Rounding(), Simulating()]
 
@@ -29,3 +29,12 @@ def test_a_cotangent_that_is_zero_up_to_rounding_is_not_zero():
     slope = Rounding().array(np.inf, "float32")
     with np.errstate(invalid="ignore"):
         assert np.isnan(numbers(chained(dy, slope)))
+
+
+@pytest.mark.parametrize("arithmetic", ARITHMETICS, ids=repr)
+def test_a_quotient_is_zero_where_its_numerator_is(arithmetic):
+    dy = arithmetic.array([0.0, 0.0, 3.0, 0.0], "float32")
+    by = arithmetic.array([0.0, np.nan, 2.0, 5.0], "float32")
+    assert numbers(divided(dy, by)).tolist() == [0.0, 0.0, 1.5, 0.0]
+    with np.errstate(divide="ignore", invalid="ignore"):
+        assert np.isinf(numbers(divided(arithmetic.array(1.0, "float32"), by[0])))
