@@ -9,6 +9,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from gradaudit import keras_compat
 from gradaudit.numerics import Plain
 from gradaudit.records import Provenance
 from gradaudit.testing.steps import SubjectStep
@@ -70,7 +71,9 @@ class Subject:
         names = tuple(self.primals)
 
         def outputs(*tensors: tf.Tensor) -> dict[str, tf.Tensor]:
-            return dict(self.framework(dict(zip(names, tensors, strict=True)))[0])
+            made = self.framework(dict(zip(names, tensors, strict=True)))[0]
+            masks = {f"{name}, its mask": keras_compat.mask_of(y) for name, y in made.items()}
+            return {**made, **{name: mask for name, mask in masks.items() if mask is not None}}
 
         found = trace(outputs, list(self.primals.values()), self.states)
         step = SubjectStep({v.path: np.asarray(v.value) for v in self.states}, {}, "float64", {})
@@ -80,13 +83,14 @@ class Subject:
 
         def vjp_by_name(dys: Arrays) -> dict[str, Any]:
             with np.errstate(all="ignore"):
-                back = vjp([dys[name] for name in order]).of_inputs
+                back = vjp([dys.get(name) for name in order]).of_inputs
             return {
                 name: np.zeros(self.primals[name].shape) if dx is None else dx
                 for name, dx in zip(names, back, strict=True)
             }
 
-        return Run(dict(zip(order, ys, strict=True)), vjp_by_name, {})
+        made = {name: y for name, y in zip(order, ys, strict=True) if y.dtype.kind == "f"}
+        return Run(made, vjp_by_name, {})
 
     def tape(self, primals: Primals) -> Run:
         """Return Keras's outputs and the tape's VJP, as float64.

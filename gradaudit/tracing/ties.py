@@ -13,6 +13,7 @@ at the tie, too, and any other is wrong. Where they do not agree it is a kink, a
 was; so it does where the function jumps.
 """
 
+import functools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -200,14 +201,17 @@ def settle(beside: Beside) -> dict[Key, Settled]:
 def _continuous(at: Sequence[np.ndarray], beside: Sequence[np.ndarray], step: float) -> bool:
     """Return whether outputs moved by far less than a jump does, √step of their size.
 
-    A slope moves them by the step, that of a square root by √step of a size below 1.
+    A slope moves them by the step, that of a square root by √step of a size below 1. Outputs that
+    are no floats, such as masks, do not move at all.
     """
-    pairs = zip(at, beside, strict=True)
-    return all(
-        y.shape == z.shape
-        and np.abs(z - y).max(initial=0.0) <= np.sqrt(step) * max(1.0, np.abs(y).max(initial=0.0))
-        for y, z in pairs
-    )
+    return len(at) == len(beside) and all(map(functools.partial(_near, step), at, beside))
+
+
+def _near(step: float, y: np.ndarray, z: np.ndarray) -> bool:
+    if y.shape != z.shape or y.dtype.kind != "f":
+        return np.array_equal(y, z)
+    size = max(1.0, np.abs(y).max(initial=0.0))
+    return bool(np.abs(z - y).max(initial=0.0) <= np.sqrt(step) * size)
 
 
 def _judged(at: np.ndarray, beside: Sequence[np.ndarray]) -> Settled:
@@ -278,7 +282,6 @@ def sampling(
         made: Iterator[tuple[Key, Any]] = iter([*enumerate(of_inputs), *of_variables.items()])
         floats = {key: numbers(x) for key, x in made if x is not None and key in shapes}
         known = {key: x for key, x in floats.items() if x.shape == shapes[key]}
-        outputs = [numbers(y) for y in ys]
-        return Sample([y for y in outputs if y.dtype.kind == "f"], unknown | known)
+        return Sample([numbers(y) for y in ys], unknown | known)
 
     return beside

@@ -59,3 +59,12 @@ def test_a_slope_whose_rounding_error_is_not_finite_is_not_finite():
     for product in (chained(zero, slope), divided(zero, slope)):
         assert product.value == 0
         assert product.sigma == 0
+
+
+@pytest.mark.parametrize("arithmetic", ARITHMETICS, ids=repr)
+def test_a_quotient_is_zero_where_its_numerator_is(arithmetic):
+    dy = arithmetic.array([0.0, 0.0, 3.0, 0.0], "float32")
+    by = arithmetic.array([0.0, np.nan, 2.0, 5.0], "float32")
+    assert numbers(divided(dy, by)).tolist() == [0.0, 0.0, 1.5, 0.0]
+    with np.errstate(divide="ignore", invalid="ignore"):
+        assert np.isinf(numbers(divided(arithmetic.array(1.0, "float32"), by[0])))
