@@ -65,8 +65,10 @@ class Provenance:
     kind: `TRACED` for code that was traced; `NUMERIC` for a derivative by differences; `CUSTOM` for
         a gradient that the user wrote, `EXPECTED` for one that is taken as it is; `MISLED` for an
         op whose gradient in the framework is not the derivative.
-    op: name of the op, op_type: its type. function: the user's function. layer: the name scope.
+    op: name of the op, op_type: its type. function: the user's function, or that of a library that
+        is made of several ops. layer: the name scope.
     file, line, source: the innermost line outside libraries; "", 0 and "" where there is none.
+    detail: for which values, a clause such as "where x is 0"; "" for all.
     """
 
     kind: Passed
@@ -77,6 +79,7 @@ class Provenance:
     file: str = ""
     line: int = 0
     source: str = ""
+    detail: str = ""
 
 
 @dataclass(frozen=True)

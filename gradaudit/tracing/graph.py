@@ -11,7 +11,7 @@ import tensorflow as tf
 from gradaudit import keras_compat
 from gradaudit.errors import GapCode, UnsupportedModelError
 from gradaudit.records import Passed, Provenance
-from gradaudit.tracing.place import Place, is_in_library, place_of
+from gradaudit.tracing.place import Place, is_in_library, library_function_of, place_of
 from gradaudit.tracing.shifts import shifts
 from gradaudit.tracing.tf_ops.table import Entry, find_op
 
@@ -110,9 +110,21 @@ class Op:
         """The line of the user's own code that made the op."""
         return place_of(self.operation)
 
-    def provenance(self, kind: Passed) -> Provenance:
-        """Return the provenance of a cotangent that passed the op."""
-        return Provenance(kind, self.operation.name, self.kind, "", "", *self.place)
+    @functools.cached_property
+    def function_of_library(self) -> str:
+        """The name of the function of a library that the user's code called and that made the op.
+
+        It is empty for one that makes the op alone, as tf.abs does.
+        """
+        return library_function_of(self.operation)
+
+    def provenance(self, kind: Passed, detail: str = "", function: str = "") -> Provenance:
+        """Return the provenance of a cotangent that passed the op.
+
+        detail: for which values. function: that of a library whose part the op is.
+        """
+        name = self.operation.name
+        return Provenance(kind, name, self.kind, function, self.scope, *self.place, detail)
 
     @functools.cached_property
     def custom_gradient(self) -> Provenance | None:
