@@ -7,55 +7,18 @@ Arrays are NumPy arrays. A "path" of a variable is its key, see `rules.variable_
 import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from enum import StrEnum
 from typing import Any
 
 import numpy as np
 
+from gradaudit.enums import FAILURES as FAILURES
+from gradaudit.enums import Oracle as Oracle
+from gradaudit.enums import Passed as Passed
+from gradaudit.enums import Stage as Stage
+from gradaudit.enums import Verdict as Verdict
 from gradaudit.errors import GapCode
 
 Arrays = dict[str, np.ndarray]
-
-
-class Verdict(StrEnum):
-    """The verdict on a weight, a tensor, a step or a run."""
-
-    PASS = "pass"
-    KINK = "kink"
-    UNRESOLVED = "unresolved"
-    FAIL = "fail"
-    NONFINITE = "nonfinite"
-    UNJUDGED = "unjudged"
-
-
-FAILURES = (Verdict.FAIL, Verdict.NONFINITE)
-"""The verdicts that fail an audit, the worse one first."""
-
-
-class Stage(StrEnum):
-    """What is audited of a step: the gradients that the optimizer got, and the update it made."""
-
-    GRADIENT = "gradient"
-    UPDATE = "update"
-
-
-class Oracle(StrEnum):
-    """How a reference value was obtained. A user may ask for the first three."""
-
-    DERIVED = "derived"
-    TRACED = "traced"
-    BOTH = "both"
-    NUMERIC = "numeric"
-
-
-class Passed(StrEnum):
-    """What kind of thing a cotangent passed on its way to a variable."""
-
-    TRACED = "traced"
-    NUMERIC = "numeric"
-    CUSTOM = "custom"
-    EXPECTED = "expected"
-    MISLED = "misled"
 
 
 @dataclass(frozen=True, order=True)
@@ -205,6 +168,18 @@ class Origin:
     skipped: bool = False
 
 
+@dataclass(frozen=True)
+class AtTies:
+    """The gradients of a step by another choice at exact ties; gradients: float64, by path."""
+
+    words: str
+    gradients: Mapping[str, np.ndarray]
+
+
+def _no_ties() -> Iterator[AtTies]:
+    return iter(())
+
+
 def _no_updates() -> Iterator[tuple[str, Estimate]]:
     return iter(())
 
@@ -217,6 +192,8 @@ class Reference:
         over the step, one by one: a call gives an iterator of paths and estimates.
     unjudged: why there is no reference, by stage and path.
     origin: of what is not finite in the framework's step; None where all is finite.
+    doubts: tells which ops choose within rounding errors. at_ties: gives the gradients by other
+        choices at exact ties, which are as right.
     """
 
     loss: Estimate | None
@@ -224,6 +201,8 @@ class Reference:
     updates: Callable[[], Iterator[tuple[str, Estimate]]] = _no_updates
     unjudged: Mapping[tuple[Stage, str], tuple[Gap, ...]] = field(default_factory=dict)
     origin: Origin | None = None
+    doubts: Callable[[], str] = str
+    at_ties: Callable[[], Iterator[AtTies]] = _no_ties
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ Rounding     `Rounded`: float64 with variances     the rounding error of the aud
 Simulating   `Simulated`: float64, rounded         the twin of a half precision
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 import numpy as np
@@ -14,6 +14,7 @@ from numpy.typing import ArrayLike, DTypeLike
 from gradaudit.numerics.precision import PRECISIONS, Precision
 from gradaudit.numerics.rounded import Rounded
 from gradaudit.numerics.simulated import Simulated
+from gradaudit.numerics.ties import Convention
 
 
 class Array(Protocol):
@@ -109,12 +110,18 @@ class Rounding:
 
     uniform: if given, the precision of every dtype (for κ, which is measured in float32).
     tensorfloat32: float32 matrix products round their factors to 11 bits (NVIDIA GPUs).
+    ties: which subgradient exact ties take; None for the framework's.
     """
 
     uniform: Precision | None = None
     tensorfloat32: bool = False
+    ties: Convention | None = None
 
     def _precision(self, dtype: str) -> Precision:
+        found = self._of_framework(dtype)
+        return found if self.ties is None else replace(found, ties=self.ties)
+
+    def _of_framework(self, dtype: str) -> Precision:
         if self.uniform is not None:
             return self.uniform
         if dtype == "float32" and self.tensorfloat32:

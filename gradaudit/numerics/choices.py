@@ -23,6 +23,8 @@ from gradaudit.numerics.decision import Decision
 from gradaudit.numerics.dispatch import handles
 from gradaudit.numerics.rounded import Part, Rounded, of_parts, operands
 
+_ORDERS = (np.greater, np.greater_equal, np.less, np.less_equal)
+
 
 def _compare(ufunc: np.ufunc, x: Any, y: Any) -> Decision:
     a, b = operands(x, y)
@@ -35,6 +37,8 @@ def _compare(ufunc: np.ufunc, x: Any, y: Any) -> Decision:
             for part in (a, b)
         )
         outcome[doubtful] = ufunc(*held)
+    if a.precision.ties is not None and a.precision.ties.turned and ufunc in _ORDERS:
+        outcome = outcome ^ (a.value == b.value)
     return Decision(outcome, doubtful, a.precision)
 
 
@@ -99,7 +103,10 @@ def _clip(a: Rounded, low: Any, high: Any) -> Rounded:
 def _sign(a: Rounded) -> Rounded:
     doubtful = _compare(np.greater, a, 0.0).doubtful
     kink = np.where(doubtful, 2.0, 0.0) if doubtful.any() else None
-    return Rounded(np.sign(a.value), None, kink, a.precision)
+    sign = np.sign(a.value)
+    if a.precision.ties is not None and a.precision.ties.turned:
+        sign = np.where(sign == 0, 1.0, sign)
+    return Rounded(sign, None, kink, a.precision)
 
 
 def _step(function: Callable[[np.ndarray], np.ndarray], a: Rounded) -> Rounded:

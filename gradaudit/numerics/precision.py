@@ -5,6 +5,8 @@ from typing import Any, overload
 
 import numpy as np
 
+from gradaudit.numerics.ties import Convention
+
 
 @dataclass(frozen=True)
 class Precision:
@@ -17,6 +19,7 @@ class Precision:
     matmul_roundoff: u of the accumulator of a matrix product.
     smallest: absolute error of a result that underflows.
     largest: largest finite number.
+    ties: which subgradient exact ties take; None for the framework's.
     """
 
     name: str
@@ -27,6 +30,7 @@ class Precision:
     matmul_roundoff: float
     smallest: float
     largest: float
+    ties: Convention | None = None
 
     @property
     def is_half(self) -> bool:

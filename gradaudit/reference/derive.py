@@ -1,6 +1,7 @@
 """From a StepRecord and its StepSpec to the Reference, as a function of these two and a policy."""
 
 import dataclasses
+import functools
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -22,6 +23,7 @@ from gradaudit.reference.arguments import empty_gaps
 from gradaudit.reference.changes import Unjudged, updates_of
 from gradaudit.reference.coverage import Coverage, coverage
 from gradaudit.reference.graph import is_float
+from gradaudit.reference.kinks import at_ties_of, doubts_of
 from gradaudit.reference.origin import is_finite, origin_of
 from gradaudit.reference.policy import DEFAULT, Policy
 from gradaudit.reference.runs import Found, Runs
@@ -65,10 +67,18 @@ def derive(record: StepRecord, spec: StepSpec, policy: Policy = DEFAULT) -> Refe
     unjudged.update({(Stage.GRADIENT, v.path): gaps for v in variables if gaps})
     loss = None if found is None else found.loss
     origin = None if is_finite(record) else _origin(runs)
+    reference = Reference(
+        loss,
+        gradients,
+        unjudged=unjudged,
+        origin=origin,
+        doubts=functools.partial(doubts_of, runs),
+        at_ties=functools.partial(at_ties_of, runs),
+    )
     if Stage.UPDATE not in policy.stages:
-        return Reference(loss, gradients, unjudged=unjudged, origin=origin)
+        return reference
     updates = updates_of(runs, found, variables, policy, covered, unjudged)
-    return Reference(loss, gradients, updates, unjudged, origin)
+    return dataclasses.replace(reference, updates=updates)
 
 
 def _origin(runs: Runs) -> Origin:
@@ -133,7 +143,7 @@ def _is_unsteady(runs: Runs, loss: Estimate, policy: Policy) -> bool:
 
     It is traced again only where the loss is not the step's.
     """
-    if runs.record.loss is None or not np.isfinite(runs.record.loss - loss.value):
+    if runs.record.loss is None or not (np.isfinite(runs.record.loss) & np.isfinite(loss.value)):
         return False
     beyond = 8 * loss.sigma + (0.0 if loss.kink is None else loss.kink)
     if not np.abs(runs.record.loss - loss.value) > beyond:

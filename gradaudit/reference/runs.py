@@ -109,6 +109,11 @@ class Runs:
         walk.op_watch = watch
         return backprop(self.spec.model, record, walk, traced=True).value
 
+    def gradients_in(self, arithmetic: Arithmetic) -> dict[str, Array]:
+        """Return the gradients in one arithmetic, the loss under the empty path."""
+        with np.errstate(all="ignore"):
+            return self._gradients(self.record, arithmetic)[0]
+
     def plain_gradients(self, traced: bool) -> dict[str, Rounded]:
         """Return the gradients with rounding errors, the loss under the empty path.
 

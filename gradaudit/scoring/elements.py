@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from gradaudit.records import Estimate, Origin, Verdict
+from gradaudit.records import AtTies, Estimate, Origin, Verdict
 from gradaudit.scoring.diagnosis import diagnose
 
 LARGEST_NOISE = 0.1
@@ -55,6 +55,33 @@ class Judged:
         if noise > LARGEST_NOISE * norm:
             verdicts[verdicts == PASS] = UNRESOLVED
         self.verdicts = verdicts
+        self._choices = ""  # at kinks, in words
+
+    def excuse(self, ties: AtTies, path: str) -> bool:
+        """Make a kink of what fails, where it agrees with another choice at exact ties.
+
+        All of the tensor must agree: one element may agree by chance.
+        """
+        other = ties.gradients.get(path)
+        if other is None:
+            return False
+        with np.errstate(all="ignore"):
+            agrees = np.abs(self.tape - other) <= self.threshold * self.estimate.sigma
+        if not agrees.all():
+            return False
+        self.verdicts[self.verdicts == FAIL] = KINK
+        self.z = np.where(self.z > self.threshold, 0.0, self.z)
+        self._choices = f"a subgradient at exact ties, as right as the framework's: {ties.words}"
+        return True
+
+    @property
+    def depends_on_kinks(self) -> bool:
+        """Whether choices at kinks within rounding errors decide on the verdict."""
+        return self.verdict in (KINK, UNRESOLVED) and bool(self.kink.any()) and not self._choices
+
+    def chosen_at(self, doubts: str) -> None:
+        """Note which ops choose, in words."""
+        self._choices = f"choices at kinks, within rounding errors: {doubts}" if doubts else ""
 
     @property
     def verdict(self) -> int:
@@ -76,6 +103,8 @@ class Judged:
             return diagnose(self.tape, self.estimate.value, verdicts == FAIL, batch_size)
         if verdict == NONFINITE:
             return f"{not_finite(self.tape)}{words}"
+        if verdict == KINK:
+            return self._choices or "it depends on choices at kinks"
         if verdict != UNRESOLVED:
             return ""
         if self.skipped:
@@ -84,7 +113,8 @@ class Judged:
             return "the derivation gives no finite number here, and the framework does"
         if self.overflows.any():
             return f"a correct computation may overflow in the precision of the step{words}"
-        return "rounding errors or choices at kinks are too large a part of the values"
+        too_large = "rounding errors or choices at kinks are too large a part of the values"
+        return f"{too_large}; {self._choices}" if self._choices else too_large
 
 
 def words_of(origin: Origin | None) -> str:

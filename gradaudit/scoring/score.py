@@ -1,5 +1,6 @@
 """z-scores and verdicts."""
 
+import functools
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -10,7 +11,6 @@ from gradaudit.errors import GapCode
 from gradaudit.records import (
     FAILURES,
     Comparison,
-    Estimate,
     Gap,
     Origin,
     Reference,
@@ -20,7 +20,15 @@ from gradaudit.records import (
     Verdict,
     WeightComparisons,
 )
-from gradaudit.scoring.elements import NONFINITE, UNJUDGED, VERDICTS, Judged, not_finite, words_of
+from gradaudit.scoring.elements import (
+    FAIL,
+    NONFINITE,
+    UNJUDGED,
+    VERDICTS,
+    Judged,
+    not_finite,
+    words_of,
+)
 from gradaudit.scoring.provenance import described
 
 
@@ -45,18 +53,24 @@ def compare(
         Stage.UPDATE: _origin_of_update(record) or reference.origin,
     }
 
-    def tensor(stage: Stage, path: str, tape: np.ndarray, estimate: Estimate) -> TensorComparison:
-        judged = Judged(np.asarray(tape, np.float64), estimate, threshold, origins[stage])
+    def tensor(stage: Stage, path: str, judged: Judged) -> TensorComparison:
+        if stage is Stage.GRADIENT and judged.depends_on_kinks:
+            judged.chosen_at(doubts())
         return _tensor(stage, path, before[path], judged, batch_size, rows_per_tensor)
 
-    tensors = []
+    doubts = functools.cache(reference.doubts)
+    gradients = {}
     for path, estimate in reference.gradients.items():
         gradient = record.gradients.get(path)
         tape = np.zeros(estimate.value.shape) if gradient is None else gradient
-        tensors.append(tensor(Stage.GRADIENT, path, tape, estimate))
+        tape = np.asarray(tape, np.float64)
+        gradients[path] = Judged(tape, estimate, threshold, origins[Stage.GRADIENT])
+    _excuse_at_ties(gradients, reference)
+    tensors = [tensor(Stage.GRADIENT, path, judged) for path, judged in gradients.items()]
     for path, estimate in reference.updates():
         tape = np.asarray(after[path], np.float64) - np.asarray(before[path], np.float64)
-        tensors.append(tensor(Stage.UPDATE, path, tape, estimate))
+        judged = Judged(tape, estimate, threshold, origins[Stage.UPDATE])
+        tensors.append(tensor(Stage.UPDATE, path, judged))
     for (stage, path), gaps in reference.unjudged.items():
         found = record.gradients.get(path)
         if stage is Stage.UPDATE:
@@ -96,6 +110,14 @@ def compare(
         capture_ms=record.capture_ms,
         origin="" if reference.origin is None else reference.origin.words,
     )
+
+
+def _excuse_at_ties(gradients: Mapping[str, Judged], reference: Reference) -> None:
+    """Make kinks of the gradients that fail, where another choice at exact ties gives them."""
+    failed = {path: judged for path, judged in gradients.items() if judged.verdict == FAIL}
+    choices = reference.at_ties() if failed else iter(())
+    while failed and (ties := next(choices, None)) is not None:
+        failed = {path: each for path, each in failed.items() if not each.excuse(ties, path)}
 
 
 def _origin_of_update(record: StepRecord) -> Origin | None:

@@ -9,9 +9,10 @@ from typing import Any
 
 import numpy as np
 
-from gradaudit.numerics import chained, chained_through, divided
+from gradaudit.numerics import chained, chained_through, divided, numbers
 from gradaudit.numerics.arithmetic import Array
 from gradaudit.rules.primitives.broadcasting import unbroadcast
+from gradaudit.rules.primitives.extremes import ties_of
 
 Operand = Array | float
 
@@ -55,6 +56,14 @@ class Binary:
         return y, vjp
 
 
+def _part(of_first: Any, is_first: bool, a: Operand, b: Operand, dy: Array) -> Array:
+    """Return what an operand takes of dy: all where it is chosen, half of it where ties share."""
+    part = np.where(of_first, dy, 0.0) if is_first else np.where(of_first, 0.0, dy)
+    if ties_of(dy).extremes == "shared":
+        part = np.where(numbers(a) == numbers(b), dy * 0.5, part)
+    return part
+
+
 ADD = Binary(
     "a + b",
     "da = dy; db = dy",
@@ -94,13 +103,13 @@ MAXIMUM = Binary(
     "max(a, b)",
     "da = dy where a ≥ b, 0 elsewhere; db = dy where a < b, 0 elsewhere",
     np.maximum,
-    lambda a, b, y, dy: chained_through(y, dy, np.where(a >= b, dy, 0.0)),
-    lambda a, b, y, dy: chained_through(y, dy, np.where(a >= b, 0.0, dy)),
+    lambda a, b, y, dy: chained_through(y, dy, _part(a >= b, True, a, b, dy)),
+    lambda a, b, y, dy: chained_through(y, dy, _part(a >= b, False, a, b, dy)),
 )
 MINIMUM = Binary(
     "min(a, b)",
     "da = dy where a ≤ b, 0 elsewhere; db = dy where a > b, 0 elsewhere",
     np.minimum,
-    lambda a, b, y, dy: chained_through(y, dy, np.where(a <= b, dy, 0.0)),
-    lambda a, b, y, dy: chained_through(y, dy, np.where(a <= b, 0.0, dy)),
+    lambda a, b, y, dy: chained_through(y, dy, _part(a <= b, True, a, b, dy)),
+    lambda a, b, y, dy: chained_through(y, dy, _part(a <= b, False, a, b, dy)),
 )

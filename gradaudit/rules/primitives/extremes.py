@@ -4,9 +4,28 @@ from collections.abc import Callable
 
 import numpy as np
 
-from gradaudit.numerics import chained_through, numbers
+from gradaudit.numerics import Rounded, chained_through, numbers
 from gradaudit.numerics.arithmetic import Array
+from gradaudit.numerics.ties import Convention
 from gradaudit.rules.primitives.constants import constant
+
+
+def ties_of(x: Array) -> Convention:
+    """Return which subgradient exact ties take in the arithmetic of an array."""
+    ties = x.precision.ties if isinstance(x, Rounded) else None
+    return ties or Convention()
+
+
+def chosen(x: Array, axis: int) -> np.ndarray | None:
+    """Return which element along an axis takes all at a tie; None where equal ones share."""
+    bare, n, extremes = numbers(x), x.shape[axis], ties_of(x).extremes
+    if extremes not in ("first", "last"):
+        return None
+    at = np.argmax(bare, axis)
+    if extremes == "last":
+        at = n - 1 - np.argmax(np.flip(bare, axis), axis)
+    place = np.arange(n).reshape([n if i == axis % x.ndim else 1 for i in range(x.ndim)])
+    return np.expand_dims(at, axis) == place
 
 
 def shared_by_largest(x: Array, axis: int) -> Callable[[Array], Array]:
@@ -25,9 +44,13 @@ def shared_by_largest(x: Array, axis: int) -> Callable[[Array], Array]:
     place = np.arange(n).reshape([n if i == axis % x.ndim else 1 for i in range(x.ndim)])
     is_first = np.expand_dims(np.argmax(bare, axis), axis) == place
     rival = np.where(is_first, np.take(ordered, [n - 2], axis), np.take(ordered, [n - 1], axis))
-    wins = (x >= rival) | (bare == numbers(rival))
+    tied, taken = bare == numbers(rival), chosen(x, axis)
+    wins = (x >= rival) | tied
     # In bare numbers an element is the largest or not: where that is in doubt, any part may be its.
-    share = constant(1.0 / np.sum(bare >= numbers(rival), axis=axis, keepdims=True), like=x)
+    count = np.sum(bare >= numbers(rival), axis=axis, keepdims=True)
+    if taken is not None:
+        wins, count = wins & (~tied | taken), np.ones(count.shape)
+    share = constant(1.0 / count, like=x)
 
     def vjp(dy: Array) -> Array:
         part = np.where(wins, dy * share, dy)

@@ -6,6 +6,8 @@ import numpy as np
 
 from gradaudit.numerics import chained_through, numbers
 from gradaudit.numerics.arithmetic import Array
+from gradaudit.rules.primitives.constants import constant
+from gradaudit.rules.primitives.extremes import ties_of
 from gradaudit.rules.primitives.windows import Tap, Windows
 
 Vjp = Callable[[Array], Array]
@@ -29,15 +31,28 @@ def largest(x: Array, windows: Windows) -> tuple[Array, Vjp, Vjp]:
     first, *others = windows.taps
     y, seen = at(first), windows.inside(first)
     better: dict[Tap, Array] = {}
+    is_last = ties_of(x).extremes == "last"
     for tap in others:
         cell, here = at(tap), windows.inside(tap)
         equal = numbers(cell) == numbers(y)
-        better[tap] = ((cell > y) & ~equal | ~seen) & here
+        larger_one = (cell > y) | equal if is_last else (cell > y) & ~equal
+        better[tap] = (larger_one | ~seen) & here
         larger = np.where(seen, np.maximum(cell, y), cell)
         y = larger if here.all() else np.where(here, larger, y)
         seen = seen | here
 
+    def shared(dy: Array) -> Array:
+        equal = {
+            tap: (numbers(at(tap)) == numbers(y)) & windows.inside(tap) for tap in windows.taps
+        }
+        part = dy / constant(np.sum([*equal.values()], axis=0), like=x)
+        return np.stack(
+            [windows.placed(np.where(equal[tap], part, 0.0))(tap) for tap in windows.taps]
+        ).sum(axis=0)
+
     def vjp(dy: Array) -> Array:
+        if ties_of(x).extremes == "shared":
+            return shared(dy)
         parts, left = [], chained_through(y, dy, dy)
         for tap in reversed(others):
             taken, rest = np.where(better[tap], left, 0.0), np.where(better[tap], 0.0, left)

@@ -1,0 +1,57 @@
+"""Which choices at kinks a step depends on, and what another choice would give."""
+
+from collections.abc import Iterator
+from dataclasses import replace
+
+import numpy as np
+
+from gradaudit import keras_compat
+from gradaudit.errors import UnsupportedModelError
+from gradaudit.numerics import Plain, Rounding, numbers
+from gradaudit.numerics.ties import CONVENTIONS
+from gradaudit.records import AtTies
+from gradaudit.reference.runs import Runs
+from gradaudit.tracing.kinks import Doubts, ExactTies, convention_of, in_words
+
+
+def doubts_of(runs: Runs) -> str:
+    """Return the ops at which rounding errors may turn a choice, in words; "" if not known."""
+    watch = Doubts()
+    try:
+        with np.errstate(all="ignore"):
+            runs.watched(runs.record, _rounding(runs), watch)
+    except UnsupportedModelError:
+        return ""
+    return in_words(watch.found, _layers(runs))
+
+
+def at_ties_of(runs: Runs) -> Iterator[AtTies]:
+    """Yield the gradients by each other convention at the exact ties of a step, where it has some.
+
+    Conventions that change the loss are left out: a function that jumps at a tie has no subgradient
+    there.
+    """
+    watch = ExactTies()
+    try:
+        with np.errstate(all="ignore"):
+            runs.watched(runs.record, Plain(np.float64), watch)
+    except UnsupportedModelError:
+        return
+    if not watch.found:
+        return
+    where, usual = in_words(watch.found, _layers(runs)), convention_of(watch.found)
+    right = runs.gradients_in(_rounding(runs))
+    for ties in CONVENTIONS:
+        found = runs.gradients_in(replace(_rounding(runs), ties=ties))
+        loss, own = found.pop(""), right[""]
+        if np.array_equal(numbers(loss), numbers(own)):
+            words = f"{ties.words} ({where}{'; ' + usual if usual else ''})"
+            yield AtTies(words, {path: numbers(each) for path, each in found.items()})
+
+
+def _rounding(runs: Runs) -> Rounding:
+    return Rounding(tensorfloat32=runs.record.tensorfloat32)
+
+
+def _layers(runs: Runs) -> set[str]:
+    return {layer.name for layer in keras_compat.all_layers(runs.spec.model)}
