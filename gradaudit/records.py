@@ -156,6 +156,14 @@ class Estimate:
 
 
 @dataclass(frozen=True)
+class AtTies:
+    """The gradients of a step by another choice at exact ties, without κ; by path."""
+
+    words: str
+    gradients: Mapping[str, Estimate]
+
+
+@dataclass(frozen=True)
 class Origin:
     """Where the first number of a step that is not finite comes from.
 
@@ -166,14 +174,6 @@ class Origin:
 
     words: str
     skipped: bool = False
-
-
-@dataclass(frozen=True)
-class AtTies:
-    """The gradients of a step by another choice at exact ties; gradients: float64, by path."""
-
-    words: str
-    gradients: Mapping[str, np.ndarray]
 
 
 def _no_ties() -> Iterator[AtTies]:

@@ -7,9 +7,10 @@ import numpy as np
 
 from gradaudit import keras_compat
 from gradaudit.errors import UnsupportedModelError
-from gradaudit.numerics import Plain, Rounding, numbers
+from gradaudit.numerics import Plain, Rounding, as_rounded, numbers
+from gradaudit.numerics.arithmetic import Array
 from gradaudit.numerics.ties import CONVENTIONS
-from gradaudit.records import AtTies
+from gradaudit.records import AtTies, Estimate
 from gradaudit.reference.runs import Runs
 from gradaudit.tracing.kinks import Doubts, ExactTies, convention_of, in_words
 
@@ -46,7 +47,12 @@ def at_ties_of(runs: Runs) -> Iterator[AtTies]:
         loss, own = found.pop(""), right[""]
         if np.array_equal(numbers(loss), numbers(own)):
             words = f"{ties.words} ({where}{'; ' + usual if usual else ''})"
-            yield AtTies(words, {path: numbers(each) for path, each in found.items()})
+            yield AtTies(words, {path: _estimate(runs, each) for path, each in found.items()})
+
+
+def _estimate(runs: Runs, found: Array) -> Estimate:
+    held = as_rounded(found)
+    return Estimate(held.value, held.sigma, held.kink, 1.0, runs.oracle)
 
 
 def _rounding(runs: Runs) -> Rounding:

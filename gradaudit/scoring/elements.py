@@ -55,10 +55,11 @@ class Judged:
         if noise > LARGEST_NOISE * norm:
             verdicts[verdicts == PASS] = UNRESOLVED
         self.verdicts = verdicts
+        self._excused = excused
         self._choices = ""  # at kinks, in words
 
     def excuse(self, ties: AtTies, path: str) -> bool:
-        """Make a kink of what fails, where it agrees with another choice at exact ties.
+        """Make a kink of what fails or depends on a kink, where it agrees with another choice.
 
         All of the tensor must agree: one element may agree by chance.
         """
@@ -66,10 +67,11 @@ class Judged:
         if other is None:
             return False
         with np.errstate(all="ignore"):
-            agrees = np.abs(self.tape - other) <= self.threshold * self.estimate.sigma
+            sigma = np.maximum(self.estimate.sigma, self.estimate.kappa * other.sigma)
+            agrees = np.abs(self.tape - other.value) <= self.threshold * sigma
         if not agrees.all():
             return False
-        self.verdicts[self.verdicts == FAIL] = KINK
+        self.verdicts[(self.verdicts == FAIL) | self._excused] = KINK
         self.z = np.where(self.z > self.threshold, 0.0, self.z)
         self._choices = f"a subgradient at exact ties, as right as the framework's: {ties.words}"
         return True
@@ -77,7 +79,7 @@ class Judged:
     @property
     def depends_on_kinks(self) -> bool:
         """Whether choices at kinks within rounding errors decide on the verdict."""
-        return self.verdict in (KINK, UNRESOLVED) and bool(self.kink.any()) and not self._choices
+        return bool(self._excused.any()) and not self._choices
 
     def chosen_at(self, doubts: str) -> None:
         """Note which ops choose, in words."""

@@ -113,11 +113,11 @@ def compare(
 
 
 def _excuse_at_ties(gradients: Mapping[str, Judged], reference: Reference) -> None:
-    """Make kinks of the gradients that fail, where another choice at exact ties gives them."""
-    failed = {path: judged for path, judged in gradients.items() if judged.verdict == FAIL}
-    choices = reference.at_ties() if failed else iter(())
-    while failed and (ties := next(choices, None)) is not None:
-        failed = {path: each for path, each in failed.items() if not each.excuse(ties, path)}
+    """Make kinks of gradients that another choice at exact ties gives."""
+    open_ = {p: j for p, j in gradients.items() if j.verdict == FAIL or j.depends_on_kinks}
+    choices = reference.at_ties() if open_ else iter(())
+    while open_ and (ties := next(choices, None)) is not None:
+        open_ = {path: each for path, each in open_.items() if not each.excuse(ties, path)}
 
 
 def _origin_of_update(record: StepRecord) -> Origin | None:

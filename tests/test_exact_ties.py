@@ -1,0 +1,132 @@
+"""Another subgradient at an exact tie is a kink, and a wrong gradient there still fails."""
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+import gradaudit
+
+X = np.array([[2, 2, 1, 0], [1, 3, 0, 3], [0, -1, 0, 2], [0, 0, 0, 0]], np.float32)
+
+
+def written(function, gradient):
+    """Return a function of (x, scale) whose gradient is written by hand, times a scale."""
+
+    def of_scale(scale):
+        @tf.custom_gradient
+        def by_hand(x):
+            return function(x), lambda dy: scale * gradient(x, dy)
+
+        return by_hand
+
+    return of_scale
+
+
+def rows(x):
+    return tf.reduce_max(x, axis=-1, keepdims=True)
+
+
+def ones_at(place, x):
+    return tf.one_hot(place, x.shape[-1], dtype=x.dtype)
+
+
+def first(x, dy):
+    return dy * ones_at(tf.argmax(x, -1), x)
+
+
+def last(x, dy):
+    return dy * tf.reverse(ones_at(tf.argmax(tf.reverse(x, [-1]), -1), x), [-1])
+
+
+def larger(x):
+    return tf.maximum(x[:, :2], x[:, 2:])
+
+
+def halves(x, dy):
+    a, b = x[:, :2], x[:, 2:]
+    part = tf.where(a == b, 0.5, tf.where(a > b, 1.0, 0.0))
+    return tf.concat([dy * part, dy * (1 - part)], 1)
+
+
+def second(x, dy):
+    part = tf.where(x[:, :2] > x[:, 2:], 1.0, 0.0)
+    return tf.concat([dy * part, dy * (1 - part)], 1)
+
+
+def pooled(x):
+    return tf.nn.max_pool1d(x[:, :, None], 2, 2, "VALID")[:, :, 0]
+
+
+def in_windows(x, dy):
+    pairs = tf.reshape(x, (-1, 2, 2))
+    winners = tf.cast(pairs == tf.reduce_max(pairs, -1, keepdims=True), x.dtype)
+    parts = winners / tf.reduce_sum(winners, -1, keepdims=True)
+    return tf.reshape(dy[:, :, None] * parts, tf.shape(x))
+
+
+CASES = {
+    # name: (function, another subgradient, the op that is named, the choice)
+    "max, first": (rows, first, "Max", "the first of equal values takes all"),
+    "max, last": (rows, last, "Max", "the last of equal values takes all"),
+    "maximum, halves": (larger, halves, "Maximum", "equal values take equal parts"),
+    "maximum, second": (larger, second, "Maximum", "the derivative of the other side"),
+    "pooling, shared": (pooled, in_windows, "MaxPool", "equal values take equal parts"),
+    "relu": (
+        tf.nn.relu,
+        lambda x, dy: tf.where(x >= 0, dy, 0.0),
+        "Relu",
+        "the derivative of the other side",
+    ),
+    "abs": (
+        tf.abs,
+        lambda x, dy: tf.where(x >= 0, dy, -dy),
+        "Abs",
+        "the derivative of the other side",
+    ),
+}
+
+
+def checked(function, x):
+    keras.utils.set_random_seed(1)
+    inputs = keras.Input((4,))
+    h = keras.layers.Dense(
+        4, kernel_initializer="identity", bias_initializer="zeros", name="before"
+    )(inputs)
+    h = keras.layers.Lambda(function, name="choice")(h)
+    model = keras.Model(inputs, keras.layers.Dense(1, name="after")(h))
+    model.compile("sgd", "mse")
+    run = gradaudit.check(model, x, np.ones((len(x), 1), np.float32))
+    return run.tensors.query("stage == 'gradient'").set_index("path")
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_any_subgradient_at_an_exact_tie_is_a_kink_and_is_named(name):
+    function, gradient, op, choice = CASES[name]
+    by_hand = written(function, gradient)
+    found = checked(by_hand(1.0), X)
+    bias = found.loc["before/bias"]
+    assert bias["verdict"] == "kink"
+    assert choice in bias["cause"]
+    assert f"{op} in the layer 'choice'" in bias["cause"]
+    assert "TensorFlow" in bias["cause"]
+    assert set(found["verdict"]) <= {"pass", "kink"}
+    assert checked(by_hand(1.5), X).loc["before/bias", "verdict"] == "fail"
+    assert set(checked(function, X)["verdict"]) == {"pass"}
+
+
+def test_an_error_beside_ties_still_fails():
+    found = checked(written(rows, lambda x, dy: dy * tf.ones_like(x))(1.0), X)
+    assert found.loc["before/bias", "verdict"] == "fail"
+
+
+def test_a_choice_within_rounding_errors_names_its_op():
+    """0.1 · 3 − 0.3 is 0 up to rounding: float32 and float64 may take different sides."""
+    x = np.full((4, 4), 0.1, np.float32)
+    x[0] = [1, 2, 3, 4]
+
+    by_hand = written(tf.nn.relu, lambda z, dy: dy)(1.0)
+    found = checked(lambda z: by_hand(tf.reduce_sum(z[:, :3], -1, keepdims=True) - 0.3), x)
+    kinked = found[found["verdict"] != "pass"]
+    assert len(kinked)
+    assert kinked["cause"].str.contains("Relu in the layer 'choice'").all()
