@@ -117,6 +117,13 @@ def explain_record(
     model: keras.Model, record: StepRecord, spec: StepSpec, weight: str, threshold: float
 ) -> Explanation:
     """Explain one weight in a recorded step; arguments and errors are those of `explain`."""
+    with np.errstate(all="ignore"):  # numbers that are not finite are told
+        return _explained(model, record, spec, weight, threshold)
+
+
+def _explained(
+    model: keras.Model, record: StepRecord, spec: StepSpec, weight: str, threshold: float
+) -> Explanation:
     step = StepPaths(model, record, spec.framework.draw, spec.config)
     path, index = step.find(weight)
     reference = derive(record, spec, Policy(lambda each: each == path))

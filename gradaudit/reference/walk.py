@@ -266,7 +266,8 @@ class Walk(Operations):
             parts = zip(xs, (dx,) if len(xs) == 1 else dx, strict=True)
             return [self._to_input(rule, x, part) for x, part in parts]
 
-        ys = self.record(xs, made if isinstance(made, tuple) else (made,), dtype, carry)
+        several = made if isinstance(made, tuple) else (made,)
+        ys = self.record(xs, several, dtype, carry, frozenset(call.passed))
         if self.watch is not None:
             for y in ys:
                 y.source = xs[0]

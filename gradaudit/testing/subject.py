@@ -11,6 +11,7 @@ import tensorflow as tf
 
 from gradaudit import keras_compat
 from gradaudit.numerics import Plain
+from gradaudit.records import Provenance
 from gradaudit.testing.steps import SubjectStep
 from gradaudit.tracing import trace
 
@@ -28,11 +29,15 @@ class Run(NamedTuple):
     y: outputs by name.
     vjp: cotangents of these to those of the primals.
     assigned: new values of variables that no gradient moves, by name.
+    passed: what the rule says of TensorFlow's gradient: see `LayerCall.misleads`.
+    mask: that of the output of a layer which makes one; None for all.
     """
 
     y: dict[str, Any]
     vjp: Vjp
     assigned: dict[str, Any]
+    passed: frozenset[Provenance] = frozenset()
+    mask: np.ndarray | None = None
 
 
 @dataclass(frozen=True)

@@ -67,8 +67,7 @@ elementwise(
     lambda z, y, dy: np.where(z < 0, dy * (y + SELU_SCALE * SELU_ALPHA), SELU_SCALE * dy),
     kinks=(0.0,),
 )
-# celu is smooth at 0 for alpha of any size. Keras's tape gives 2 there, because the gradients of
-# maximum(z, 0) and minimum(z, 0) both take the tie for their own: this rule does not follow it.
+# celu is smooth at 0 for alpha of any size.
 elementwise(
     activations.celu,
     "max(z, 0) + alpha (exp(min(z, 0) / alpha) − 1)",
@@ -76,6 +75,10 @@ elementwise(
     lambda z, alpha=1.0: np.maximum(z, 0.0) + alpha * np.expm1(np.minimum(z, 0.0) / alpha),
     lambda z, y, dy, alpha=1.0: np.where(z > 0, dy, dy * np.exp(np.minimum(z, 0.0) / alpha)),
     options=({}, {"alpha": 0.5}),
+    misled=lambda z, alpha=1.0: (
+        z == 0,
+        "where z is 0: it is 2, as maximum(z, 0) and minimum(z, 0) both take the tie",
+    ),
 )
 elementwise(
     activations.softplus,

@@ -122,7 +122,9 @@ def categorical_focal_crossentropy(call, y_true, y_pred):
     def vjp(d):
         d = np.expand_dims(d, axis)
         dfactor = chained(d, cross) * alpha
-        dp = -divided(factor * d * t, p) - chained(dfactor * gamma, np.power(1.0 - p, gamma - 1))
+        dp = -divided(chained(d, factor) * t, p) - chained(
+            dfactor * gamma, np.power(1.0 - p, gamma - 1)
+        )
         return q_vjp(p_vjp(dp))
 
     return (factor * cross).sum(axis=axis), vjp
