@@ -57,7 +57,7 @@ KINKS = {
         + tf.abs(x[:, :1])
     ),
     "a rectifier behind others": lambda x: tf.nn.relu(
-        tf.reduce_sum(tf.nn.relu(x[:, 1:]), -1) * 5 + x[:, 0]
+        tf.reduce_sum(tf.nn.relu(tf.reshape(x, [12])[1:])) * 5 + x[0, 0]
     ),
     "a kink beside another": lambda x: tf.abs(x) + tf.nn.relu(x),
     "a jump": lambda x: tf.where(x == 0, 5.0, 2 * x),
