@@ -11,21 +11,10 @@ import tensorflow as tf
 from gradaudit.numerics import Arithmetic, Plain, numbers
 from gradaudit.numerics.arithmetic import Array
 from gradaudit.rules.tape import Provenances
+from gradaudit.tracing.beside import Directions, Key, Moved, Reads, Single, sampling, settle
 from gradaudit.tracing.graph import Plan, planned
 from gradaudit.tracing.interpreter import Interpretation
-from gradaudit.tracing.ties import (
-    Directions,
-    Key,
-    Moved,
-    Reads,
-    Tie,
-    contradict,
-    corrected,
-    of_equality_in,
-    provenance,
-    sampling,
-    settle,
-)
+from gradaudit.tracing.ties import Tie, contradict, corrected, of_equality_in, provenance
 from gradaudit.tracing.watch import OpWatch
 
 
@@ -117,7 +106,7 @@ class Trace:
         given = [None if dy is None else _float64(dy) for dy in dys]
 
         def beside(
-            directions: Directions, size: float
+            directions: Directions | Single, size: float
         ) -> tuple[list[Any], list[Any], Mapping[str, Array]]:
             moved = [
                 directions.moved(i, x, size) if back and x.dtype.kind == "f" else x

@@ -6,8 +6,8 @@ import tensorflow as tf
 
 from gradaudit.numerics import Plain, Rounding, numbers
 from gradaudit.tracing import trace
+from gradaudit.tracing.beside import DIRECTIONS, Sample, settle
 from gradaudit.tracing.place import library_function_of
-from gradaudit.tracing.ties import DIRECTIONS, Sample, settle
 from gradaudit.tracing.values import is_discrete
 
 X = np.zeros((3, 4))
@@ -56,6 +56,9 @@ KINKS = {
         tf.nn.relu(tf.reduce_sum(x) * 0 + x @ tf.random.stateless_normal((4, 4000), (0, 1)))
         + tf.abs(x[:, :1])
     ),
+    "a rectifier behind others": lambda x: tf.nn.relu(
+        tf.reduce_sum(tf.nn.relu(tf.reshape(x, [12])[1:])) * 5 + x[0, 0]
+    ),
     "a kink beside another": lambda x: tf.abs(x) + tf.nn.relu(x),
     "a jump": lambda x: tf.where(x == 0, 5.0, 2 * x),
     "a mask beside what it masks": lambda x: (
@@ -79,8 +82,14 @@ def test_where_sides_differ_or_the_function_jumps_the_gradient_stays(name):
     assert not details
 
 
+def test_random_directions_alone_miss_a_rectifier_behind_others(monkeypatch):
+    monkeypatch.setattr("gradaudit.tracing.beside.SINGLE", 0)
+    _, details = _gradients(KINKS["a rectifier behind others"])
+    assert details
+
+
 def test_a_single_kink_costs_no_further_run(monkeypatch):
-    monkeypatch.setattr("gradaudit.tracing.ties.DIRECTIONS", 0)
+    monkeypatch.setattr("gradaudit.tracing.beside.DIRECTIONS", 0)
     found, details = _gradients(lambda x: tf.nn.relu(x) * 2)
     assert not found.any()
     assert not details
