@@ -166,9 +166,8 @@ class GradientAudit(keras.callbacks.Callback):
             return
         step, selected = self._counter.step, self._settings.selection.step
         steps = range(self.model.steps_per_execution)
-        if not any(selected(step + i, batch + i) for i in steps):
-            return
-        if self._session.budget.allows() and not self._hook.arm():
+        wanted = any(selected(step + i, batch + i) for i in steps)
+        if not self._hook.arm(wanted and self._session.budget.allows()):
             self._session.left_to_another()
 
     def on_train_batch_end(self, batch: int, logs: Any = None) -> None:

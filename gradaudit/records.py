@@ -108,6 +108,8 @@ class StepRecord:
         under XLA, copies to NumPy. Several replicas share it equally.
     generators: states of Python's and of NumPy's own random generators as the code of the step
         began to be traced, or run; None where that is not known.
+    trained: the variables after the step that trained, where Keras's own function ran beside the
+        recorded one, from the same state, and left other values; None where it left the same.
     replica, replicas: its number, and how many are in sync: Keras divides the loss of each by it.
     """
 
@@ -131,6 +133,7 @@ class StepRecord:
     tensorfloat32: bool
     capture_ms: float
     generators: Any = None
+    trained: Arrays | None = None
     replica: int = 0
     replicas: int = 1
 
