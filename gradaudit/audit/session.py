@@ -1,7 +1,6 @@
 """An audit of many steps: judges, counts, writes and tells each, and sums them up."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from typing import Any
 
 import keras
@@ -10,6 +9,7 @@ from gradaudit.audit.faults import Faults
 from gradaudit.audit.judge import Judge
 from gradaudit.audit.selection import Budget
 from gradaudit.audit.settings import OnFail, Settings
+from gradaudit.audit.stale import Stale
 from gradaudit.audit.tally import Tally
 from gradaudit.backends import backend_of
 from gradaudit.errors import AuditFailure, GapCode, UnsupportedModelError
@@ -58,7 +58,7 @@ class Session:
         self._told: set[str] = set()
         self._left_to_another = 0
         self._apart: list[float] = []
-        self._stale: dict[str, list[int]] = {}  # in words, with the steps
+        self._stale = Stale()
         self._capture_s = 0.0
 
     @property
@@ -76,10 +76,8 @@ class Session:
 
     def stale(self, step: int, words: Sequence[str]) -> None:
         """Keep and tell what a compiled step still does; see `Observer`."""
-        for each in words:
-            if each not in self._stale:
-                self._say(1, f"stale, from step {step} on: {each}")
-            self._stale.setdefault(each, []).append(step)
+        for each in self._stale.add(step, words):
+            self._say(1, f"stale, from step {step} on: {each}")
 
     def missed(self, step: int, epoch: int, gap: Gap) -> None:
         """Record a step as unjudged; see `Observer`."""
@@ -136,7 +134,7 @@ class Session:
         Raises:
             AuditFailure: the step failed, under on_fail="raise".
         """
-        comparison = self._with_stale(comparison)
+        comparison = self._stale.blamed(comparison)
         with uninterrupted():
             failures = self.tally.add(comparison, self._settings.threshold)
             try:
@@ -151,25 +149,6 @@ class Session:
             more = f" (and {len(failures) - 1} more in this step)" if len(failures) > 1 else ""
             report = "" if self.folder is None else f". Report: {self.folder.path}"
             raise AuditFailure(f"{failures[0]}{more}{report}")
-
-    def _with_stale(self, comparison: Comparison) -> Comparison:
-        """Return a comparison whose failures name what the compiled step still does, if it does."""
-        words = [each for each, steps in self._stale.items() if steps[-1] == comparison.step]
-        if not words:
-            return comparison
-        cause = f"stale: {'; '.join(words)}"
-        tensors = tuple(
-            replace(each, cause=f"{cause} ({each.cause})") if each.verdict is Verdict.FAIL else each
-            for each in comparison.tensors
-        )
-        return replace(comparison, tensors=tensors)
-
-    def _stale_in_words(self) -> list[str]:
-        """Return what of compiled steps was stale, with the first and the last such step."""
-        return [
-            f"{words} (steps {steps[0]} to {steps[-1]})" if steps[1:] else f"{words} (step {steps[0]})"
-            for words, steps in self._stale.items()
-        ]
 
     def _tell(self, comparison: Comparison, failures: list[str]) -> None:
         for words in self.tally.unjudged_in_words():
@@ -202,8 +181,7 @@ class Session:
         for words in self.budget.words():
             self._say(1, f"left out {words}")
         report = "" if self.folder is None else f" Report: {self.folder.path}"
-        stale = {step for steps in self._stale.values() for step in steps}
-        some = f", {len(stale)} of them stale" if stale else ""
+        some = f", {self._stale.count} of them stale" if self._stale.count else ""
         self._say(1, f"{verdict.upper()}, {self.tally.steps} steps audited{some}.{report}")
 
     def summary(self) -> dict[str, Any]:
@@ -221,7 +199,7 @@ class Session:
             "failed": tally.failed,
             "failures": tally.failures,
             "unjudged": self._unjudged(),
-            "stale": self._stale_in_words(),
+            "stale": self._stale.in_words(),
             "faults": self._faults.summary(),
         }
 

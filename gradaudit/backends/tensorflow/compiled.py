@@ -48,6 +48,19 @@ class Compiled:
         return self.now or self.runs
 
 
+@dataclass(frozen=True)
+class _Traced:
+    """A sibling, and how its trace left the random generators of Python, NumPy and the code.
+
+    has_drawn: whether it drew from them.
+    """
+
+    sibling: Sibling
+    states: Any
+    state: PythonState
+    has_drawn: bool
+
+
 class OwnFunction:
     """What Keras compiled for one model, in traces.
 
@@ -95,18 +108,25 @@ class OwnFunction:
         given = states if is_new else None
         if is_new:
             state.rewind()
-        sibling, moved = self._traced(graph, is_iterator, after, given)
+        traced = self._traced(graph, is_iterator, after, given)
         form = self._form(graph, is_iterator)
         if not self._compares:
-            return Compiled(graph, form, sibling, None, after, states)
-        now = sibling.form()
-        found = Compiled(graph, form, sibling, None, after, sibling.generators[0])
+            return Compiled(graph, form, traced.sibling, None, after, states)
+        now = traced.sibling.form()
+        if is_new and form.key != now.key:
+            # The first trace of a function that makes variables is thrown away: it traces again.
+            traced.state.rewind()
+            again = self._traced(graph, is_iterator, after, traced.states)
+            if again.sibling.form().key == form.key:
+                traced, now = again, again.sibling.form()
+        found = Compiled(graph, form, traced.sibling, None, after, traced.sibling.generators[0])
         if form.key != now.key:
-            found.sibling, found.now = None, sibling
+            found.sibling, found.now = None, traced.sibling
             found.stale = differences(self._model, form, now)
-        if moved or after.changed(state) and is_new:
-            again, _ = self._traced(graph, is_iterator, after)
-            found.drawn = drawn(self._model, now, again.form())
+        if traced.has_drawn:
+            traced.state.rewind()
+            again = self._traced(graph, is_iterator, after, traced.states)
+            found.drawn = drawn(self._model, now, again.sibling.form())
         return found
 
     def _look_again(self, known: Compiled, state: PythonState, is_iterator: bool) -> None:
@@ -114,7 +134,7 @@ class OwnFunction:
         known.state = state
         if not changed - known.inert:
             return
-        now, _ = self._traced(known.graph, is_iterator, state, known.states)
+        now = self._traced(known.graph, is_iterator, state, known.states).sibling
         known.stale = differences(self._model, known.form, now.form())
         known.inert = frozenset() if known.stale else known.inert | changed
         known.now = now if known.stale else None
@@ -123,15 +143,13 @@ class OwnFunction:
 
     def _traced(
         self, graph: Any, is_iterator: bool, state: PythonState, given: Any = None
-    ) -> tuple[Sibling, bool]:
+    ) -> "_Traced":
         """Trace a sibling for the signature of a trace; leave Python values as they are.
 
         state: those values. given: states of the random generators to begin with.
-
-        Returns:
-            The sibling, and whether it drew from Python's or NumPy's own generators.
         """
         sibling = Sibling(*self._given)
+        began = PythonState(self._model)
         try:
             with generators.kept(given):
                 before = generators.states()
@@ -142,7 +160,9 @@ class OwnFunction:
                 else:
                     ((data,), _) = self._on_data(graph, is_iterator).structured_input_signature
                     sibling.trace(data)
-                return sibling, not generators.are_equal(generators.states(), before)
+                states, ended = generators.states(), PythonState(self._model)
+                has_drawn = not generators.are_equal(states, before) or ended.has_drawn(began)
+                return _Traced(sibling, states, ended, has_drawn)
         finally:
             state.put_back()
 

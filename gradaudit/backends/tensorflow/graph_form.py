@@ -28,7 +28,10 @@ name of a Python function, made anew in each trace.
 
 @dataclass(frozen=True, eq=False)
 class Piece:
-    """One op of a form. key: of all its outputs. reads: the keys of what it reads."""
+    """One op of a form.
+
+    key: of all its outputs. reads: the keys of what it reads, and of who wrote that last.
+    """
 
     key: Key
     operation: tf.Operation
@@ -36,8 +39,9 @@ class Piece:
 
     @property
     def makes(self) -> tuple[Key, ...]:
-        """The keys of its outputs, one by one."""
-        return tuple(_digest(self.key, number) for number in range(len(self.operation.outputs)))
+        """The keys of its outputs, one by one; of an op without one, that of its effect."""
+        count = max(len(self.operation.outputs), 1)
+        return tuple(_digest(self.key, number) for number in range(count))
 
     @property
     def constant(self) -> np.ndarray | None:
@@ -91,7 +95,7 @@ def form_of(graph: Any, outputs: Iterable[Any]) -> Form:
     inputs = _inputs_of(graph, run)
     results = run.body(graph, inputs, list(outputs))
     key = _digest("form", *results, *run.effects)
-    return Form(key, tuple(run.pieces.values()), frozenset(run.assigned))
+    return Form(key, tuple(run.pieces), frozenset(run.assigned))
 
 
 def called(graph: Any, name: str) -> Any:
@@ -153,7 +157,7 @@ class _Run:
     effects: the keys of the ops that do more than compute, in order.
     """
 
-    pieces: dict[Key, Piece] = field(default_factory=dict)
+    pieces: list[Piece] = field(default_factory=list)
     effects: list[Key] = field(default_factory=list)
     assigned: set[int] = field(default_factory=set)
     _writers: dict[Key, Key] = field(default_factory=dict)  # of each variable, who wrote it last
@@ -212,7 +216,8 @@ class _Run:
         bodies = [self._within(operation, name, reads) for name in functions]
         versions = [self._writers.get(key, b"") for key in resources]
         key = _digest(operation.type, *_attributes(operation), *reads, *versions, *bodies)
-        self.pieces[key] = Piece(key, operation, reads)
+        writers = tuple(_digest(writer, 0) for writer in versions if writer)
+        self.pieces.append(Piece(key, operation, reads + writers))
         for number, tensor in enumerate(operation.outputs):
             keys[tensor.ref()] = _digest(key, number)
         if operation.op_def.is_stateful and operation.type not in _READS:

@@ -39,6 +39,7 @@ class PythonState:
         self.values: dict[str, Any] = {}
         self._undo: list[Callable[[], None]] = []
         self._rewind: list[Callable[[], None]] = []
+        self._generators: set[str] = set()
         self._seen: dict[int, Any] = {}
         waiting: deque[tuple[str, Any]] = deque([("model", model)])
         while waiting and len(self._seen) < _MOST:
@@ -58,6 +59,10 @@ class PythonState:
             if mine.get(where, _parts_of) != theirs.get(where, _parts_of)
         )
 
+    def has_drawn(self, since: "PythonState") -> bool:
+        """Return whether a generator that the code holds has drawn since an earlier moment."""
+        return bool(self.changed(since) & self._generators)
+
     def put_back(self) -> None:
         """Give everything the values of this moment."""
         for undo in (*self._undo, *self._rewind):
@@ -75,6 +80,7 @@ class PythonState:
         elif isinstance(x, tf.Tensor):
             self.values[where] = "symbolic" if tf.is_symbolic_tensor(x) else id(x)
         elif isinstance(x, (np.random.Generator, np.random.RandomState, random.Random)):
+            self._generators.add(where)
             self.values[where] = repr(self._state(x))
         elif isinstance(x, dict):
             self._keep_mapping(x)

@@ -1,6 +1,5 @@
 """What a compiled function still does, and what the model's code says now."""
 
-from collections import defaultdict
 from collections.abc import Iterator
 from typing import Any
 
@@ -25,7 +24,8 @@ def differences(model: keras.Model, compiled: Form, now: Form) -> tuple[str, ...
     words = list(_assigned(model, compiled, now))  # what else differs follows from it
     words = words or list(_constants(model, compiled, now))
     words = words or list(_operations(model, compiled, now))
-    words = words or ["the compiled step does the same in another order than the model's code now"]
+    words = words or ["the compiled step has other ops than the model's code makes now"]
+    words = list(dict.fromkeys(words))
     more = [f"and {len(words) - _MOST} more"] if len(words) > _MOST else []
     return (*words[:_MOST], *more)
 
@@ -94,17 +94,23 @@ def _constants(model: keras.Model, compiled: Form, now: Form) -> Iterator[str]:
 
 
 def _pairs(compiled: Form, now: Form) -> Iterator[tuple[Piece, Piece]]:
-    """Yield constants of a compiled function with those that stand in their place now."""
-    old, new = (
-        [piece for piece in _first(mine, other) if piece.operation.type == "Const"]
-        for mine, other in ((compiled, now), (now, compiled))
-    )
-    places = defaultdict(list)
-    for piece in new:
-        places[piece.operation.name].append(piece)
-    for piece in old:
-        if places[piece.operation.name]:
-            yield piece, places[piece.operation.name].pop(0)
+    """Yield constants of a compiled function with those that stand in their place now.
+
+    Where both have the same ops in the same order, these are the places; else the ops' names are.
+    """
+    kinds = [[piece.operation.type for piece in form.pieces] for form in (compiled, now)]
+    if kinds[0] == kinds[1]:
+        found = list(zip(compiled.pieces, now.pieces, strict=True))
+    else:
+        places = {piece.operation.name: piece for piece in _first(now, compiled)}
+        found = [
+            (piece, places[piece.operation.name])
+            for piece in _first(compiled, now)
+            if piece.operation.name in places
+        ]
+    for old, new in found:
+        if old.operation.type == new.operation.type == "Const" and old.key != new.key:
+            yield old, new
 
 
 def _operations(model: keras.Model, compiled: Form, now: Form) -> Iterator[str]:
@@ -117,7 +123,8 @@ def _operations(model: keras.Model, compiled: Form, now: Form) -> Iterator[str]:
             what = f"the op {piece.operation.type}"
             if value is not None:
                 what = f"the constant {_number(value)}"
-            yield words.format(f"{what}{_where(model, piece)}")
+            if piece.place.file:  # not one of a library's own, which follow
+                yield words.format(f"{what}{_where(model, piece)}")
 
 
 def _first(mine: Form, other: Form) -> list[Piece]:
@@ -144,7 +151,8 @@ def _number(value: Any) -> str:
         return "another value"
     if value.size == 1:
         return str(value.ravel()[0])
-    return f"{np.array2string(value.ravel()[:3], separator=', ')[:-1]}, ...] of shape {value.shape}"
+    first = ", ".join(str(number) for number in value.ravel()[:3])
+    return f"[{first}, ...] of shape {value.shape}"
 
 
 def _where(model: keras.Model, piece: Piece) -> str:

@@ -1,4 +1,4 @@
-"""One step of a training, recorded: what went in, the gradients that were applied, what came out."""
+"""One step of a training, recorded: what went in, the gradients applied, what came out."""
 
 from collections.abc import Callable
 from typing import Any, cast
@@ -231,17 +231,16 @@ def signature(iterator: Any, data: Any) -> Any:
 def build(model: keras.Model, data: Any) -> None:
     """Make the variables that the first step would make: their values before it are wanted.
 
-    As Keras makes them, in a trace of its own step; but in one that never runs.
+    As Keras makes them: in a trace of its own step, but in one that never runs.
     """
     optimizer = [] if model.optimizer is None else [model.optimizer]
     if all(part.built for part in (*keras_compat.all_layers(model), *optimizer)):
         return
 
-    @tf.autograph.experimental.do_not_convert
     def step(data: Any) -> Any:
         return model.distribute_strategy.run(model.train_step, args=(data,))
 
-    tf.function(step).get_concrete_function(data)
+    keras_compat.run_symbolically(tf.autograph.experimental.do_not_convert(step), data)
 
 
 def uncaptured(model: keras.Model, step: int, epoch: int) -> StepRecord:
