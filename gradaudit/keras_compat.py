@@ -213,23 +213,6 @@ def build(model: keras.Model, batch: Any) -> None:
     model._symbolic_build(data_batch=batch)
 
 
-def run_symbolically(function: Callable, data: Any) -> None:
-    """Call a function in a graph that never runs, with symbols for tensors and their specs.
-
-    Variables that it makes have their values at once. In a `tf.function` they get them at its end,
-    and one that fails leaves them without.
-    """
-    import tensorflow as tf
-    from tensorflow.python.framework.func_graph import FuncGraph
-
-    def symbol(part: Any) -> Any:
-        is_spec = isinstance(part, tf.TensorSpec)
-        return tf.compat.v1.placeholder(part.dtype, part.shape) if is_spec else part
-
-    with FuncGraph("build").as_default():
-        function(tf.nest.map_structure(symbol, data, expand_composites=True))
-
-
 # Layers and their parts
 
 

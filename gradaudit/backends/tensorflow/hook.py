@@ -13,10 +13,9 @@ import tensorflow as tf
 from gradaudit.backends.fit import StepCounter
 from gradaudit.backends.patch import patch
 from gradaudit.backends.tensorflow.sibling import ITERATORS
-from gradaudit.backends.tensorflow.step import Capture, signature
+from gradaudit.backends.tensorflow.step import Capture, drawn, signature
 from gradaudit.errors import GapCode
 from gradaudit.records import Gap
-from gradaudit.tracing.place import place_of
 
 if TYPE_CHECKING:
     from gradaudit.audit.observer import Observer
@@ -150,7 +149,8 @@ class StepHook:
         epoch = self._counter.epoch
         self._tell_stale(step)
         if capture.draws and seen.get("apart"):
-            self._observer.missed(step, epoch, Gap(GapCode.CAPTURE, "", _drawn(capture.draws)))
+            words = _DRAWN.format(drawn(capture.draws))
+            self._observer.missed(step, epoch, Gap(GapCode.CAPTURE, "", words))
             return
         try:
             records, spec = capture.records(seen, step, epoch)
@@ -170,16 +170,11 @@ class StepHook:
         return logs
 
 
-def _drawn(operations: list[tf.Operation]) -> str:
-    """Return why a step is not recorded that draws from the generators of a function."""
-    kinds = ", ".join(sorted({each.type for each in operations}))
-    places = {str(place): None for each in operations if (place := place_of(each)).file}
-    where = f" at {', '.join(places)}" if places else ""
-    return (
-        f"the step draws from generators of TensorFlow ({kinds}{where}), which each compiled "
-        "function has for itself: Keras's own function trained, and what it drew is not known. "
-        "Draw with keras.random and a keras.random.SeedGenerator"
-    )
+_DRAWN = (
+    "the step draws from generators of TensorFlow ({}), which each compiled function has for "
+    "itself: Keras's own function trained, and what it drew is not known. Draw with keras.random "
+    "and a keras.random.SeedGenerator"
+)
 
 
 def peeked(iterator: Any) -> tuple[Any, Any]:

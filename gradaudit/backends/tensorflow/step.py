@@ -24,6 +24,7 @@ from gradaudit.backends.tensorflow.sibling import ITERATORS, Sibling, without_op
 from gradaudit.backends.tensorflow.workers import worker
 from gradaudit.errors import UnsupportedModelError
 from gradaudit.records import Arrays, StepRecord, StepSpec
+from gradaudit.tracing.place import place_of
 
 
 class Capture:
@@ -78,10 +79,7 @@ class Capture:
         functions = keras_compat.train_functions(train_function)
         if functions is not None:
             self._present = self._own.compiled(functions, data, iterator)
-            if self._is_beside(train_function) and isinstance(
-                iterator, tf.distribute.DistributedIterator
-            ):
-                raise UnsupportedModelError(_NOT_BESIDE.format(self._why_beside()))
+            self._check_beside(iterator, train_function)
             return
         with generators.kept():
             build(self._model, data)
@@ -130,11 +128,24 @@ class Capture:
         is_known = isinstance(self._present, Compiled)
         return self._jit or is_stale or not is_known or bool(self.draws)
 
-    def _why_beside(self) -> str:
-        if self.draws:
-            kinds = ", ".join(sorted({op.type for op in self.draws}))
-            return f"draws from generators of TensorFlow that only it has ({kinds})"
-        return "is not what the model's code says now: " + "; ".join(self.stale)
+    def _check_beside(self, iterator: Any, train_function: Callable | None) -> None:
+        """Refuse to run a sibling beside Keras's function where that would move the training.
+
+        Raises:
+            UnsupportedModelError: it would.
+        """
+        if self._jit and self.draws:
+            raise UnsupportedModelError(
+                f"the step draws from generators of TensorFlow ({drawn(self.draws)}), which XLA has "
+                "once for all functions, so that one that runs besides would move them. Draw with "
+                "keras.random and a keras.random.SeedGenerator"
+            )
+        distributed = isinstance(iterator, tf.distribute.DistributedIterator)
+        if distributed and self._is_beside(train_function):
+            raise UnsupportedModelError(
+                "Keras's own function must train: what it computes is not what the recorded step "
+                "does. On several replicas nothing can run beside it"
+            )
 
     def _run_beside(self, iterator: Any, train_function: Callable) -> dict[str, Any]:
         data = next(iterator)
@@ -214,9 +225,11 @@ class Capture:
         )
 
 
-_NOT_BESIDE = (
-    "the compiled step {}, so that only Keras's own function can train, on several replicas at once"
-)
+def drawn(operations: list[tf.Operation]) -> str:
+    """Return the kinds of ops that draw, and the lines of the user's code that they come from."""
+    kinds = ", ".join(sorted({each.type for each in operations}))
+    places = {str(place): None for each in operations if (place := place_of(each)).file}
+    return kinds + (f" at {', '.join(places)}" if places else "")
 
 
 def signature(iterator: Any, data: Any) -> Any:
@@ -237,10 +250,18 @@ def build(model: keras.Model, data: Any) -> None:
     if all(part.built for part in (*keras_compat.all_layers(model), *optimizer)):
         return
 
-    def step(data: Any) -> Any:
-        return model.distribute_strategy.run(model.train_step, args=(data,))
+    failed = []
 
-    keras_compat.run_symbolically(tf.autograph.experimental.do_not_convert(step), data)
+    @tf.autograph.experimental.do_not_convert
+    def step(data: Any) -> None:
+        try:
+            model.distribute_strategy.run(model.train_step, args=(data,))
+        except Exception as error:  # variables get their values where a trace comes to its end
+            failed.append(error)
+
+    tf.function(step).get_concrete_function(data)
+    if failed:
+        raise failed[0]
 
 
 def uncaptured(model: keras.Model, step: int, epoch: int) -> StepRecord:

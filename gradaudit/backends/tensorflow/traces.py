@@ -9,6 +9,7 @@ from keras import tree
 
 from gradaudit import keras_compat
 from gradaudit.backends.tensorflow import generators
+from gradaudit.backends.tensorflow.python_state import PythonState
 from gradaudit.errors import UnsupportedModelError
 from gradaudit.records import StepRecord
 from gradaudit.reference.arguments import Tensor, dense, inputs_of
@@ -118,7 +119,8 @@ class Traces:
 
         specs = tuple(Spec(array.shape, array.dtype.name) for array in arrays)
         made, states = self._steps.get(specs, (None, None))
-        if made is None or (states is not None and not generators.are_equal(states, record.generators)):
+        is_other = states is not None and not generators.are_equal(states, record.generators)
+        if made is None or is_other:
             made, has_drawn = self._trace(
                 loss, specs, "the model", record.generators, keras_compat.whole_call
             )
@@ -133,7 +135,7 @@ class Traces:
         given: Any = None,
         called: Callable = keras_compat.training_call,
     ) -> tuple[Trace, bool]:
-        """Trace a function; Python's and NumPy's own random generators stay as they are.
+        """Trace a function; Python values and random generators stay as they are.
 
         given: the states in which the step's own trace met them.
         called: within which context the function runs.
@@ -141,6 +143,7 @@ class Traces:
         Returns:
             The trace, and whether it drew from these generators.
         """
+        state = PythonState(self._model)
         try:
             with generators.kept(given):
                 before = generators.states()
@@ -156,6 +159,8 @@ class Traces:
             raise UnsupportedModelError(
                 f"{what} could not be traced to a graph: {type(error).__name__}: {error}"
             ) from error
+        finally:
+            state.put_back()
 
 
 def _with_symbols(given: Mapping[str, Any], symbols: Sequence[Any]) -> dict[str, Any]:
