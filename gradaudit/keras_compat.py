@@ -213,6 +213,12 @@ def build(model: keras.Model, batch: Any) -> None:
     model._symbolic_build(data_batch=batch)
 
 
+def is_built(model: keras.Model) -> bool:
+    """Return whether a model has all that its first step makes: losses and metrics build late."""
+    made = (model.optimizer, model._compile_loss, model._compile_metrics)
+    return all(part.built for part in (*all_layers(model), *(x for x in made if x is not None)))
+
+
 # Layers and their parts
 
 

@@ -8,6 +8,7 @@ from keras import tree
 
 from gradaudit import keras_compat
 from gradaudit.backends.tensorflow.graph_form import Form, called, draws, form_of
+from gradaudit.backends.tensorflow.python_state import PythonState
 from gradaudit.backends.tensorflow.read import per_replica
 from gradaudit.backends.tensorflow.replay import Replay
 from gradaudit.backends.tensorflow.spec import specified
@@ -78,7 +79,8 @@ class Sibling:
         def on_data(data: Any) -> dict[str, Any]:
             if tf.executing_eagerly():
                 self._specs.clear()
-            self._specs.append(specified(model, self._replay))
+            state = PythonState(model) if keras_compat.is_built(model) else None
+            self._specs.append(specified(model, self._replay, state))
             with self._step.watched():
                 seen = strategy.run(self._step, args=(data,))
             logs = keras_compat.logs_of_replicas(seen.pop("logs"), strategy)

@@ -36,6 +36,7 @@ class Traces:
     model: whose code is traced. copy: the model of the spec. live: parts of the first, by the ids
         of those of the second.
     expected: names of functions and layers whose custom gradients are taken as they are.
+    state: the Python values of the step, which its code is traced with; None for those of now.
     """
 
     def __init__(
@@ -44,7 +45,9 @@ class Traces:
         copy: keras.Model,
         live: Mapping[int, Any],
         expected: Collection[str] = (),
+        state: PythonState | None = None,
     ) -> None:
+        self._state = state
         self._expected = expected
         self._live = live
         self._by_path = {v.path: v for v in copy.variables}
@@ -143,13 +146,17 @@ class Traces:
         Returns:
             The trace, and whether it drew from these generators.
         """
-        state = PythonState(self._model)
+        present = PythonState(self._model)
+        if self._state is not None:
+            self._state.put_back()
+        began = self._state or present
         try:
             with generators.kept(given):
                 before = generators.states()
                 with self._model.distribute_strategy.scope(), called(self._model):
                     made = trace(function, list(specs), self._variables, self._expected)
                 has_drawn = not generators.are_equal(generators.states(), before)
+                has_drawn |= PythonState(self._model).has_drawn(began)
             if has_drawn and given is None:
                 raise UnsupportedModelError(_DRAWS)
             return made, has_drawn
@@ -160,7 +167,7 @@ class Traces:
                 f"{what} could not be traced to a graph: {type(error).__name__}: {error}"
             ) from error
         finally:
-            state.put_back()
+            present.put_back()
 
 
 def _with_symbols(given: Mapping[str, Any], symbols: Sequence[Any]) -> dict[str, Any]:
