@@ -143,8 +143,9 @@ class GradientAudit(keras.callbacks.Callback):
                 "this GradientAudit has audited another model. Expected one for each model: make "
                 "another one, with another folder."
             )
-        backend = backend_of(self.model)
-        self._hook = backend.StepHook(self.model, self._session, self._counter)
+        if self._hook is None:  # one for all fits: it knows what Keras compiled in the last one
+            backend = backend_of(self.model)
+            self._hook = backend.StepHook(self.model, self._session, self._counter)
         self._unwatch = when_fit_breaks_off(self.model, self._break_off)
         self._session.budget.start()
 

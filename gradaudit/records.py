@@ -197,12 +197,16 @@ class Reference:
 
     gradients: by path. updates: derives the change of each variable of the model and its optimizer
         over the step, one by one: a call gives an iterator of paths and estimates.
+    trained: where the step that trained is not the one that was recorded (`StepRecord.trained`),
+        derives the change that it must have made: that of the recorded step, but for the rounding
+        errors of the gradients, which were others.
     unjudged: why there is no reference, by stage and path.
     """
 
     loss: Estimate | None
     gradients: dict[str, Estimate]
     updates: Callable[[], Iterator[tuple[str, Estimate]]] = _no_updates
+    trained: Callable[[], Iterator[tuple[str, Estimate]]] = _no_updates
     unjudged: Mapping[tuple[Stage, str], tuple[Gap, ...]] = field(default_factory=dict)
 
 

@@ -70,7 +70,8 @@ class Session:
     def taken(self, records: Sequence[StepRecord], spec: StepSpec, apart: float) -> None:
         """Judge a step that was recorded; see `Observer`."""
         self._capture_s += sum(record.capture_ms for record in records) / 1e3
-        self._apart += [apart] if apart else []
+        is_stale = any(self._stale.is_of(record.step) for record in records)
+        self._apart += [apart] if apart and not is_stale else []
         for record in records:
             self.add(self.judge(record, spec))
 

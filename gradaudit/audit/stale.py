@@ -32,12 +32,16 @@ class Stale:
                 self._steps[each] = self._steps.get(each, (step, step))[0], step
         return kept
 
+    def is_of(self, step: int) -> bool:
+        """Return whether the last step that was counted is this one."""
+        return self._last[0] == step
+
     def blamed(self, comparison: Comparison) -> Comparison:
         """Return a comparison whose failures name what of its step is stale."""
-        step, words = self._last
-        if step != comparison.step:
+        if not self.is_of(comparison.step):
             return comparison
-        cause = f"stale: {'; '.join(words)}"
+        first, *others = self._last[1]
+        cause = f"stale: {first}" + (f", and {len(others)} more" if others else "")
         tensors = tuple(
             replace(each, cause=f"{cause} ({each.cause})") if each.verdict is Verdict.FAIL else each
             for each in comparison.tensors

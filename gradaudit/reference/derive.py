@@ -79,7 +79,9 @@ def derive(record: StepRecord, spec: StepSpec, policy: Policy = DEFAULT) -> Refe
     if Stage.UPDATE not in policy.stages:
         return Reference(loss, gradients, unjudged=unjudged)
     updates = _updates(runs, found, variables, policy, covered, unjudged)
-    return Reference(loss, gradients, updates, unjudged)
+    if record.trained is None or found is None or covered.update or _step_gaps(runs):
+        return Reference(loss, gradients, updates, unjudged=unjudged)
+    return Reference(loss, gradients, updates, functools.partial(runs.trained, found), unjudged)
 
 
 def rewound(record: StepRecord, spec: StepSpec, policy: Policy) -> StepRecord:

@@ -1,6 +1,7 @@
 """z-scores and verdicts."""
 
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -27,6 +28,8 @@ UNRESOLVED = 0.1
 VERDICTS = np.array(list(Verdict))
 """The verdicts as text. The verdicts of a tensor's weights are kept as indices into this array."""
 _PASS, _KINK, _UNRESOLVED, _FAIL, _UNJUDGED = range(len(Verdict))
+
+_OTHER = "the step that trained is not the judged one"
 
 
 def compare(
@@ -60,6 +63,14 @@ def compare(
         if stage is Stage.UPDATE:
             found = after[path] - before[path] if path in after else None
         tensors.append(_unjudged(stage, path, found, before[path], gaps, rows_per_tensor))
+    for path, estimate in reference.trained():
+        trained = (record.trained or {})[path]
+        moved = np.asarray(trained, np.float64) - np.asarray(before[path], np.float64)
+        other = tensor(Stage.UPDATE, path, moved, estimate)
+        if other.verdict is Verdict.FAIL:
+            place = (Stage.UPDATE, path)
+            tensors = [each for each in tensors if (each.stage, each.path) != place]
+            tensors.append(replace(other, cause=f"{_OTHER}: {other.cause}"))
 
     order = list(Stage)
     tensors.sort(key=lambda each: order.index(each.stage))
