@@ -84,11 +84,15 @@ class Subclassed(keras.Model):
 
 
 class InTraining(Subclassed):
+    """Its own code, with an argument `training`."""
+
     def call(self, x, training=None):
         return super().call(x)
 
 
 class OwnStep(keras.Sequential):
+    """A training step of its own."""
+
     def train_step(self, data):
         x, y = data
         with tf.GradientTape() as tape:
@@ -203,10 +207,12 @@ class Changing(keras.callbacks.Callback):
 
 
 def stateful(model):
+    """Return the layer with the state."""
     return next(x for x in model._flatten_layers() if isinstance(x, Stateful))
 
 
 def first_dense(model):
+    """Return the layer that is frozen."""
     return next(x for x in model._flatten_layers() if x.name == "first")
 
 
@@ -248,6 +254,7 @@ def outcome(number):
 
 
 def main(count, first):
+    """Run cases, print those that are not as they should be, and count them all."""
     counts = Counter()
     for number in range(first, first + count):
         equal, run = outcome(number)

@@ -23,6 +23,7 @@ from gradaudit.reference.coverage import Coverage, coverage
 from gradaudit.reference.graph import is_float
 from gradaudit.reference.policy import DEFAULT, Policy
 from gradaudit.reference.runs import Found, Runs
+from gradaudit.reference.trained import trained
 from gradaudit.reference.update import takes_parts
 from gradaudit.rules import assigned_weights, moved_by, single_optimizers
 
@@ -81,7 +82,7 @@ def derive(record: StepRecord, spec: StepSpec, policy: Policy = DEFAULT) -> Refe
     updates = _updates(runs, found, variables, policy, covered, unjudged)
     if record.trained is None or found is None or covered.update or _step_gaps(runs):
         return Reference(loss, gradients, updates, unjudged=unjudged)
-    return Reference(loss, gradients, updates, functools.partial(runs.trained, found), unjudged)
+    return Reference(loss, gradients, updates, functools.partial(trained, runs, found), unjudged)
 
 
 def rewound(record: StepRecord, spec: StepSpec, policy: Policy) -> StepRecord:

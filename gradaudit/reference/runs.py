@@ -141,47 +141,6 @@ class Runs:
             del after  # before the next weight's arrays are made
             yield found
 
-    def trained(self, found: Found) -> Iterator[tuple[str, Estimate]]:
-        """Yield the changes that another run of the same step makes, where they are other ones.
-
-        Its gradients are those of the record but for rounding errors, as large as those that the
-        estimates of the gradients give; the optimizer's rules carry them on. The errors of the two
-        runs are independent: σ² is the sum of theirs.
-        """
-        record, (arithmetic, *_) = self.record, self.arithmetics()
-        before = record.variables | record.optimizer_variables
-        after = record.variables_after | record.optimizer_variables_after
-        weights = self.spec.model.trainable_variables
-        given = {v.path: self._carried(v, found) for v in weights}
-        with np.errstate(all="ignore"):
-            made = updated(
-                self.spec.optimizer,
-                weights,
-                before,
-                (given,),
-                record.learning_rates,
-                arithmetic,
-                self.spec.config.epsilon,
-                found.assigned[0],
-            )
-            changes = {key: as_rounded(value) for each in made for key, value in each.items()}
-        doubts = {key: (value.sigma, value.kink) for key, value in changes.items()}
-        doubts |= {path: (each.sigma, each.kink) for path, each in found.moved.items()}
-        for path, value in (record.trained or {}).items():
-            if not np.array_equal(value, after[path], equal_nan=True):
-                right = np.subtract(after[path], before[path], dtype=np.float64)
-                sigma, kink = doubts.get(path, (np.zeros(right.shape), None))
-                yield path, Estimate(right, np.sqrt(2.0) * sigma, kink, 1.0, self.oracle)
-
-    def _carried(self, variable: Any, found: Found) -> Rounded | None:
-        """Return a gradient that was captured, with the error that its estimate gives."""
-        gradient = self.record.gradients.get(variable.path)
-        if gradient is None:
-            return None
-        estimate = found.gradients.get(variable.path) or self.nothing(variable)
-        precision = PRECISIONS[variable.dtype]
-        return Rounded(gradient, np.square(estimate.sigma), estimate.kink, precision)
-
     def nothing(self, variable: Any) -> Estimate:
         """Return the estimate for a weight that the loss does not depend on."""
         zero = np.zeros(tuple(variable.shape))

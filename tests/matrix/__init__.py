@@ -31,8 +31,8 @@ def page() -> str:
         "",
         "Each row is a test: a real `fit` with the callback and one without leave the same",
         "weights, bit for bit, and the same history; the gradients and updates of every trainable",
-        "weight in every step are judged and pass, or are unjudged for the reason given here. Where",
-        "what Keras compiled is not what the model's code says now, the report calls it stale.",
+        "weight in every step are judged and pass, or are unjudged for the reason given here.",
+        "Where what Keras compiled is not what the model's code says now, the report says stale.",
         "`cd tests; python -m matrix > matrix/README.md` writes this page from the tests' own",
         "table.",
     ]

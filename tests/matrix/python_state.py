@@ -118,8 +118,9 @@ def scaled():
 CELLS = (
     Cell("a float of a layer changes", scaled, changing(scale),
          stale="multiplies by the constant 1.5 where the model's code now has 0.5", fails=True),
-    Cell("a float of a layer changes, XLA", lambda: classifier(dense(5), Scaled(), jit_compile=True),
-         changing(scale), stale="multiplies by the constant 1.5", fails=True),
+    Cell("a float of a layer changes, XLA",
+         lambda: classifier(dense(5), Scaled(), jit_compile=True), changing(scale),
+         stale="multiplies by the constant 1.5", fails=True),
     Cell("a list of a layer grows", scaled,
          changing(lambda model: model.get_layer("scaled").shifts.append(0.5)),
          stale="does not have the constant 0.5 in layer 'scaled'", fails=True),

@@ -8,10 +8,11 @@ import tensorflow as tf
 
 from gradaudit import keras_compat
 from gradaudit.backends.tensorflow import generators
+from gradaudit.backends.tensorflow.batches import ITERATORS
 from gradaudit.backends.tensorflow.graph_form import Form, called, form_of
 from gradaudit.backends.tensorflow.python_state import PythonState
 from gradaudit.backends.tensorflow.replay import Replay
-from gradaudit.backends.tensorflow.sibling import ITERATORS, Sibling
+from gradaudit.backends.tensorflow.sibling import Sibling
 from gradaudit.backends.tensorflow.staleness import differences, drawn
 
 

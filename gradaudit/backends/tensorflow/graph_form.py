@@ -127,6 +127,13 @@ def draws(graph: Any) -> list[tf.Operation]:
     return found
 
 
+def drawing(operations: list[tf.Operation]) -> str:
+    """Return the kinds of ops that draw, and the lines of the user's code that they come from."""
+    kinds = ", ".join(sorted({each.type for each in operations}))
+    places = {str(place): None for each in operations if (place := place_of(each)).file}
+    return kinds + (f" at {', '.join(places)}" if places else "")
+
+
 def functions_of(operation: tf.Operation) -> list[str]:
     """Return the names of the functions that an op calls."""
     found = []
@@ -202,6 +209,9 @@ class _Run:
 
     def _run(self, operation: tf.Operation, keys: dict[Any, Key]) -> None:
         reads = tuple(keys[t.ref()] for t in operation.inputs)
+        if operation.type == "Identity":  # as where a function begins and ends
+            keys[operation.outputs[0].ref()] = reads[0]
+            return
         resources = [
             key
             for t, key in zip(operation.inputs, reads, strict=True)
@@ -209,8 +219,8 @@ class _Run:
         ]
         functions = functions_of(operation)
         if functions and (operation.type in _CALLS or operation.type in functions):
-            graph, count = keras_compat.function_graph(operation.graph, functions[0])
-            made = self.body(graph, reads, graph.outputs[:count] + graph.outputs[count:])
+            graph, _ = keras_compat.function_graph(operation.graph, functions[0])
+            made = self.body(graph, reads, graph.outputs)
             keys.update({t.ref(): key for t, key in zip(operation.outputs, made, strict=True)})
             return
         bodies = [self._within(operation, name, reads) for name in functions]

@@ -1,7 +1,6 @@
 """Stands in for a model's train function, and records the steps that it makes."""
 
 import contextlib
-import itertools
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -12,8 +11,9 @@ import tensorflow as tf
 
 from gradaudit.backends.fit import StepCounter
 from gradaudit.backends.patch import patch
-from gradaudit.backends.tensorflow.sibling import ITERATORS
-from gradaudit.backends.tensorflow.step import Capture, drawn, signature
+from gradaudit.backends.tensorflow.batches import peeked, signature
+from gradaudit.backends.tensorflow.graph_form import drawing
+from gradaudit.backends.tensorflow.step import Capture
 from gradaudit.errors import GapCode
 from gradaudit.records import Gap
 
@@ -36,6 +36,8 @@ class StepHook:
         model: a compiled Keras model.
         observer: is given each step, see `gradaudit.audit.observer`.
         counter: numbers the steps.
+
+    records: whether the execution that it is armed for is recorded, or only watched.
     """
 
     def __init__(
@@ -48,7 +50,7 @@ class StepHook:
         self._capture: Capture | None = None
         self._stand_in = self.execute  # a bound method: one object, to be recognised
         self._undo: Callable[[], None] | None = None
-        self._records = True
+        self.records = True
         self._met: set[Any] = set()  # signatures of batches
 
     def arm(self, records: bool = True) -> bool:
@@ -62,13 +64,13 @@ class StepHook:
         self._model.make_train_function()  # fit has made it, a caller of train_on_batch has not
         other = getattr(self._model.train_function, "__self__", None)
         if isinstance(other, StepHook):
-            if other._records or not records:
+            if other.records or not records:
                 return not records
             other.disarm()
         function = self._model.train_function
         if function is not self._keras_function:  # the first one, or one that was made anew
             self._keras_function, self._capture, self._met = function, None, set()
-        self._records = records
+        self.records = records
         self._undo = patch(self._model, "train_function", self._stand_in)
         return True
 
@@ -102,7 +104,7 @@ class StepHook:
         start = began = time.perf_counter()
         self.disarm()
         data, iterator = peeked(iterator)
-        if not self._records:
+        if not self.records:
             return self._watch(data, iterator)
         first = self._counter.step
         try:
@@ -149,7 +151,7 @@ class StepHook:
         epoch = self._counter.epoch
         self._tell_stale(step)
         if capture.draws and seen.get("apart"):
-            words = _DRAWN.format(drawn(capture.draws))
+            words = _DRAWN.format(drawing(capture.draws))
             self._observer.missed(step, epoch, Gap(GapCode.CAPTURE, "", words))
             return
         try:
@@ -175,15 +177,3 @@ _DRAWN = (
     "itself: Keras's own function trained, and what it drew is not known. Draw with keras.random "
     "and a keras.random.SeedGenerator"
 )
-
-
-def peeked(iterator: Any) -> tuple[Any, Any]:
-    """Return the next batch, or its spec, and an iterator that still gives that batch.
-
-    Raises:
-        StopIteration: a Python iterator has ended.
-    """
-    if isinstance(iterator, ITERATORS):
-        return iterator.element_spec, iterator
-    data = next(iterator)
-    return data, itertools.chain([data], iterator)

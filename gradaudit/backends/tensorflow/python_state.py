@@ -109,7 +109,7 @@ class PythonState:
     def _state(self, generator: Any) -> Any:
         if isinstance(generator, np.random.Generator):
             bits = generator.bit_generator
-            state = bits.state
+            state: Any = bits.state
             self._rewind.append(lambda: setattr(bits, "state", state))
         elif isinstance(generator, np.random.RandomState):
             state = generator.get_state()

@@ -4,9 +4,9 @@ from typing import Any
 
 import keras
 import tensorflow as tf
-from keras import tree
 
 from gradaudit import keras_compat
+from gradaudit.backends.tensorflow.batches import without_optionals
 from gradaudit.backends.tensorflow.graph_form import Form, called, draws, form_of
 from gradaudit.backends.tensorflow.python_state import PythonState
 from gradaudit.backends.tensorflow.read import per_replica
@@ -14,8 +14,6 @@ from gradaudit.backends.tensorflow.replay import Replay
 from gradaudit.backends.tensorflow.spec import specified
 from gradaudit.backends.tensorflow.watched_step import WatchedStep
 from gradaudit.records import StepSpec
-
-ITERATORS = (tf.data.Iterator, tf.distribute.DistributedIterator)
 
 
 class Sibling:
@@ -99,7 +97,24 @@ class Sibling:
         self.on_iterator = on_iterator
 
 
-def without_optionals(data: Any) -> Any:
-    """Return data, or its spec, with None for what Keras takes as absent."""
-    optional = (tf.experimental.Optional, tf.OptionalSpec)
-    return tree.map_structure(lambda part: None if isinstance(part, optional) else part, data)
+def build(model: keras.Model, data: Any) -> None:
+    """Make the variables that the first step would make: their values before it are wanted.
+
+    As Keras makes them: in a trace of its own step, but in one that never runs.
+    """
+    optimizer = [] if model.optimizer is None else [model.optimizer]
+    if all(part.built for part in (*keras_compat.all_layers(model), *optimizer)):
+        return
+
+    failed = []
+
+    @tf.autograph.experimental.do_not_convert
+    def step(data: Any) -> None:
+        try:
+            model.distribute_strategy.run(model.train_step, args=(data,))
+        except Exception as error:  # variables get their values where a trace comes to its end
+            failed.append(error)
+
+    tf.function(step).get_concrete_function(data)
+    if failed:
+        raise failed[0]

@@ -16,9 +16,7 @@ from gradaudit.records import Config, StepSpec
 _PACKAGES = ("tensorflow", "keras", "numpy", "scipy", "pandas")
 
 
-def specified(
-    model: keras.Model, replay: Replay, state: PythonState | None = None
-) -> StepSpec:
+def specified(model: keras.Model, replay: Replay, state: PythonState | None = None) -> StepSpec:
     """Return the spec of a step that the model takes now.
 
     The spec holds copies: what is changed in the model later does not change it. Only code that

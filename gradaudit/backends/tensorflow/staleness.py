@@ -4,7 +4,6 @@ from collections.abc import Iterator
 from typing import Any
 
 import keras
-import numpy as np
 
 from gradaudit import keras_compat
 from gradaudit.backends.tensorflow.graph_form import Form, Piece

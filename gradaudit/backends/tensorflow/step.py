@@ -6,11 +6,12 @@ from typing import Any, cast
 import keras
 import numpy as np
 import tensorflow as tf
-from keras import tree
 
 from gradaudit import keras_compat
 from gradaudit.backends.tensorflow import generators
+from gradaudit.backends.tensorflow.batches import ITERATORS, once, signature, without_optionals
 from gradaudit.backends.tensorflow.compiled import Compiled, OwnFunction
+from gradaudit.backends.tensorflow.graph_form import drawing
 from gradaudit.backends.tensorflow.read import (
     of_each,
     relative_distance,
@@ -20,11 +21,10 @@ from gradaudit.backends.tensorflow.read import (
     values,
 )
 from gradaudit.backends.tensorflow.replay import Replay
-from gradaudit.backends.tensorflow.sibling import ITERATORS, Sibling, without_optionals
+from gradaudit.backends.tensorflow.sibling import Sibling, build
 from gradaudit.backends.tensorflow.workers import worker
 from gradaudit.errors import UnsupportedModelError
 from gradaudit.records import Arrays, StepRecord, StepSpec
-from gradaudit.tracing.place import place_of
 
 
 class Capture:
@@ -136,8 +136,8 @@ class Capture:
         """
         if self._jit and self.draws:
             raise UnsupportedModelError(
-                f"the step draws from generators of TensorFlow ({drawn(self.draws)}), which XLA has "
-                "once for all functions, so that one that runs besides would move them. Draw with "
+                f"the step draws from generators of TensorFlow ({drawing(self.draws)}), of which "
+                "XLA has one for all functions: a second one that ran would move it. Draw with "
                 "keras.random and a keras.random.SeedGenerator"
             )
         distributed = isinstance(iterator, tf.distribute.DistributedIterator)
@@ -155,7 +155,7 @@ class Capture:
         seen["after"] = self._after(len(seen["replicas"]))
         for variable, value in before:
             variable.assign(value)
-        seen["logs"] = train_function(_once(data, iterator))
+        seen["logs"] = train_function(once(data, iterator))
         trained = self._after(len(seen["replicas"]))
         seen["apart"] = relative_distance(seen["after"], trained)
         if seen["apart"]:
@@ -225,45 +225,6 @@ class Capture:
         )
 
 
-def drawn(operations: list[tf.Operation]) -> str:
-    """Return the kinds of ops that draw, and the lines of the user's code that they come from."""
-    kinds = ", ".join(sorted({each.type for each in operations}))
-    places = {str(place): None for each in operations if (place := place_of(each)).file}
-    return kinds + (f" at {', '.join(places)}" if places else "")
-
-
-def signature(iterator: Any, data: Any) -> Any:
-    """Return what decides, with the model, which trace of a function runs on the next batch."""
-    if isinstance(iterator, ITERATORS):
-        return type(iterator), str(iterator.element_spec)
-    return None, str(
-        tree.map_structure(lambda x: (np.shape(x), getattr(x, "dtype", type(x))), data)
-    )
-
-
-def build(model: keras.Model, data: Any) -> None:
-    """Make the variables that the first step would make: their values before it are wanted.
-
-    As Keras makes them: in a trace of its own step, but in one that never runs.
-    """
-    optimizer = [] if model.optimizer is None else [model.optimizer]
-    if all(part.built for part in (*keras_compat.all_layers(model), *optimizer)):
-        return
-
-    failed = []
-
-    @tf.autograph.experimental.do_not_convert
-    def step(data: Any) -> None:
-        try:
-            model.distribute_strategy.run(model.train_step, args=(data,))
-        except Exception as error:  # variables get their values where a trace comes to its end
-            failed.append(error)
-
-    tf.function(step).get_concrete_function(data)
-    if failed:
-        raise failed[0]
-
-
 def uncaptured(model: keras.Model, step: int, epoch: int) -> StepRecord:
     """Return a record of a step of which nothing is known but the weights."""
     return StepRecord(
@@ -287,15 +248,6 @@ def uncaptured(model: keras.Model, step: int, epoch: int) -> StepRecord:
         tensorfloat32=_tensorfloat32(),
         capture_ms=0.0,
     )
-
-
-def _once(data: Any, iterator: Any) -> Any:
-    """Return an iterator over one batch, for which Keras's function need not be compiled anew."""
-    spec = getattr(iterator, "element_spec", None)
-    optional = any(isinstance(part, tf.OptionalSpec) for part in tree.flatten(spec))
-    if not isinstance(iterator, tf.data.Iterator) or optional:
-        return iter([data])
-    return iter(tf.data.Dataset.from_generator(lambda: iter([data]), output_signature=spec))
 
 
 def _both(variables: tuple[Arrays, Arrays]) -> Arrays:
