@@ -44,8 +44,10 @@ class GradientAudit(keras.callbacks.Callback):
             differentiated by differences in float64; reports call that "numeric".
         expect: custom gradients to accept, {name: "custom"}, by the name of the function that
             tf.custom_gradient decorates or of the layer that calls it. They are used as they are
-            instead of the true derivative. Reports still name them.
-        on_fail: after a failed step, "record" goes on, "stop" ends the training, "raise" raises
+            instead of the true derivative. Reports still name them, and the verdict's own line
+            says how many there are.
+        on_fail: after a failed step, and after one with NaN or infinity in its loss, gradients or
+            weights, "record" goes on, "stop" ends the training, "raise" raises
             AuditFailure. "raise" also raises a fault of the audit itself.
         overwrite: replace a run in the folder.
         rows_per_tensor: most rows of a tensor and step in weights.csv: those with the largest z.
@@ -109,7 +111,7 @@ class GradientAudit(keras.callbacks.Callback):
 
     @property
     def verdict(self) -> str:
-        """Verdict of all audited steps so far: pass, fail, unresolved or unjudged."""
+        """Verdict of all audited steps so far: pass, fail, nonfinite, unresolved or unjudged."""
         return str(Verdict.UNJUDGED if self._session is None else self._session.verdict)
 
     @property

@@ -18,10 +18,10 @@ class GapCode(StrEnum):
     CAPTURE = "capture"
     DATA = "data"
     DISAGREEMENT = "oracles-disagree"
+    EMPTY = "empty-batch"
     FAULT = "auditor-fault"
     INPUT = "input-kind"
     LOSS = "loss-option"
-    NAME_CLASH = "name-clash"
     NO_GRAPH = "no-graph"
     NO_OPTIMIZER = "no-optimizer"
     NO_RULE = "no-rule"
@@ -49,10 +49,10 @@ GAP_MEANINGS: dict[GapCode, str] = {
     GapCode.CAPTURE: "the step could not be captured",
     GapCode.DATA: "the batch holds something else than dense numbers",
     GapCode.DISAGREEMENT: "the derived rules and a trace of the code disagree",
+    GapCode.EMPTY: "the batch has no rows",
     GapCode.FAULT: "the auditor itself failed: run.json has the traceback",
     GapCode.INPUT: "an input of the model is sparse, ragged or optional",
     GapCode.LOSS: "an option of a loss, its reduction or its weight is not derived",
-    GapCode.NAME_CLASH: "several variables have the same path",
     GapCode.NO_GRAPH: "a model is neither Sequential nor functional",
     GapCode.NO_OPTIMIZER: "the model was compiled without an optimizer",
     GapCode.NO_RULE: "there is no derived rule for a part of the model",

@@ -241,6 +241,15 @@ def own_variables(layer: Any) -> tuple[list[Any], list[Any]]:
     return trainable, getattr(layer, "_non_trainable_variables", [])
 
 
+def state_of(layer: Any) -> list[Any]:
+    """Return all variables of a layer without those of its parts, the states of seeds among them.
+
+    An operation has none.
+    """
+    seeds = getattr(layer, "_seed_generators", [])
+    return [v for own in own_variables(layer) for v in own] + [seed.state for seed in seeds]
+
+
 def seed_generators(layer: Any) -> list[Any]:
     """Return the seed generators of a layer: they are no public attribute of all that have one."""
     return layer._seed_generators
@@ -254,6 +263,11 @@ def takes_mask(layer: Any) -> bool:
 def is_autocast(variable: Any) -> bool:
     """Return whether a layer reads a variable in its compute dtype: there is no public property."""
     return variable._autocast
+
+
+def set_path(variable: Any, path: str) -> None:
+    """Give a copy of a variable another path; `path` has no setter."""
+    variable._path = path
 
 
 class AttentionParts(NamedTuple):
@@ -411,14 +425,23 @@ def step_count(optimizer: Any) -> Any:
     return optimizer._iterations
 
 
+def schedule_of(optimizer: Any) -> Any:
+    """Return an optimizer's learning rate schedule, or None: `learning_rate` is its present value.
+
+    A LossScaleOptimizer has the schedule of the optimizer in it.
+    """
+    held = getattr(getattr(optimizer, "inner_optimizer", optimizer), "_learning_rate", None)
+    return held if isinstance(held, keras.optimizers.schedules.LearningRateSchedule) else None
+
+
 def may_decay(optimizer: Any, variable: Any) -> bool:
     """Return whether `exclude_from_weight_decay` leaves a weight in: it has no public answer."""
     return optimizer._use_weight_decay(variable)
 
 
 def muon_uses_adam(optimizer: Any, variable: Any) -> bool:
-    """Return whether Muon updates a weight by Adam: its own test of shape and name."""
-    return optimizer._should_use_adamw(variable)
+    """Return whether Muon updates a weight by Adam: it then holds a velocity for it."""
+    return slot_variable(optimizer, "adam_velocities", variable) is not None
 
 
 def optimizer_of(optimizer: Any, variable: Any) -> Any:

@@ -13,12 +13,13 @@ from keras import tree
 from gradaudit import keras_compat
 from gradaudit.audit.selection import Selection
 from gradaudit.audit.settings import OnFail, Settings
-from gradaudit.audit.single_step import check_compiled, judged, recorded
+from gradaudit.audit.single_step import check_compiled, check_rows, judged, recorded
 from gradaudit.backends import backend_of
 from gradaudit.errors import UsageError
 from gradaudit.records import Stage
 from gradaudit.reference import Policy, graph_of, is_graph
 from gradaudit.report import Run
+from gradaudit.rules import variable_keys
 
 
 def check(
@@ -55,7 +56,7 @@ def check(
 
     Raises:
         UsageError: the model is not compiled, or is distributed over several replicas; x is no
-            batch; no trainable weight is asked for; the threshold is not above 0.
+            batch, or has no rows; no trainable weight is asked for; the threshold is not above 0.
 
     Example:
         >>> import gradaudit, keras, numpy as np
@@ -86,11 +87,12 @@ def check(
             "next(iter(dataset))."
         )
     wanted = settings.selection.weight
-    if model.built and not any(wanted(v.path) for v in model.trainable_variables):
-        paths = ", ".join(v.path for v in model.trainable_variables) or "none"
+    keys = variable_keys(model)
+    paths = [keys[id(v)] for v in model.trainable_variables]
+    if model.built and not any(map(wanted, paths)):
         raise UsageError(
             f"no weight is asked for by layers={layers!r}. Expected an expression that is found in "
-            f"the layer of one of the model's trainable weights: {paths}."
+            f"the layer of one of the model's trainable weights: {', '.join(paths) or 'none'}."
         )
     return judged(model, *recorded(model, x, y, sample_weight), settings)
 
@@ -132,8 +134,8 @@ def audit_gradients(
 
     Raises:
         UsageError: the numbers of gradients and variables differ, a gradient does not have its
-            variable's shape, a variable is not a trainable one of the model, x and y have different
-            numbers of rows, or it was called within a tf.function.
+            variable's shape, a variable is not a trainable one of the model, x and y have no rows
+            or different numbers of rows, or it was called within a tf.function.
 
     Example:
         >>> import gradaudit, keras, numpy as np, tensorflow as tf
@@ -156,13 +158,14 @@ def audit_gradients(
             "the gradients are symbolic: audit_gradients was called within a tf.function. Expected "
             "numbers. Return the gradients from the function, and audit them outside of it."
         )
-    known = {v.path for v in model.trainable_variables}
+    keys = variable_keys(model)
+    known = {id(v): keys[id(v)] for v in model.trainable_variables}
     if len(variables) != len(gradients):
         raise UsageError(
             f"there are {len(gradients)} gradients for {len(variables)} variables. Expected one "
             "for each, as tape.gradient(loss, variables) returns them."
         )
-    strangers = [v.path for v in variables if getattr(v, "path", None) not in known]
+    strangers = [getattr(v, "path", v) for v in variables if id(v) not in known]
     if strangers:
         raise UsageError(
             f"{', '.join(map(str, strangers))}: no trainable variable of the model {model.name!r}. "
@@ -171,16 +174,17 @@ def audit_gradients(
     for v, g in zip(variables, gradients, strict=True):
         if g is not None and tuple(g.shape) != tuple(v.shape):
             raise UsageError(
-                f"the gradient for {v.path} has the shape {tuple(g.shape)}. Expected "
+                f"the gradient for {known[id(v)]} has the shape {tuple(g.shape)}. Expected "
                 f"{tuple(v.shape)}, that of the variable: are the gradients in another order?"
             )
+    check_rows(x, y, sample_weight)
     rows = [np.shape(part)[0] for part in tree.flatten((x, y)) if np.ndim(part)]
     if len(set(rows)) > 1:
         raise UsageError(
             f"x and y have {' and '.join(map(str, rows))} rows. Expected one batch, the one that "
             "the tape saw."
         )
-    given = {v.path: g for v, g in zip(variables, gradients, strict=True)}
+    given = {known[id(v)]: g for v, g in zip(variables, gradients, strict=True)}
     backend = backend_of(model)
     seen = backend.to_numpy({"x": x, "y": y, "sample_weight": sample_weight, "gradients": given})
     before = backend.uncaptured(model, step=0, epoch=0)

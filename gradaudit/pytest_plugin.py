@@ -1,4 +1,7 @@
-"""The pytest plugin: the fixture `gradient_audit`, with options in a group of its own."""
+"""The pytest plugin: the fixture `gradient_audit`, with options in a group of its own.
+
+Where a test passes for which something was waived, the summary at the end says so.
+"""
 
 import re
 from collections.abc import Callable
@@ -13,6 +16,9 @@ if TYPE_CHECKING:
     import keras
 
     from gradaudit.report import Run
+
+_PROPERTY = "gradaudit"
+"""Name of the property of a test that holds the headline of its audit, also in a JUnit file."""
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -36,6 +42,21 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         metavar="DIR",
         help="write the report of each gradient_audit to a folder in DIR, named as the test",
     )
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Name the tests that passed while something was waived, or could not be judged."""
+    told = [
+        f"{report.nodeid}: {words}"
+        for report in terminalreporter.getreports("passed")
+        if report.when == "call"
+        for name, words in report.user_properties
+        if name == _PROPERTY
+    ]
+    if told:
+        terminalreporter.section("gradaudit: passed with something waived")
+        for line in told:
+            terminalreporter.line(line)
 
 
 @pytest.fixture
@@ -68,6 +89,8 @@ def gradient_audit(request: pytest.FixtureRequest) -> Callable[..., "Run"]:
             name = re.sub(r"[^\w.-]+", "_", request.node.nodeid)
             made += 1
             run.save(reports / (name if made == 1 else f"{name}-{made}"), overwrite=True)
+        if run.run["waived"]:
+            request.node.user_properties.append((_PROPERTY, run.headline))
         try:
             run.raise_for_failure(allow_unjudged=option("gradaudit_allow_unjudged"))
         except AuditFailure as failure:

@@ -1,7 +1,7 @@
 """The data that flows between the rooms. No logic.
 
-Arrays are NumPy arrays. Variables are keyed by Keras's `Variable.path`, which is unique within a
-model; `Variable.name` is not.
+Arrays are NumPy arrays. A "path" of a variable is its key, see `rules.variable_keys`: Keras's
+`Variable.path`, with a suffix where several variables of the model have that.
 """
 
 import math
@@ -24,7 +24,12 @@ class Verdict(StrEnum):
     KINK = "kink"
     UNRESOLVED = "unresolved"
     FAIL = "fail"
+    NONFINITE = "nonfinite"
     UNJUDGED = "unjudged"
+
+
+FAILURES = (Verdict.FAIL, Verdict.NONFINITE)
+"""The verdicts that fail an audit, the worse one first."""
 
 
 class Stage(StrEnum):
@@ -60,8 +65,10 @@ class Provenance:
     kind: `TRACED` for code that was traced; `NUMERIC` for a derivative by differences; `CUSTOM` for
         a gradient that the user wrote, `EXPECTED` for one that is taken as it is; `MISLED` for an
         op whose gradient in the framework is not the derivative.
-    op: name of the op, op_type: its type. function: the user's function. layer: the name scope.
+    op: name of the op, op_type: its type. function: the user's function, or that of a library that
+        is made of several ops. layer: the name scope.
     file, line, source: the innermost line outside libraries; "", 0 and "" where there is none.
+    detail: for which values, a clause such as "where x is 0"; "" for all.
     """
 
     kind: Passed
@@ -72,6 +79,7 @@ class Provenance:
     file: str = ""
     line: int = 0
     source: str = ""
+    detail: str = ""
 
 
 @dataclass(frozen=True)
@@ -187,6 +195,19 @@ class Estimate:
     gaps: tuple[Gap, ...] = ()
 
 
+@dataclass(frozen=True)
+class Origin:
+    """Where the first number of a step that is not finite comes from.
+
+    words: a phrase for people, which names the op, layer, line, row and operand as far as they are
+        known. skipped: it is the overflow of a scaled loss, for which the optimizer rightly skips
+        the step.
+    """
+
+    words: str
+    skipped: bool = False
+
+
 def _no_updates() -> Iterator[tuple[str, Estimate]]:
     return iter(())
 
@@ -201,6 +222,7 @@ class Reference:
         derives the change that it must have made: that of the recorded step, but for the rounding
         errors of the gradients, which were others.
     unjudged: why there is no reference, by stage and path.
+    origin: of what is not finite in the framework's step; None where all is finite.
     """
 
     loss: Estimate | None
@@ -208,6 +230,7 @@ class Reference:
     updates: Callable[[], Iterator[tuple[str, Estimate]]] = _no_updates
     trained: Callable[[], Iterator[tuple[str, Estimate]]] = _no_updates
     unjudged: Mapping[tuple[Stage, str], tuple[Gap, ...]] = field(default_factory=dict)
+    origin: Origin | None = None
 
 
 @dataclass(frozen=True)
@@ -277,6 +300,7 @@ class Comparison:
     batch_size: rows of the batch; 0 where the batch could not be captured.
     capture_ms, reference_ms, compare_ms: time that it took to capture the step, to derive the
         reference, and to compare the two.
+    origin: where the first number that is not finite comes from, in words; "" where all are finite.
     """
 
     step: int
@@ -294,3 +318,4 @@ class Comparison:
     capture_ms: float
     reference_ms: float = 0.0
     compare_ms: float = 0.0
+    origin: str = ""

@@ -237,11 +237,6 @@ CASES = {
         (MATRIX,),
         REAL,
     ),
-    "OneHot": (
-        lambda x: RAW.OneHot(indices=IDS, depth=4, on_value=x[0], off_value=x[1]) ** 2,
-        ((2,),),
-        REAL,
-    ),
     "Range": (lambda x: tf.range(0.0 * x[0] + 3.0) * x, ((3,),), REAL),
     "TopKV2": (lambda x: tf.math.top_k(x, 2)[0] ** 2, (MATRIX,), REAL),
     "arguments": (
@@ -608,6 +603,16 @@ UNDERIVED = {
         (MATRIX,),
         REAL,
     ),
+    "OneHot": (
+        lambda x: RAW.OneHot(indices=IDS, depth=4, on_value=x[0], off_value=x[1]) ** 2,
+        ((2,),),
+        REAL,
+    ),
+    "Range between variables": (
+        lambda x: tf.range(x[0], x[0] + 2.5 * (1 + x[1] ** 2), 1 + x[1] ** 2) ** 2,
+        ((2,),),
+        REAL,
+    ),
     "rows that are put over others": (
         lambda x: tf.dynamic_stitch([[0, 1, 2], [0, 1, 1]], [x, x**2]),
         (MATRIX,),
@@ -621,3 +626,67 @@ NOT_ALONE = {
     "StatefulPartitionedCall", "Case", "If", "While", "Rank",
 }  # fmt: skip
 """Ops that need variables, or that TensorFlow makes from others; `custom_nets` have them."""
+
+SINGULAR = {
+    "Sqrt": (tf.sqrt, [0.0]),
+    "Rsqrt": (tf.math.rsqrt, [0.0]),
+    "Reciprocal": (tf.math.reciprocal, [0.0]),
+    "Inv": (lambda x: RAW.Inv(x=x), [0.0]),
+    "Log": (tf.math.log, [0.0]),
+    "Log1p": (tf.math.log1p, [-1.0]),
+    "Exp": (tf.exp, [1000.0]),
+    "Expm1": (tf.math.expm1, [1000.0]),
+    "Sinh": (tf.sinh, [1000.0]),
+    "Cosh": (tf.cosh, [1000.0]),
+    "Asin": (tf.asin, [1.0]),
+    "Acos": (tf.acos, [-1.0]),
+    "Acosh": (tf.acosh, [1.0]),
+    "Atanh": (tf.atanh, [1.0]),
+    "RealDiv": (tf.divide, [2.0, 0.0]),
+    "Div": (lambda a, b: RAW.Div(x=a, y=b), [0.0, 0.0]),
+    "Pow": (tf.pow, [0.0, 0.5]),
+    "Xlogy": (tf.math.xlogy, [0.0, 0.0]),
+    "Xlog1py": (tf.math.xlog1py, [2.0, -1.0]),
+    "Xdivy": (tf.math.xdivy, [0.0, 0.0]),
+    "Mul": (tf.multiply, [np.inf, 0.0]),
+    "MulNoNan": (tf.math.multiply_no_nan, [np.inf, 2.0]),
+    "FloorMod": (tf.math.floormod, [2.0, 0.0]),
+    "Square": (tf.square, [np.inf]),
+    "SquaredDifference": (tf.math.squared_difference, [np.inf, 0.0]),
+    "Atan2": (tf.atan2, [0.0, 0.0]),
+    "EuclideanNorm": (lambda x: tf.math.reduce_euclidean_norm(x[None], 0), [0.0]),
+    "SqrtGrad": (lambda y, g: RAW.SqrtGrad(y=y, dy=g), [0.0, 2.0]),
+    "RsqrtGrad": (lambda y, g: RAW.RsqrtGrad(y=y, dy=g), [np.inf, 2.0]),
+    "ReciprocalGrad": (lambda y, g: RAW.ReciprocalGrad(y=y, dy=g), [np.inf, 2.0]),
+    "InvGrad": (lambda y, g: RAW.InvGrad(y=y, dy=g), [np.inf, 2.0]),
+    "LRN": (lambda x: tf.nn.lrn(tf.reshape(x, (1, 1, 1, 1)), 1, 0.0)[0, 0, 0], [0.0]),
+    "SoftmaxCrossEntropyWithLogits": (
+        lambda z, t: tf.nn.softmax_cross_entropy_with_logits(
+            tf.stack([t, 1 - t]), tf.stack([z, tf.zeros_like(z)])
+        ),
+        [-np.inf, 0.5],
+    ),
+}
+"""By type of op: a function of numbers, and numbers where its slope by one of them is infinite.
+
+The slope is infinite or not a number there, or the op is given an infinity that another op made at
+a finite argument.
+"""
+WITHOUT_NAN = {
+    "OnesLike": "a constant", "ZerosLike": "a constant",
+    "zeros divided": "x / 0 is 0 whatever x is",
+    "Select": "of a condition that is false of NaN", "SelectV2": "as Select",
+    "CheckNumerics": "it raises", "matrix equations": "TensorFlow raises",
+    "Range": "of NaN elements there is none", "Range between variables": "as Range",
+    "a length that values decide": "of NaN elements there is none",
+}  # fmt: skip
+"""Cases whose output is a number where an input is NaN, and why."""
+NO_SUBGRADIENT = {
+    "StopGradient": "its gradient ends here",
+    "EuclideanNorm": "NaN at 0, as TensorFlow has it",
+    "extremes": "a product of both extremes is neither convex nor concave",
+    "TopKV2": "of equal elements any comes first, and places are weighed apart",
+    "arguments": "the places jump",
+    "determinants": "the inverse of a singular matrix does not exist",
+}
+"""Cases whose gradient at a tie need not be between the one-sided differences, and why."""

@@ -230,7 +230,7 @@ def test_a_kink_does_not_excuse_a_wrong_gradient(tmp_path, factor):
     assert set(rows["verdict"]) == {"fail"}
 
 
-def test_a_number_where_the_reference_is_not_one_fails(tmp_path):
+def test_a_number_where_the_reference_is_not_one_accuses_nobody(tmp_path):
     layer = keras.layers.Dense(2)
     model = keras.Sequential([keras.Input((3,)), layer])
     model.compile("sgd", "mse")
@@ -240,8 +240,8 @@ def test_a_number_where_the_reference_is_not_one_fails(tmp_path):
     x[0, 0] = np.nan
     model.fit(x, np.ones((4, 2)), verbose=0, callbacks=[GradientAudit(tmp_path)])
     rows = load(tmp_path).tensors.query("stage == 'gradient'").set_index("shape")["verdict"]
-    assert rows["3x2"] == "fail"
-    assert rows["2"] == "pass"  # not a number on both sides
+    assert rows["3x2"] == "unresolved"
+    assert rows["2"] == "nonfinite"
 
 
 @pytest.mark.parametrize("jit", by_default([False, True], chosen=[False]))
@@ -303,7 +303,7 @@ def test_a_step_whose_float16_gradients_overflow_is_skipped_in_both(tmp_path):
     scale = run.tensors.query("path.str.contains('dynamic_scale')")
     assert run.verdict == "pass"
     assert scale["tape_norm"].iloc[0] == 2.0**14
-    assert "may overflow" in run.tensors["cause"].iloc[0]
+    assert "the optimizer rightly skips the step" in run.tensors["cause"].iloc[0]
     assert scale["tape_norm"].iloc[-1] == 0
 
 
@@ -342,7 +342,7 @@ def test_what_has_no_rule_is_told_all_at_once_and_training_goes_on(tmp_path, cap
     assert "'sequential/d/bias' has the constraint" in update
     printed = capsys.readouterr().err
     assert printed.count("cannot judge the gradient of sequential/a/kernel") == 1
-    assert "UNJUDGED, 2 steps audited" in printed
+    assert "UNJUDGED, 100 % of the gradient weights were not judged, 2 steps audited" in printed
     assert run.run["counts"]["gradient"] == {"unjudged": 2 * model.count_params()}
 
 
@@ -615,7 +615,7 @@ FAULTS = {
     "record": ("gradaudit.backends.tensorflow.step.to_numpy", "reading step 0"),
     "reference": ("gradaudit.reference.runs.Walk.model", "judging step 0"),
     "update": ("gradaudit.reference.runs.updated", "judging step 0"),
-    "compare": ("gradaudit.scoring.score._scores", "judging step 0"),
+    "compare": ("gradaudit.scoring.score.Judged", "judging step 0"),
 }
 
 
@@ -657,7 +657,7 @@ def test_a_table_that_cannot_be_written_leaves_the_training_alone(tmp_path, monk
 
 
 def test_a_fault_is_raised_where_failures_are(tmp_path, monkeypatch):
-    monkeypatch.setattr("gradaudit.scoring.score._scores", broken)
+    monkeypatch.setattr("gradaudit.scoring.score.Judged", broken)
     with pytest.raises(Broken):
         fitted(GradientAudit(tmp_path, on_fail="raise", verbose=0))
 

@@ -245,7 +245,7 @@ def test_selftest_prints_rule_error_and_checks(gradaudit):
 def test_selftest_says_which_checks_are_not_run(gradaudit):
     _, out, _ = gradaudit("selftest --rules NonNeg")
     assert re.search(
-        r"^Not run: rule_equals_trace, rule_is_pure, stays_float32, .*audit", out, re.M
+        r"^Not run: rule_equals_trace, rule_is_pure, zero_cotangent_makes_zero, .*audit", out, re.M
     )
 
 

@@ -68,6 +68,20 @@ def test_options(suite):
     result.assert_outcomes(failed=1, deselected=2)
 
 
+def test_a_test_that_passes_with_something_waived_is_told_at_the_end(suite):
+    told = "*gradaudit: passed with something waived*"
+    result = suite.runpytest_inprocess("-k", "right")
+    result.assert_outcomes(passed=1, deselected=2)
+    result.stdout.no_fnmatch_line(told)
+    result = suite.runpytest_inprocess("--gradaudit-threshold=20", "-k", "right")
+    result.assert_outcomes(passed=1, deselected=2)
+    line = "*::test_right: PASS, threshold 20 (default 8), 1 step audited"
+    result.stdout.fnmatch_lines([told, line, line])
+    result = suite.runpytest_inprocess("--gradaudit-allow-unjudged", "-k", "without")
+    share = "UNJUDGED, 100 % of the gradient weights were not judged, 1 step audited"
+    result.stdout.fnmatch_lines([told, f"*::test_without_a_rule: {share}"])
+
+
 def test_the_options_have_a_group_of_their_own(pytester):
     out = pytester.runpytest_inprocess("--help").stdout.str()
     group = out[out.index("audits of gradients (gradaudit):") :]

@@ -10,6 +10,7 @@ import keras
 from gradaudit.errors import UnsupportedModelError
 from gradaudit.records import Comparison, Gap, Reference, StepRecord, StepSpec
 from gradaudit.reference import Policy, derive, rewound
+from gradaudit.rules import variable_keys
 from gradaudit.scoring import compare
 
 
@@ -61,7 +62,9 @@ class Judge:
 
     def paths(self) -> list[str]:
         """Return the paths of the weights that are judged."""
-        return [v.path for v in self._model.trainable_variables if self._policy.wanted(v.path)]
+        keys = variable_keys(self._model)
+        paths = (keys[id(v)] for v in self._model.trainable_variables)
+        return [path for path in paths if self._policy.wanted(path)]
 
     def _compare(self, record: StepRecord, reference: Reference) -> Comparison:
         return compare(record, reference, self._threshold, self._rows_per_tensor)

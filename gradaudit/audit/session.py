@@ -13,9 +13,10 @@ from gradaudit.audit.stale import Stale
 from gradaudit.audit.tally import Tally
 from gradaudit.backends import backend_of
 from gradaudit.errors import AuditFailure, GapCode, UnsupportedModelError
-from gradaudit.records import Comparison, Gap, StepRecord, StepSpec, Verdict
+from gradaudit.records import FAILURES, Comparison, Gap, StepRecord, StepSpec, Verdict
 from gradaudit.reference import Policy
-from gradaudit.report import Ended, RunFolder, uninterrupted
+from gradaudit.report import Ended, RunFolder, headline, uninterrupted, waived
+from gradaudit.rules import variable_keys
 
 
 def _silent(least: int, words: str) -> None:
@@ -65,7 +66,7 @@ class Session:
     def verdict(self) -> Verdict:
         """Verdict of all steps so far: "unjudged" also where the auditor failed."""
         verdict = self.tally.verdict
-        return Verdict.UNJUDGED if self._faults.count and verdict is not Verdict.FAIL else verdict
+        return Verdict.UNJUDGED if self._faults.count and verdict not in FAILURES else verdict
 
     def taken(self, records: Sequence[StepRecord], spec: StepSpec, apart: float) -> None:
         """Judge a step that was recorded; see `Observer`."""
@@ -156,7 +157,7 @@ class Session:
             if words not in self._told:
                 self._told.add(words)
                 self._say(1, f"cannot judge the {words}")
-        if failures and len(failures) == self.tally.failed:
+        if failures and failures == self.tally.failures:
             self._say(1, f"FAIL {failures[0]}")
         self._say(
             2, f"step {comparison.step}: {comparison.verdict}, largest z {comparison.max_z:.2f}"
@@ -170,7 +171,7 @@ class Session:
         """
         self.budget.stop()
         verdict: str = self.verdict
-        if ended is not Ended.FINISHED and self.verdict is not Verdict.FAIL:
+        if ended is not Ended.FINISHED and self.verdict not in FAILURES:
             verdict = ended
         try:
             with uninterrupted():
@@ -182,45 +183,54 @@ class Session:
         for words in self.budget.words():
             self._say(1, f"left out {words}")
         report = "" if self.folder is None else f" Report: {self.folder.path}"
-        some = f", {self._stale.count} of them stale" if self._stale.count else ""
-        self._say(1, f"{verdict.upper()}, {self.tally.steps} steps audited{some}.{report}")
+        self._say(1, f"{headline({**self.summary(), 'verdict': verdict})}.{report}")
 
     def summary(self) -> dict[str, Any]:
-        """Return what run.json says of the verdicts."""
-        tally = self.tally
-        return {
+        """Return what run.json says of the verdicts, and of what was asked for."""
+        tally, settings = self.tally, self._settings
+        run: dict[str, Any] = {
             "verdict": str(self.verdict),
+            "waived": [],
             "counts": {
                 str(stage): {str(verdict): count for verdict, count in counts.items()}
                 for stage, counts in tally.counts.items()
             },
             "max_z": tally.max_z,
             "worst": tally.worst,
-            "threshold": self._settings.threshold,
+            "threshold": settings.threshold,
             "failed": tally.failed,
             "failures": tally.failures,
             "unjudged": self._unjudged(),
             "stale": self._stale.in_words(),
+            "stale_steps": self._stale.count,
             "faults": self._faults.summary(),
-        }
-
-    def _unjudged(self) -> list[str]:
-        if self._judge.paths():
-            return self.tally.unjudged_in_words()
-        paths = [v.path for v in self.model.trainable_variables]
-        return [f"no trainable weight is asked for, of {', '.join(paths[:9]) or 'none'}"]
-
-    def _run_json(self, trained: int) -> dict[str, Any]:
-        settings = self._settings
-        return {
-            **self.summary(),
             "options": {
                 **settings.selection.options(),
                 "budget": settings.budget,
+                "oracle": str(settings.oracle),
+                "expect": settings.expect,
                 "on_fail": settings.on_fail,
                 "rows_per_tensor": settings.rows_per_tensor,
                 "verbose": settings.verbose,
             },
+            "expected": [
+                {name: getattr(each, name) for name in ("function", "layer", "file", "line")}
+                for each in sorted(tally.expected)
+            ],
+            "coverage": {"steps_audited": tally.steps},
+        }
+        return {**run, "waived": waived(run)}
+
+    def _unjudged(self) -> list[str]:
+        if self._judge.paths():
+            return self.tally.unjudged_in_words()
+        keys = variable_keys(self.model)
+        paths = [keys[id(v)] for v in self.model.trainable_variables]
+        return [f"no trainable weight is asked for, of {', '.join(paths[:9]) or 'none'}"]
+
+    def _run_json(self, trained: int) -> dict[str, Any]:
+        return {
+            **self.summary(),
             "coverage": {"steps_trained": trained, "steps_audited": self.tally.steps},
             "overhead": {
                 "training_s": round(self.budget.elapsed_s, 3),
@@ -228,7 +238,7 @@ class Session:
                 "audit_s": round(self.budget.audit_s, 3),
             },
             "left_out": self._left_out(),
-            **self._environment(),
+            **self._backend.environment(self.model),
         }
 
     def _left_out(self) -> list[str]:
@@ -253,10 +263,3 @@ class Session:
                 f"relative {max(self._apart):.1e} at most"
             )
         return words
-
-    def _environment(self) -> dict[str, Any]:
-        try:
-            return self._backend.environment(self.model)
-        except Exception as error:  # a get_config of the user's may do anything
-            self.fault(error, "describing the model")
-            return {}

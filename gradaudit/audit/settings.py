@@ -9,6 +9,7 @@ from gradaudit.errors import UsageError
 from gradaudit.records import Oracle
 from gradaudit.reference import Policy
 from gradaudit.reference.policy import ORACLES
+from gradaudit.report import DEFAULT_THRESHOLD
 
 
 class OnFail(StrEnum):
@@ -32,7 +33,7 @@ class Settings:
 
     selection: Selection = field(default_factory=Selection)
     budget: float | None = None
-    threshold: float = 8.0
+    threshold: float = DEFAULT_THRESHOLD
     oracle: str = Oracle.DERIVED
     expect: Mapping[str, str] = field(default_factory=dict)
     rows_per_tensor: int = 10_000

@@ -11,6 +11,7 @@ from gradaudit.backends import backend_of
 from gradaudit.errors import UsageError
 from gradaudit.records import Gap, StepRecord, StepSpec
 from gradaudit.reference import Policy
+from gradaudit.reference.arguments import without_rows
 from gradaudit.report import Run, collected
 
 
@@ -51,10 +52,11 @@ def recorded(
     is not built yet is built.
 
     Raises:
-        UsageError: the model is not compiled.
+        UsageError: the model is not compiled, or the batch has no rows.
         UnsupportedModelError: the step cannot be captured.
     """
     check_compiled(model)
+    check_rows(x, y, sample_weight)
     kept = LastStep()
     hook = backend_of(model).StepHook(model, kept)
     batch = (x, y, sample_weight)
@@ -93,6 +95,21 @@ def judged(
     comparison = session.judge(record, spec, has_drawn)
     session.tally.add(comparison, settings.threshold)
     return collected([comparison], {**session.summary(), **backend_of(model).environment(model)})
+
+
+def check_rows(x: Any, y: Any, sample_weight: Any) -> None:
+    """Validate that a batch has rows.
+
+    Raises:
+        UsageError: a part of it has none.
+    """
+    parts = {"x": x, "y": y, "sample_weight": sample_weight}
+    if empty := without_rows(parts):
+        raise UsageError(
+            f"{' and '.join(empty)} {'has' if len(empty) == 1 else 'have'} 0 rows. Expected a "
+            "batch of at least one row: without one there is nothing to judge. Look at what "
+            "selects the rows."
+        )
 
 
 def check_compiled(model: keras.Model) -> None:

@@ -91,4 +91,4 @@ def explain(
         write(path, getattr(found, _FORMATS[path.suffix]))
     if not files:
         print(found.text, end="")
-    raise typer.Exit(1 if found.path.verdict == "fail" else 0)
+    raise typer.Exit(1 if found.path.verdict in ("fail", "nonfinite") else 0)

@@ -62,13 +62,13 @@ def published(
     if model is not None:
         read = _about(read, model, claims)
     import_tensorflow()
-    from gradaudit.publications.table import claim_rows, claims_csv, claims_html, summary
+    from gradaudit.publications.table import claims_csv, claims_html, json_rows, summary
 
     checked = []
     for name, own in itertools.groupby(read, lambda claim: claim.model):
         checked += _check(list(own), Asked(model or name, data, target, seed=seed), row)
     if as_json:
-        print(json.dumps(claim_rows(checked), indent=2, ensure_ascii=False))
+        print(json.dumps(json_rows(checked), indent=2, ensure_ascii=False))
     else:
         _print(checked)
         print(f"{summary(checked)}.")

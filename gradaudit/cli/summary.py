@@ -14,7 +14,7 @@ from gradaudit.cli.output import console, counted
 if TYPE_CHECKING:
     from gradaudit.report import Run
 
-_EXIT = {"pass": 0, "fail": 1, "unjudged": 3, "unresolved": 3, "running": 3}
+_EXIT = {"pass": 0, "fail": 1, "nonfinite": 1, "unjudged": 3, "unresolved": 3, "running": 3}
 
 
 def print_run(folder: Path, as_json: bool, allow_unjudged: bool) -> int:
@@ -49,7 +49,7 @@ def print_summary(found: "Run") -> None:
             f"{rows['detectable_rel'].median():.1e}",
             str(rows["kinks"].sum()),
             ", ".join(f"{count} {verdict}" for verdict, count in verdicts.items()),
-            style="red" if "fail" in verdicts else None,
+            style="red" if {"fail", "nonfinite"} & set(verdicts.index) else None,
         )
     terminal.print(table)
     run = found.run
@@ -64,6 +64,6 @@ def print_summary(found: "Run") -> None:
     worst = f", worst z {run['max_z']:.2f} at {run['worst']}" if run.get("worst") else ""
     counts = [Counter(stage) for stage in run.get("counts", {}).values()]
     by_verdict = ", ".join(f"{n} {verdict}" for verdict, n in sum(counts, Counter()).most_common())
-    audited = f"{counted(len(found.steps), 'step')} audited ({by_verdict}){worst}"
-    line = f"{found.verdict.upper()}: {audited}. Report: {found.path}"
+    by_verdict = f" ({by_verdict})" if by_verdict else ""  # a run that was killed has no counts
+    line = f"{found.headline}{by_verdict}{worst}. Report: {found.path}"
     terminal.print(Text(line, style="bold"))

@@ -9,8 +9,7 @@ from gradaudit.explanation.notation import Notation
 from gradaudit.records import Config, StepRecord
 from gradaudit.reference.arguments import Tensor
 from gradaudit.reference.backprop import forward
-from gradaudit.reference.gaps import layer_gaps
-from gradaudit.reference.quantities import check_one_tensor_each
+from gradaudit.reference.gaps import check_one_tensor_each, layer_gaps
 from gradaudit.reference.quantity import WatchedCall
 from gradaudit.reference.walk import Application
 

@@ -11,7 +11,7 @@ from keras import tree
 from gradaudit.explanation.records import Formula, Symbol
 from gradaudit.numerics import numbers
 from gradaudit.reference.arguments import Tensor
-from gradaudit.reference.quantity import WatchedCall, activation_name, activation_of
+from gradaudit.reference.quantity import Quantity, WatchedCall, activation_name, activation_of
 from gradaudit.rules import apply_activation
 
 _LETTERS = {"kernel": "W", "bias": "b"}
@@ -55,6 +55,17 @@ class Notation:
         if n < len(self._calls) - 1:
             return Symbol("h", sub)
         return Symbol("p" if activation_of(call.layer) in _PROBABILITIES else "y")
+
+    def of(self, quantity: Quantity, index: str) -> Symbol:
+        """Return the symbol of an element of a quantity."""
+        n, part = quantity.call, quantity.part
+        if part == "weight":
+            symbol = self.weight(quantity.path)
+        elif part in ("preactivation", "activation"):
+            symbol = self.symbol(n, "z" if part == "preactivation" else "y")
+        else:
+            symbol = Symbol({"input": "x", "target": "t", "loss": "L"}.get(part, part))
+        return replace(symbol, d=quantity.d, at=index)
 
     def source(self, n: int) -> int | None:
         """Return the call that made the n-th one's input; None for an input of the model."""

@@ -16,6 +16,7 @@ from gradaudit.explanation.records import GradientPath, PathStep, PathTerms, Sym
 from gradaudit.explanation.terms import Terms, largest_row, rule_of
 from gradaudit.numerics import Plain, numbers
 from gradaudit.records import Config, Estimate, StepRecord
+from gradaudit.reference.known import first_not_finite
 from gradaudit.reference.losses import loss_terms
 from gradaudit.reference.quantities import Quantities
 from gradaudit.reference.quantity import Quantity
@@ -28,7 +29,7 @@ class StepPaths:
     """The paths of gradients through one recorded step of a model.
 
     Args:
-        model: a built, compiled Keras model. record: of a step. replay: repeats its random draws.
+        model: that of the `StepSpec`. record: of a step. replay: repeats its random draws.
         config: settings of Keras in the step.
 
     Raises:
@@ -85,7 +86,13 @@ class StepPaths:
         terms = [self._terms.of(n, path, index) for n in uses]
         penalty = self._penalty(path, index)
         _check_sum(path, index, terms, penalty, gradient)
+        loss, reference = float(self._step[self._step.find("loss")].value), gradient.value[index]
+        first = None
+        if not (np.isfinite(loss) and np.isfinite(reference)):
+            first = first_not_finite(self._step)
         row = largest_row(terms)
+        if first is not None and first[1].is_of_a_row:
+            row = first[2][0]
         terms = [
             self._terms.with_last_factor(n, each, row) for n, each in zip(uses, terms, strict=True)
         ]
@@ -105,14 +112,14 @@ class StepPaths:
             row=row,
             rows=self._step.rows,
             forward=tuple(self._forward(row)),
-            loss=float(self._step[self._step.find("loss")].value),
+            loss=loss,
             loss_name=self._losses,
             loss_scale=record.loss_scale,
             backward=tuple(self._backward(after, uses, path, row)),
             terms=tuple(terms),
             penalty=penalty,
             tape=0.0 if tape is None else float(tape[index]),
-            reference=float(gradient.value[index]),
+            reference=float(reference),
             sigma=float(gradient.sigma[index]),
             z=z,
             verdict=verdict,
@@ -124,6 +131,9 @@ class StepPaths:
             if record.variables_after
             else math.nan,
             rules=tuple(self._rules(after)),
+            first_not_finite=None
+            if first is None
+            else (self._notation.of(first[1], index_text(first[2])), first[3]),
         )
 
     def _variable(self, path: str) -> Any:

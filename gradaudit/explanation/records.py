@@ -1,5 +1,6 @@
 """What an explanation consists of. No logic."""
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -68,6 +69,8 @@ class GradientPath:
     update_reference: the derived change of the weight. after: the framework's value after the step.
         Both are NaN where there is no optimizer.
     rules: name, VJP section and source of each rule on the way.
+    first_not_finite: the first number of the step that is not finite, and its value, where the loss
+        or the reference is not finite; None elsewhere, or where no number that has a name is.
     """
 
     model: str
@@ -96,6 +99,12 @@ class GradientPath:
     update_reference: float
     after: float
     rules: tuple[tuple[str, str, str], ...]
+    first_not_finite: tuple[Symbol, float] | None = None
+
+    @property
+    def is_finite(self) -> bool:
+        """Whether the loss and the reference are finite."""
+        return math.isfinite(self.loss) and math.isfinite(self.reference)
 
     @property
     def chain(self) -> tuple[Symbol, ...]:

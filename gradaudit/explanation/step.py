@@ -61,7 +61,7 @@ def explain(
         6.0
     """
     check_threshold(threshold)
-    return explain_record(model, *recorded(model, x, y, sample_weight), weight, threshold)
+    return explain_record(*recorded(model, x, y, sample_weight), weight, threshold)
 
 
 def explain_step(
@@ -98,7 +98,8 @@ def explain_step(
     if model.built:  # or else the weights have no names yet
         backend = backend_of(model)
         row_of_x = replace(backend.uncaptured(model, 0, 0), x=x[:1])
-        check_weight(model, row_of_x, backend.present_config(), weight)
+        spec = backend.specified(model, backend.Replay(jit=False))
+        check_weight(spec.model, row_of_x, spec.config, weight)
     found, steps = train_until(
         model, x, y, step, captured=row is None, epochs=epochs, batch_size=batch_size
     )
@@ -110,14 +111,19 @@ def explain_step(
             f"the step is {step}. Expected one of the {steps} steps of the training, counted "
             "from 0. Ask for more epochs."
         )
-    return explain_record(model, *found, weight, threshold)
+    return explain_record(*found, weight, threshold)
 
 
 def explain_record(
-    model: keras.Model, record: StepRecord, spec: StepSpec, weight: str, threshold: float
+    record: StepRecord, spec: StepSpec, weight: str, threshold: float
 ) -> Explanation:
     """Explain one weight in a recorded step; arguments and errors are those of `explain`."""
-    step = StepPaths(model, record, spec.framework.draw, spec.config)
+    with np.errstate(all="ignore"):  # numbers that are not finite are told
+        return _explained(record, spec, weight, threshold)
+
+
+def _explained(record: StepRecord, spec: StepSpec, weight: str, threshold: float) -> Explanation:
+    step = StepPaths(spec.model, record, spec.framework.draw, spec.config)
     path, index = step.find(weight)
     reference = derive(record, spec, Policy(lambda each: each == path))
     updates = dict(reference.updates())

@@ -32,7 +32,7 @@ from gradaudit.numerics.arithmetic import (
     numbers,
 )
 from gradaudit.numerics.below_largest import below_largest
-from gradaudit.numerics.chain import chained
+from gradaudit.numerics.chain import chained, chained_through, divided, nan_for_nan
 from gradaudit.numerics.decision import Decision
 from gradaudit.numerics.newton_schulz import newton_schulz
 from gradaudit.numerics.precision import PRECISIONS, Precision
@@ -57,8 +57,11 @@ __all__ = [
     "as_rounded",
     "below_largest",
     "chained",
+    "chained_through",
+    "divided",
     "estimated",
     "exact",
+    "nan_for_nan",
     "newton_schulz",
     "numbers",
     "scatter_add",

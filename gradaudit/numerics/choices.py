@@ -6,10 +6,14 @@
     max, min           the largest variance of all elements that may be the largest (smallest)
     sign(a)            kink = 2 where a > 0 is doubtful
     sort               the variance of the element that the float64 order puts there
+    floor, round, ...  exact; kink = the distance of the results at both ends of the doubt
 
-Shapes are those of NumPy. An exact tie of exact operands is not doubtful.
+Comparisons and steps take the numbers as the framework's precision holds them: x that is 0.5 in
+float32 rounds to 0, although float64 has 0.500000007. Shapes are those of NumPy. An exact tie of
+exact operands is not doubtful.
 """
 
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -24,7 +28,14 @@ def _compare(ufunc: np.ufunc, x: Any, y: Any) -> Decision:
     a, b = operands(x, y)
     doubt = np.hypot(a.doubt, b.doubt)
     doubtful = (doubt > 0) & ~(np.abs(a.value - b.value) > doubt)
-    return Decision(ufunc(a.value, b.value), doubtful, a.precision)
+    outcome = np.asarray(ufunc(a.value, b.value))  # of scalars it is none
+    if doubtful.any():
+        held = (
+            a.precision.nearest(np.broadcast_to(part.value, outcome.shape)[doubtful])
+            for part in (a, b)
+        )
+        outcome[doubtful] = ufunc(*held)
+    return Decision(outcome, doubtful, a.precision)
 
 
 for _ufunc in (np.greater, np.greater_equal, np.less, np.less_equal, np.equal, np.not_equal):
@@ -89,6 +100,17 @@ def _sign(a: Rounded) -> Rounded:
     doubtful = _compare(np.greater, a, 0.0).doubtful
     kink = np.where(doubtful, 2.0, 0.0) if doubtful.any() else None
     return Rounded(np.sign(a.value), None, kink, a.precision)
+
+
+def _step(function: Callable[[np.ndarray], np.ndarray], a: Rounded) -> Rounded:
+    value, doubt = function(a.precision.nearest(a.value)), a.doubt
+    kink = np.abs(function(a.value + doubt) - function(a.value - doubt))
+    kink = np.where(doubt > 0, kink, 0.0)
+    return Rounded(value, None, kink if kink.any() else None, a.precision)
+
+
+for _function in (np.floor, np.ceil, np.rint, np.round):
+    handles(_function)(partial(_step, _function))
 
 
 @handles(np.max)

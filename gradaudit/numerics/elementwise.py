@@ -70,12 +70,15 @@ def _divide(x: Any, y: Any) -> Rounded:
 def _raise(x: Any, y: Any) -> Rounded:
     a, b = operands(x, y)
     power = a.value**b.value
-    by_a = np.abs(b.value * a.value ** (b.value - 1))
-    by_b = 0.0 if b.variance is None else (power * np.log(a.value)) ** 2
+    by_a = np.abs(b.value) * np.where(b.value == 0, 0.0, np.abs(a.value ** (b.value - 1)))
+    by_b: float | np.ndarray = 0.0
+    if b.variance is not None or b.kink is not None:
+        # y log a → 0 at a = 0; a base below 0 has a power only where the exponent is whole: exact
+        by_b = np.abs(power * np.where((power == 0) | (a.value < 0), 0.0, np.log(a.value)))
     return round_once(
         power,
-        plus(times(a.variance, by_a**2), times(b.variance, by_b)),
-        times(a.kink, by_a),
+        plus(times(a.variance, by_a**2), times(b.variance, by_b**2)),
+        plus(times(a.kink, by_a), times(b.kink, by_b)),
         a.precision,
         ulps=_power_ulps(y, a.precision),
     )

@@ -15,8 +15,8 @@ from gradaudit.errors import UnclearClaimError
 from gradaudit.nets import NETS, Settings, compiled, net_named
 from gradaudit.nets.precision import floats
 from gradaudit.publications.claims_file import published_claims
-from gradaudit.publications.net import ClaimedNet, Given, Recomputed, is_in
-from gradaudit.publications.records import CheckedClaim, Claim
+from gradaudit.publications.net import ClaimedNet, Given, is_in
+from gradaudit.publications.records import CheckedClaim, Claim, Recomputed
 from gradaudit.publications.table import claims_table
 from gradaudit.publications.verdict import (
     AGREES,
@@ -113,13 +113,11 @@ def check_claims(
         UnsupportedModelError: a part of the model has no rule.
     """
     record, spec = recorded(model, np.nan_to_num(x), np.nan_to_num(y))
-    record = replace(
-        record,
-        x=x,
-        y=y,
-        variables=record.variables | {p: np.asarray(v) for p, v in (weights or {}).items()},
-    )
-    net = ClaimedNet(claims, model, record, spec.config)
+    held = {path: np.asarray(value) for path, value in (weights or {}).items()}
+    record = replace(record, x=x, y=y, variables=record.variables | held)
+    unknown = {Quantity("input"): np.isnan(x), Quantity("target"): np.isnan(y)}
+    unknown |= {Quantity("weight", path=path): np.isnan(value) for path, value in held.items()}
+    net = ClaimedNet(claims, spec.model, record, spec.config, unknown)
     groups: dict[tuple[str, str], list[Claim]] = {}
     for claim in claims:
         groups.setdefault((claim.quantity, claim.given), []).append(claim)
@@ -155,28 +153,38 @@ def _judge(
     except UnclearClaimError as error:
         yield from (CheckedClaim(claim, None, NOT_CHECKED, str(error)) for claim in group)
         return
-    known = np.isfinite(found.value) & np.isfinite(found.doubt)
+    finite = np.isfinite(found.value)
+    known = found.known & (np.isfinite(found.doubt) | ~finite)
     verdicts = [
         claim_verdict(claim.number, claim.unit, value, doubt) if is_known else NOT_CHECKED
         for claim, value, doubt, is_known in zip(
             group, found.value, found.doubt, known, strict=True
         )
     ]
-    reason = ""
-    if DISAGREES in verdicts:
-        judged = [claim for claim, is_known in zip(group, known, strict=True) if is_known]
-        right = Recomputed(found.value[known], found.doubt[known])
+    numbers = known & finite & np.isfinite([claim.number for claim in group])
+    reason = not_finite = ""
+    if DISAGREES in np.array(verdicts)[numbers]:
+        judged = [claim for claim, is_number in zip(group, numbers, strict=True) if is_number]
+        right = Recomputed(found.value[numbers], found.doubt[numbers], found.known[numbers])
         reason = _diagnosis(net, quantity, stated, printed, judged, right)
+    if (known & ~finite).any():
+        not_finite = net.not_finite(stated | printed)
     taken = f"with {' and '.join(found.taken)} as printed" if found.taken else ""
+    if net.name(quantity) in found.taken:
+        taken = "taken as given"
     for claim, value, doubt, verdict in zip(group, found.value, found.doubt, verdicts, strict=True):
         if verdict == NOT_CHECKED:
             words = f"it depends on what is not printed: {net.unknown()}"
-            if np.isfinite(value):
+            if not np.isnan(value):
                 words = "its rounding error is not known: an intermediate value may overflow"
             yield CheckedClaim(claim, None, verdict, words)
             continue
         words = reason if verdict == DISAGREES else ""
-        if verdict == AGREES and abs(claim.number - value) > claim.unit / 2 + doubt:
+        if not (np.isfinite(value) and np.isfinite(claim.number)):
+            said = "" if verdict == AGREES else f"{value:g} is right"
+            because = f"the first number that is not finite: {not_finite}"
+            words = "; ".join(filter(None, (said, because if not np.isfinite(value) else "")))
+        elif verdict == AGREES and abs(claim.number - value) > claim.unit / 2 + doubt:
             words = "within one unit of the last digit, but neither rounded nor cut"
         words = "; ".join(each for each in (words, taken) if each)
         yield CheckedClaim(claim, float(value), verdict, words)

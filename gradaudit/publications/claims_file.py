@@ -21,6 +21,7 @@ _PRINTED = re.compile(
     r"(?:(?:from|with|using|of) )?(?:the )?(?:printed (?P<before>.+)|(?P<after>.+) as printed)",
     re.I,
 )
+_PRINTED_NUMBER = re.compile(rf"{_NUMBER}|nan|[-+]?inf", re.I)
 _LONE_NUMBER = re.compile(rf"(?<![\w.]){_NUMBER}(?![\w.])")
 
 _MOST_DECIMALS = 30
@@ -74,12 +75,10 @@ def _claim(row: Mapping[str | None, str | None], where: str) -> Claim:
             f"{where}: there are not as many cells as columns. Quote cells with commas."
         )
     printed = cells["printed"].replace("\N{MINUS SIGN}", "-")
-    try:
-        finite = math.isfinite(float(printed))
-    except ValueError:
-        finite = False
-    if not finite or "_" in printed:
-        raise DataError(f"{where}: printed is {printed!r}. Expected a finite number as in print.")
+    if not _PRINTED_NUMBER.fullmatch(printed):
+        raise DataError(
+            f"{where}: printed is {printed!r}. Expected a number as in print, or nan, inf or -inf."
+        )
     try:
         index = tuple(int(part) for part in cells["index"].split(",") if cells["index"])
         decimals = int(cells["decimals"]) if cells.get("decimals") else _decimals(printed)
@@ -99,6 +98,8 @@ def _claim(row: Mapping[str | None, str | None], where: str) -> Claim:
 
 def _decimals(printed: str) -> int:
     """Return the decimals of a printed number: 3 for 1.500 and 5 for 1.500e-2."""
+    if not math.isfinite(float(printed)):
+        return 0
     digits, _, exponent = printed.lower().partition("e")
     return len(digits.partition(".")[2]) - int(exponent or 0)
 

@@ -3,19 +3,26 @@
 import difflib
 import math
 import re
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import keras
 import numpy as np
 
 from gradaudit.backends import backend_of
 from gradaudit.errors import UnclearClaimError
-from gradaudit.numerics import Rounded
 from gradaudit.publications.claims_file import Stated, stated
-from gradaudit.publications.records import Claim
+from gradaudit.publications.records import Claim, Recomputed
 from gradaudit.records import Config, StepRecord
-from gradaudit.reference import Quantities, Quantity, activation_of, loss_terms
+from gradaudit.reference import (
+    Quantities,
+    Quantity,
+    activation_of,
+    first_not_finite,
+    known,
+    loss_terms,
+)
+from gradaudit.report.tables import index_text
 
 _EXAMPLE = re.compile(r"_(?:\w+_)?example$")
 _BINARY = 1e-9
@@ -26,40 +33,36 @@ Given = dict[Quantity, np.ndarray]
 """Values to use instead of the net's; NaN keeps the net's."""
 
 
-@dataclass(frozen=True)
-class Recomputed:
-    """The numbers of a group of claims, recomputed: arrays with one element a claim.
-
-    value: NaN where it is not known. doubt: the largest error of the value.
-    taken: names of quantities that the net leaves open, and whose printed numbers were used.
-    """
-
-    value: np.ndarray
-    doubt: np.ndarray
-    taken: tuple[str, ...] = ()
-
-
 class ClaimedNet:
     """One step of a net, and what claims say about it.
 
     Args:
         claims: about this net.
         model: a compiled model.
-        record: of a step; NaN where something is not known.
+        record: of a step.
         config: settings of Keras in the step.
+        unknown: masks of the numbers that are not known, whatever the record has there.
     """
 
     def __init__(
-        self, claims: Sequence[Claim], model: keras.Model, record: StepRecord, config: Config
+        self,
+        claims: Sequence[Claim],
+        model: keras.Model,
+        record: StepRecord,
+        config: Config,
+        unknown: Mapping[Quantity, np.ndarray],
     ) -> None:
         self._model, self._record, self._config = model, record, config
+        self._unknown = unknown
         self._replay = backend_of(model).Replay(record.jit)
         self._base = self._step({})
         self._claims = [(self._find(claim.quantity), claim) for claim in claims]
         self.rows = self._base.rows
 
     def _step(self, given: Given) -> Quantities:
-        return Quantities(self._model, self._record, self._replay, self._config, given)
+        return Quantities(
+            self._model, self._record, self._replay, self._config, given, self._unknown
+        )
 
     def _with(self, given: Given) -> Quantities:
         """Return the step with some quantities given.
@@ -92,8 +95,8 @@ class ClaimedNet:
     def name(self, quantity: Quantity) -> str:
         """Return the name that claims use for a quantity, or else its shortest name."""
         used = [claim.quantity for known, claim in self._claims if known == quantity]
-        known = [name for name, own in self._base.names.items() if own == quantity]
-        return used[0] if used else min(known, key=len)
+        names = [name for name, own in self._base.names.items() if own == quantity]
+        return used[0] if used else min(names, key=len)
 
     def quantity(self, name: str) -> Quantity:
         """Return the quantity that a claim is about.
@@ -128,9 +131,7 @@ class ClaimedNet:
     def _input(self, words: str, claim: Claim) -> Quantity:
         """Return the quantity that words in `given` mean; the claim's must depend on it."""
         found, about = self._meant(words, claim), self.quantity(claim.quantity)
-        raw = found.part in ("input", "target", "weight", "learning_rate")
-        raw &= not (found.d or found.updated)
-        if not raw and (found.part == "loss" or found.rank >= about.rank):
+        if not found.is_raw and (found.part == "loss" or found.rank >= about.rank):
             raise UnclearClaimError(
                 f"{words!r} in `given` is not what {claim.quantity} is computed from"
             )
@@ -178,6 +179,8 @@ class ClaimedNet:
     def printed(self, quantity: Quantity, given: str | None = None) -> np.ndarray:
         """Return a quantity as claims print it; NaN where none does, or where claims differ.
 
+        A claim that prints NaN prints no number to go on with.
+
         given: use only claims that were computed from the same.
         """
         claims = [claim for known, claim in self._claims if known == quantity]
@@ -191,7 +194,11 @@ class ClaimedNet:
 
     def printed_before(self, quantity: Quantity) -> list[Quantity]:
         """Return the printed quantities that a quantity may depend on, the nearest first."""
-        found = {known for known, _ in self._claims if known and known.rank < quantity.rank}
+        found = {
+            other
+            for other, _ in self._claims
+            if other and other.rank < quantity.rank and other.part != "loss"
+        }
         return sorted(found, key=lambda each: each.rank, reverse=True)
 
     def recomputed(self, quantity: Quantity, given: Given, group: Sequence[Claim]) -> Recomputed:
@@ -201,25 +208,29 @@ class ClaimedNet:
             UnclearClaimError: the net cannot have the values that are given.
         """
         step = self._with(given)
-        found = _at(step[quantity], group)
-        if not np.isnan(found.value).any():
+        found = _at(step, quantity, group)
+        if found.known.all():
             return found
         taken: Given = {}
-        for other in self.printed_before(quantity):
+        for other in [quantity] * quantity.is_raw + self.printed_before(quantity):
             present = given.get(other, np.full((), np.nan))
             printed = self.printed(other)
-            is_open = np.isnan(step[other].value) & np.isnan(present) & ~np.isnan(printed)
-            if is_open.any():
+            is_open = ~known(step, other) & np.isnan(present)
+            if (is_open & ~np.isnan(printed)).any():
                 more = taken | {other: np.where(is_open, printed, present)}
                 try:
-                    found = _at(self._with(given | more)[quantity], group)
+                    now = _at(self._with(given | more), quantity, group)
                 except UnclearClaimError:  # the net cannot have these values
                     continue
-                taken = more
-                if not np.isnan(found.value).any():
+                in_part = (is_open & np.isnan(printed)).any() and not other.is_raw
+                if in_part and now.known.sum() <= found.known.sum():
+                    continue  # the rest of it would hide what else is printed
+                found, taken = now, more
+                if found.known.all():
                     break
         doubt = found.doubt + self._doubt_of_print(quantity, given, taken, group, found.value)
-        return Recomputed(found.value, doubt, tuple(self.name(other) for other in taken))
+        names = tuple(self.name(other) for other in taken)
+        return Recomputed(found.value, doubt, found.known, names)
 
     def _doubt_of_print(
         self,
@@ -231,13 +242,22 @@ class ClaimedNet:
     ) -> np.ndarray:
         """Return how far half a unit of each printed number that was used moves the values."""
         doubt = np.zeros(value.shape)
-        for known, claim in self._claims:
-            if known in taken and taken[known][claim.index] == claim.number:
-                moved = taken[known].copy()
+        for other, claim in self._claims:
+            if other in taken and taken[other][claim.index] == claim.number:
+                moved = taken[other].copy()
                 moved[claim.index] += claim.unit / 2
-                step = self._step(given | taken | {known: moved})
-                doubt += np.abs(_at(step[quantity], group).value - value)
+                step = self._step(given | taken | {other: moved})
+                doubt += np.abs(_at(step, quantity, group).value - value)
         return doubt
+
+    def not_finite(self, given: Given) -> str:
+        """Return, in words, the first number of the step that is not finite; "" for none."""
+        first = first_not_finite(self._with(given))
+        if first is None:
+            return ""
+        name, _, index, value = first
+        place = index_text(index[1:] if self.rows == 1 and len(index) > 1 else index)
+        return f"{name}[{place}] is {value}" if place else f"{name} is {value}"
 
     def unknown(self) -> str:
         """Return, in words, which numbers of the net are not known."""
@@ -246,7 +266,7 @@ class ClaimedNet:
         weights = [q for q in names.values() if q == Quantity("weight", path=q.path)]
         words = []
         for quantity in dict.fromkeys(inputs + weights):
-            missing = np.isnan(self._base[quantity].value)
+            missing = ~known(self._base, quantity)
             if missing.any():
                 words.append(f"{missing.sum()} of {missing.size} numbers of {self.name(quantity)}")
         return " and ".join(words) or "what Keras computes from the logits"
@@ -265,7 +285,8 @@ def _stated(given: str) -> Stated | None:
         return None
 
 
-def _at(values: Rounded, group: Sequence[Claim]) -> Recomputed:
-    doubt = values.doubt
-    value = np.array([values.value[claim.index] for claim in group])
-    return Recomputed(value, np.array([doubt[claim.index] for claim in group]))
+def _at(step: Quantities, quantity: Quantity, group: Sequence[Claim]) -> Recomputed:
+    values = step[quantity]
+    parts = (values.value, values.doubt, known(step, quantity))
+    value, doubt, is_known = (np.array([part[c.index] for c in group]) for part in parts)
+    return Recomputed(value, doubt, is_known)

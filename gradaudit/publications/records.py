@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass
 
+import numpy as np
+
 
 @dataclass(frozen=True)
 class Claim:
@@ -44,3 +46,17 @@ class CheckedClaim:
     recomputed: float | None
     verdict: str
     diagnosis: str
+
+
+@dataclass(frozen=True)
+class Recomputed:
+    """The numbers of a group of claims, recomputed: arrays with one element a claim.
+
+    value: NaN where it is not known. doubt: the largest error of the value. known: whether it is.
+    taken: names of quantities that the net leaves open, and whose printed numbers were used.
+    """
+
+    value: np.ndarray
+    doubt: np.ndarray
+    known: np.ndarray
+    taken: tuple[str, ...] = ()

@@ -3,6 +3,7 @@
 import csv
 import io
 import itertools
+import math
 from collections import Counter
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
@@ -22,7 +23,10 @@ _PLURALS = {"agrees": "agree", "cut": "are cut", "disagrees": "disagree"}
 
 
 def claim_rows(checked: Sequence[CheckedClaim]) -> list[dict[str, Any]]:
-    """Return one row of `COLUMNS` for each claim; `recomputed` is None where there is none."""
+    """Return one row of `COLUMNS` for each claim; `recomputed` is None where there is none.
+
+    NaN and infinities are floats here: see `json_rows`.
+    """
     return [
         {
             "model": each.claim.model,
@@ -36,6 +40,15 @@ def claim_rows(checked: Sequence[CheckedClaim]) -> list[dict[str, Any]]:
         }
         for each in checked
     ]
+
+
+def json_rows(checked: Sequence[CheckedClaim]) -> list[dict[str, Any]]:
+    """Return the rows with NaN and infinities as text, since JSON has no such numbers."""
+
+    def plain(cell: Any) -> Any:
+        return str(cell) if isinstance(cell, float) and not math.isfinite(cell) else cell
+
+    return [{name: plain(cell) for name, cell in row.items()} for row in claim_rows(checked)]
 
 
 def claims_table(checked: Sequence[CheckedClaim]) -> "pd.DataFrame":

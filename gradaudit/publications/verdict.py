@@ -21,7 +21,8 @@ def claim_verdict(printed: float, unit: float, value: float, doubt: float) -> st
 
     It agrees if it is the rounded value, or less than one unit of its last digit away. It is cut if
     it is less than a unit short and not the rounded value. A value with a rounding error may have
-    been cut just below a decimal: 0.57 · 0.2 is 0.11399999999999999.
+    been cut just below a decimal: 0.57 · 0.2 is 0.11399999999999999. NaN and the infinities agree
+    with themselves alone.
 
     Args:
         printed: the published number.
@@ -32,6 +33,8 @@ def claim_verdict(printed: float, unit: float, value: float, doubt: float) -> st
     Returns:
         AGREES, CUT or DISAGREES.
     """
+    if not (np.isfinite(printed) and np.isfinite(value)):
+        return AGREES if printed == value or np.isnan([printed, value]).all() else DISAGREES
     difference, short = abs(printed - value), abs(value) - abs(printed)
     if difference <= unit / 2 * (1 + _BINARY) + doubt:
         return AGREES

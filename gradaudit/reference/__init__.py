@@ -7,6 +7,7 @@ would repeat the framework's mistakes in more digits.
 from gradaudit.reference.derive import derive, rewound
 from gradaudit.reference.gaps import is_graph
 from gradaudit.reference.graph import graph_of
+from gradaudit.reference.known import first_not_finite, known
 from gradaudit.reference.losses import loss_terms
 from gradaudit.reference.policy import Policy
 from gradaudit.reference.quantities import Quantities
@@ -18,8 +19,10 @@ __all__ = [
     "Quantity",
     "activation_of",
     "derive",
+    "first_not_finite",
     "graph_of",
     "is_graph",
+    "known",
     "loss_terms",
     "rewound",
 ]

@@ -13,6 +13,7 @@ from gradaudit import keras_compat
 from gradaudit.errors import GapCode, UnsupportedModelError
 from gradaudit.numerics import numbers
 from gradaudit.numerics.arithmetic import Array
+from gradaudit.records import Gap, StepRecord
 from gradaudit.reference.graph import bound, is_mask
 from gradaudit.rules.tape import Primal
 
@@ -152,3 +153,26 @@ def dense(array: Any, what: str, part: str = "") -> np.ndarray:
             part,
         )
     return array
+
+
+def without_rows(parts: Mapping[str, Any]) -> list[str]:
+    """Return the names of the parts of a batch in which an array has no rows, or is missing."""
+
+    def is_empty(leaf: Any) -> bool:
+        shape = np.shape(leaf)
+        return len(shape) > 0 and shape[0] == 0
+
+    leaves = {name: tree.flatten(part) for name, part in parts.items()}
+    return [name for name, found in leaves.items() if not found or any(map(is_empty, found))]
+
+
+def empty_gaps(record: StepRecord) -> tuple[Gap, ...]:
+    """Return the gap of a step on a batch without rows: its loss is a mean of nothing.
+
+    One of several replicas may rightly have no rows, of a batch that is smaller than their number.
+    """
+    parts = {"x": record.x, "y": record.y, "sample_weight": record.sample_weight}
+    if record.replicas > 1 or not (empty := without_rows(parts)):
+        return ()
+    words = f"the batch has no rows ({' and '.join(empty)}), so there is nothing to judge"
+    return (Gap(GapCode.EMPTY, "", words),)

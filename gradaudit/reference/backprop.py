@@ -120,7 +120,7 @@ def _loss(walk: Walk, term: LossTerm, given: Given, replicas: int, total_dtype: 
         return [dy.reshape(y.value.shape), *dlogits]
 
     inputs = [y] if read is None else [y, read]
-    (made,) = walk.record(inputs, [loss], term.dtype, vjp)
+    (made,) = walk.record(inputs, [loss], term.dtype, vjp, frozenset(call.passed))
     if walk.watch is not None:
         made.source = y
     total = walk.cast(made, total_dtype)

@@ -1,15 +1,12 @@
 """What derived rules cover of the steps of a spec: what is traced, and what is unjudged."""
 
 import weakref
-from collections import Counter
 from dataclasses import dataclass
-
-import keras
 
 from gradaudit.errors import GapCode
 from gradaudit.records import Gap, StepSpec
 from gradaudit.reference.gaps import model_gaps, overrides, traced_layers
-from gradaudit.rules import find_rule, keyed, single_optimizers
+from gradaudit.rules import find_rule, single_optimizers
 from gradaudit.rules.registry import version
 
 
@@ -61,7 +58,6 @@ def _step_gaps(spec: StepSpec) -> tuple[Gap, ...]:
     if spec.optimizer is not None and "apply" in vars(spec.optimizer):
         words = "the optimizer's apply was replaced on the instance"
         gaps.append(Gap(GapCode.APPLY_REPLACED, spec.optimizer.name, words))
-    gaps += _repeated_paths(model)
     if model.built and not model.trainable_variables:
         gaps.append(Gap(GapCode.NO_WEIGHTS, model.name, "the model has no trainable weights"))
     return tuple(gaps)
@@ -73,10 +69,7 @@ def _update_gaps(spec: StepSpec) -> tuple[Gap, ...]:
     if optimizer is None:
         words = "the model was compiled without an optimizer"
         return (Gap(GapCode.NO_OPTIMIZER, model.name, words),)
-    gaps = _repeated_paths(model)
-    for path in keyed(model.variables).keys() & keyed(optimizer.variables).keys():
-        words = f"a weight and a variable of the optimizer are both called {path!r}"
-        gaps.append(Gap(GapCode.NAME_CLASH, path, words))
+    gaps = []
     for single in single_optimizers(optimizer):
         if find_rule(single) is None:
             where = f"the optimizer {single.name!r} ({type(single).__name__})"
@@ -90,12 +83,3 @@ def _update_gaps(spec: StepSpec) -> tuple[Gap, ...]:
         if getattr(variable, "overwrite_with_gradient", False):
             gaps.append(Gap(GapCode.WEIGHT, path, f"{where} is overwritten with its gradient"))
     return tuple(gaps)
-
-
-def _repeated_paths(model: keras.Model) -> list[Gap]:
-    counts = Counter(v.path for v in model.variables)
-    return [
-        Gap(GapCode.NAME_CLASH, path, f"several variables are called {path!r}")
-        for path, n in counts.items()
-        if n > 1
-    ]

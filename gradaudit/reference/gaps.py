@@ -10,7 +10,7 @@ import numpy as np
 from keras import tree
 
 from gradaudit import keras_compat
-from gradaudit.errors import GapCode
+from gradaudit.errors import GapCode, UnsupportedModelError
 from gradaudit.records import Gap
 from gradaudit.reference.graph import bound, graph_of, has_no_gradient, nodes
 from gradaudit.reference.losses import loss_terms
@@ -234,3 +234,16 @@ def _loss_gaps(model: keras.Model) -> list[Gap]:
             words.append("takes several outputs at once")
         gaps += [Gap(GapCode.LOSS, term.name, f"{where} {each}") for each in words]
     return gaps
+
+
+def check_one_tensor_each(model: keras.Model) -> None:
+    """Refuse a model in which a layer takes or makes several tensors.
+
+    Raises:
+        UnsupportedModelError: there is one.
+    """
+    if gaps := several_tensors(model):
+        raise UnsupportedModelError(
+            f"{'; '.join(gaps)}. Expected layers of one tensor each: numbers are named, and a path "
+            "is followed, from one layer to the next."
+        )

@@ -49,15 +49,17 @@ class Operations(State):
         values: Sequence[Array],
         dtype: str | Sequence[str],
         vjp: Callable[..., Sequence[Array | None]],
+        passed: Provenances = frozenset(),
     ) -> list[Tensor]:
         """Return the tensors that one operation made of others.
 
         dtype: that of all floats among them, or of each. vjp: takes a cotangent for each of them
-        and returns one for each of xs; those for integers, or None, are dropped.
+        and returns one for each of xs; those for integers, or None, are dropped. passed: what a
+        cotangent passes in the operation.
         """
         dtypes = [dtype] * len(values) if isinstance(dtype, str) else dtype
         ys = [Tensor(v, _dtype(v, d)) for v, d in zip(values, dtypes, strict=True)]
-        self._tape.record([x if is_float(x.dtype) else None for x in xs], ys, vjp)
+        self._tape.record([x if is_float(x.dtype) else None for x in xs], ys, vjp, passed)
         return ys
 
     def apply(self, x: Tensor, found: tuple[Array, Vjp], dtype: str) -> Tensor:

@@ -1,5 +1,6 @@
 """The numbers of one step under the names that textbooks give them."""
 
+import functools
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
@@ -14,7 +15,7 @@ from gradaudit.numerics.arithmetic import Array
 from gradaudit.records import Config, StepRecord
 from gradaudit.reference.arguments import Tensor
 from gradaudit.reference.backprop import backprop
-from gradaudit.reference.gaps import model_gaps, several_tensors
+from gradaudit.reference.gaps import check_one_tensor_each, model_gaps
 from gradaudit.reference.quantity import (
     Quantity,
     WatchedCall,
@@ -30,9 +31,10 @@ _INVERSES: dict[Any, Callable[[np.ndarray], np.ndarray]] = {
     keras.activations.softmax: np.log,  # up to a constant, which softmax does not see
     keras.activations.sigmoid: lambda y: np.log(y) - np.log1p(-y),
     keras.activations.tanh: np.arctanh,
-    keras.activations.relu: lambda y: np.where(y > 0, y, -1.0),  # any z below 0 makes y = 0
+    keras.activations.relu: lambda y: np.where(y <= 0, -1.0, y),  # any z below 0 makes y = 0
 }
-_PER_ROW = ("input", "target", "preactivation", "derivative", "activation")
+_ANY = 0.5
+"""Stands in for a number that is not known, in a run that tells NaN from what is not known."""
 
 
 class Quantities:
@@ -53,15 +55,17 @@ class Quantities:
 
     Args:
         model: a built Keras model, compiled with losses that have been computed once.
-        record: of a step; inputs, targets and weights that are not known are NaN.
+        record: of a step.
         replay: repeats the step's random draws.
         config: settings of Keras in the step.
         given: quantities that get other values than the step's; NaN keeps the step's value.
+        unknown: masks of inputs, targets and weights that are not known, whatever the record has.
 
     Attributes:
         names: quantities by name.
         calls: the calls of layers in their order.
         rows: of the batch.
+        unknown: masks of the numbers that are not known, and not given either.
 
     Raises:
         UnsupportedModelError: a part of the model has no rule, or the rules do not take data of
@@ -76,6 +80,7 @@ class Quantities:
         replay: Replay,
         config: Config,
         given: Mapping[Quantity, np.ndarray] | None = None,
+        unknown: Mapping[Quantity, np.ndarray] | None = None,
     ) -> None:
         if gaps := model_gaps(model):
             words = "; ".join(gap.message for gap in gaps)
@@ -84,7 +89,13 @@ class Quantities:
                 "Register one with gradaudit.rule."
             )
         check_one_tensor_each(model)
+        self._arguments = (model, record, replay, config)
         self._model, self._config, self._given = model, config, given or {}
+        self.unknown = {
+            quantity: mask
+            for quantity, each in (unknown or {}).items()
+            if (mask := _left_open(each, self._given.get(quantity))).any()
+        }
         self.rows = len(tree.flatten(record.x)[0])
         self._arithmetic = Rounding(tensorfloat32=record.tensorfloat32)
         self.calls: list[WatchedCall] = []
@@ -98,8 +109,6 @@ class Quantities:
             x=self._overlaid(Quantity("input"), record.x),
             y=self._overlaid(Quantity("target"), record.y),
         )
-        targets = [np.asarray(part, np.float64) for part in tree.flatten(self._record.y)]
-        self._target_known = not any(np.isnan(target).any() for target in targets)
         self._walk = Walk(
             self._variables, self._arithmetic, replay, config=config, watch=self._watch
         )
@@ -125,18 +134,34 @@ class Quantities:
     def __getitem__(self, quantity: Quantity) -> Rounded:
         """Return the values of a quantity, with their rounding errors; NaN where not known."""
         value = self.by_row(quantity)
-        squeezed = self.rows == 1 and quantity.part in _PER_ROW and value.ndim
+        squeezed = self.rows == 1 and quantity.is_of_a_row and value.ndim
         return value[0] if squeezed else value
+
+    @functools.cached_property
+    def with_any(self) -> "Quantities":
+        """The same step with some number in the place of each one that is not known."""
+        given = {q: np.asarray(value, np.float64) for q, value in self._given.items()}
+        for quantity, mask in self.unknown.items():
+            own = given[quantity].reshape(mask.shape) if quantity in given else np.nan
+            given[quantity] = np.where(mask, _ANY, own)
+        return Quantities(*self._arguments, given)
 
     def by_row(self, quantity: Quantity) -> Rounded:
         """Return the values of a quantity with the batch axis, also where it has length 1."""
-        with np.errstate(all="ignore"):
-            value = self._value(quantity)
+        value = self._computed(quantity)
         if value is None:
             return self._array(np.full(self.by_row(replace(quantity, d=False)).shape, np.nan))
-        if self._needs_target(quantity) and not self._target_known:
+        if self._needs_target(quantity) and Quantity("target") in self.unknown:
             return self._array(np.full(value.shape, np.nan))
         return value if isinstance(value, Rounded) else self._array(value)  # integers are bare
+
+    def is_computed(self, quantity: Quantity) -> bool:
+        """Return whether the step computes a quantity: a loss of logits sends y no cotangent."""
+        return self._computed(quantity) is not None
+
+    def _computed(self, quantity: Quantity) -> Array | None:
+        with np.errstate(all="ignore"):
+            return self._value(quantity)
 
     def _array(self, value: Any) -> Rounded:
         return self._arithmetic.array(value, self._config.floatx)
@@ -145,8 +170,10 @@ class Quantities:
         return quantity.part == "loss" or quantity.d or quantity.updated
 
     def _overlaid(self, quantity: Quantity, value: Any) -> Any:
-        """Return values, replaced where other ones are given."""
-        given = self._given.get(quantity)
+        """Return values, replaced where other ones are given; NaN where they are not known."""
+        given, unknown = self._given.get(quantity), self.unknown.get(quantity)
+        if unknown is not None:
+            value = np.where(unknown, np.nan, value)
         if given is None:
             return value
         given = np.asarray(given, np.float64).reshape(np.shape(value))
@@ -265,14 +292,6 @@ class Quantities:
         return next(new[path] for new in after if path in new)
 
 
-def check_one_tensor_each(model: keras.Model) -> None:
-    """Refuse a model in which a layer takes or makes several tensors.
-
-    Raises:
-        UnsupportedModelError: there is one.
-    """
-    if gaps := several_tensors(model):
-        raise UnsupportedModelError(
-            f"{'; '.join(gaps)}. Expected layers of one tensor each: numbers are named, and a path "
-            "is followed, from one layer to the next."
-        )
+def _left_open(mask: np.ndarray, given: np.ndarray | None) -> np.ndarray:
+    """Return which of the numbers that are not known are not given either."""
+    return mask if given is None else mask & np.isnan(np.reshape(given, mask.shape))

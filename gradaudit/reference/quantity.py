@@ -39,6 +39,17 @@ class Quantity:
     updated: bool = False
 
     @property
+    def is_raw(self) -> bool:
+        """Whether it is something that a step starts from."""
+        raw = self.part in ("input", "target", "weight", "learning_rate")
+        return raw and not (self.d or self.updated)
+
+    @property
+    def is_of_a_row(self) -> bool:
+        """Whether each row of the batch has one of its own, along the first axis."""
+        return self.part in ("input", "target", "preactivation", "derivative", "activation")
+
+    @property
     def rank(self) -> tuple[int, ...]:
         """Its place in the order of computation: an array depends on arrays of a lower rank."""
         if self.updated or self.part == "learning_rate":

@@ -29,6 +29,7 @@ from gradaudit.reference.losses import loss_terms
 from gradaudit.reference.update import updated
 from gradaudit.reference.walk import Walk
 from gradaudit.rules.tape import Provenances
+from gradaudit.tracing.watch import OpWatch
 
 _FLOAT32 = Rounding(uniform=PRECISIONS["float32"])
 
@@ -98,6 +99,16 @@ class Runs:
             moved[path] = Estimate(change, np.zeros(change.shape), None, 1.0, self.oracle)
         return Found(found.pop(""), found, moved, assigned)
 
+    def watched(self, record: StepRecord, arithmetic: Arithmetic, watch: OpWatch) -> Array:
+        """Run the trace of the whole step, forward and back, under a watch; return the loss.
+
+        Raises:
+            UnsupportedModelError: the step cannot be traced, or its ops do not cover its values.
+        """
+        walk = self._walk(record, arithmetic)
+        walk.op_watch = watch
+        return backprop(self.spec.model, record, walk, traced=True).value
+
     def plain_gradients(self, traced: bool) -> dict[str, Rounded]:
         """Return the gradients with rounding errors, the loss under the empty path.
 
@@ -156,9 +167,9 @@ class Runs:
         The third is there where κ is measured by it, or what XLA may leave out.
         """
         reference = Rounding(tensorfloat32=self.record.tensorfloat32)
-        if self._halves:
+        if self.has_halves:
             return [reference, Simulating(), *([_FLOAT32] if self.record.jit else [])]
-        differs = self._dtypes != {"float32"} or self.record.tensorfloat32
+        differs = self.dtypes != {"float32"} or self.record.tensorfloat32
         return [reference, Plain(np.float32), *([_FLOAT32] if differs else [])]
 
     def _walk(self, record: StepRecord, arithmetic: Arithmetic) -> Walk:
@@ -190,7 +201,7 @@ class Runs:
         Other roundings happen there, and their errors are as large.
         """
         record = self.record
-        if self._halves or mean_multiplicity(record.x) < REPETITION:
+        if self.has_halves or mean_multiplicity(record.x) < REPETITION:
             return []
         rng, errors = np.random.default_rng(0), []
         for _ in range(FURTHER_TWINS):
@@ -222,12 +233,12 @@ class Runs:
             value, twin, *rest = [run.pop(path) for run in runs]
             reference = as_rounded(value)
             single = as_rounded(rest[0]) if rest else reference
-            compared = reference if self._halves else single
+            compared = reference if self.has_halves else single
             factor = kappa(twin, compared)
             for errors in further:
                 factor = max(factor, kappa(compared.value + errors.pop(path), compared))
             sigma = factor * reference.sigma
-            if self._halves and self.record.jit:
+            if self.has_halves and self.record.jit:
                 # XLA may leave out casts to a half precision and back (xla_allow_excess_precision).
                 sigma = np.hypot(sigma, reference.value - single.value)
             right = reference.value
@@ -237,7 +248,7 @@ class Runs:
         return estimates
 
     @functools.cached_property
-    def _dtypes(self) -> set[str]:
+    def dtypes(self) -> set[str]:
         model = self.spec.model
         return {
             *(layer.compute_dtype for layer in keras_compat.all_layers(model)),
@@ -246,8 +257,8 @@ class Runs:
         }
 
     @functools.cached_property
-    def _halves(self) -> bool:
-        return bool(self._dtypes & {"float16", "bfloat16"})
+    def has_halves(self) -> bool:
+        return bool(self.dtypes & {"float16", "bfloat16"})
 
 
 def _with_provenance(estimate: Estimate, passed: Provenances) -> Estimate:

@@ -37,6 +37,7 @@ from gradaudit.rules import (
 )
 from gradaudit.rules.logits import kept_logits, leaves_logits
 from gradaudit.tracing import Cotangents
+from gradaudit.tracing.watch import OpWatch
 
 __all__ = ["Application", "Replay", "Walk", "Watch"]
 
@@ -75,6 +76,7 @@ class Walk(Operations):
     watch: is shown the tensors of every layer; activations are then operations of their own.
     traces: traces parts that have no derived rule. traced: ids of the layers that are traced.
     jit: whether XLA compiles the step. config: settings of Keras in the step.
+    op_watch: is shown each op of a traced step.
     penalties: what the regularizers add to the loss, in the order in which the run met them.
     """
 
@@ -83,6 +85,7 @@ class Walk(Operations):
     traces: Traces | None = None
     traced: Collection[int] = ()
     jit: bool = False
+    op_watch: OpWatch | None = None
     penalties: list[Tensor] = field(default_factory=list)
 
     def apply(self, x: Tensor, found: tuple[Array, Vjp], dtype: str) -> Tensor:
@@ -117,7 +120,7 @@ class Walk(Operations):
         outputs = [held[id(symbol)] for symbol in graph.outputs]
         if model.supports_masking:
             mask_outputs(outputs, [x.mask for x in inputs])
-        self._penalize_activity(model, outputs)
+        self.penalties += activity_penalties(self, model, outputs, self.config.epsilon)
         return outputs
 
     def _layer(self, layer: Any, given: dict[str, Any]) -> list[Tensor]:
@@ -169,7 +172,7 @@ class Walk(Operations):
                 values = tuple(x.value for x in xs)
                 mask = rule.mask(call, values[0] if len(xs) == 1 else values, previous)
             mask_outputs(ys, tree.flatten(mask))
-        self._penalize_activity(layer, ys)
+        self.penalties += activity_penalties(self, layer, ys, self.config.epsilon)
         return ys
 
     def call(self, target: Callable, given: Mapping[str, Any]) -> list[Tensor]:
@@ -200,7 +203,7 @@ class Walk(Operations):
         """Run a whole step by a trace of the model's code; return its loss."""
         traced, arrays = self._traces.step(record)
         xs = [self.tensor(array).value for array in arrays]
-        (value,), vjp = traced.run(xs, self, self.arithmetic, self.jit, back=False)
+        (value,), vjp = traced.run(xs, self, self.arithmetic, self.jit, False, self.op_watch)
         (dtype,) = traced.dtypes
 
         def carry(dy: Array) -> tuple[()]:
@@ -266,7 +269,8 @@ class Walk(Operations):
             parts = zip(xs, (dx,) if len(xs) == 1 else dx, strict=True)
             return [self._to_input(rule, x, part) for x, part in parts]
 
-        ys = self.record(xs, made if isinstance(made, tuple) else (made,), dtype, carry)
+        several = made if isinstance(made, tuple) else (made,)
+        ys = self.record(xs, several, dtype, carry, frozenset(call.passed))
         if self.watch is not None:
             for y in ys:
                 y.source = xs[0]
@@ -283,9 +287,6 @@ class Walk(Operations):
 
     def _shown(self, application: Application, part: str, made: Tensor) -> Tensor:
         return made if self.watch is None else self.watch(application, part, made)
-
-    def _penalize_activity(self, layer: Any, outputs: Iterable[Tensor]) -> None:
-        self.penalties += activity_penalties(self, layer, outputs, self.config.epsilon)
 
     def penalize_weights(self, variables: Iterable[Any]) -> None:
         """Note the penalties on the regularized ones among some trainable Keras variables."""

@@ -2,15 +2,17 @@
 
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
-from gradaudit.records import Verdict
+from gradaudit.records import FAILURES, Verdict
 from gradaudit.report.folder import Ended, RunFolder
+from gradaudit.report.headline import waived
 from gradaudit.report.run import load
 
 _WORST_FIRST = (
-    Verdict.FAIL,
+    *FAILURES,
     Ended.INTERRUPTED,
     Ended.ABORTED,
     Ended.NOT_YET,
@@ -45,24 +47,25 @@ def merge(path: Path, workers: int) -> None:
         for stage, found in run.run["counts"].items():
             counts.setdefault(stage, Counter()).update(found)
     worst = max(runs, key=lambda run: run.run["max_z"]).run
-    into.write_run(
-        {
-            **runs[0].run,
-            "verdict": min((run.verdict for run in runs), key=_WORST_FIRST.index),
-            "counts": {stage: dict(found) for stage, found in counts.items()},
-            "max_z": worst["max_z"],
-            "worst": worst["worst"],
-            "failed": sum(run.run["failed"] for run in runs),
-            "failures": [words for run in runs for words in run.run["failures"]],
-            "unjudged": sorted({words for run in runs for words in run.run["unjudged"]}),
-            "left_out": sorted({words for run in runs for words in run.run["left_out"]}),
-            "faults": {
-                "count": sum(run.run["faults"]["count"] for run in runs),
-                "tracebacks": [text for run in runs for text in run.run["faults"]["tracebacks"]],
-            },
-            "workers": [
-                {"folder": part.name, **{key: run.run[key] for key in ("verdict", "overhead")}}
-                for part, run in zip(parts, runs, strict=True)
-            ],
-        }
-    )
+    expected = {tuple(each.items()): each for run in runs for each in run.run["expected"]}
+    merged: dict[str, Any] = {
+        **runs[0].run,
+        "verdict": min((run.verdict for run in runs), key=_WORST_FIRST.index),
+        "counts": {stage: dict(found) for stage, found in counts.items()},
+        "expected": list(expected.values()),
+        "max_z": worst["max_z"],
+        "worst": worst["worst"],
+        "failed": sum(run.run["failed"] for run in runs),
+        "failures": [words for run in runs for words in run.run["failures"]],
+        "unjudged": sorted({words for run in runs for words in run.run["unjudged"]}),
+        "left_out": sorted({words for run in runs for words in run.run["left_out"]}),
+        "faults": {
+            "count": sum(run.run["faults"]["count"] for run in runs),
+            "tracebacks": [text for run in runs for text in run.run["faults"]["tracebacks"]],
+        },
+        "workers": [
+            {"folder": part.name, **{key: run.run[key] for key in ("verdict", "overhead")}}
+            for part, run in zip(parts, runs, strict=True)
+        ],
+    }
+    into.write_run({**merged, "waived": waived(merged)})

@@ -14,6 +14,7 @@ import pandas as pd
 from gradaudit.errors import AuditFailure, FolderError
 from gradaudit.records import Comparison, Verdict
 from gradaudit.report.folder import FILES, SCHEMA_VERSION, RunFolder
+from gradaudit.report.headline import headline
 from gradaudit.report.tables import (
     STEPS,
     TENSORS,
@@ -45,7 +46,9 @@ class Run:
 
     @property
     def verdict(self) -> str:
-        """Verdict of the run: pass, fail, unresolved, unjudged, interrupted, aborted or running."""
+        """Verdict of the run: pass, fail, nonfinite, unresolved, unjudged, interrupted, aborted or
+        running.
+        """
         return self.run["verdict"]
 
     def raise_for_failure(self, *, allow_unjudged: bool = False) -> None:
@@ -75,19 +78,20 @@ class Run:
         written.extend(self.steps, self.tensors, self.weights)
         written.write_run(self.run)
 
-    def __repr__(self) -> str:
-        where = f", {self.path}" if self.path is not None else ""
-        return f"<gradaudit.Run: {self.verdict}, {self._counted()}{where}>"
+    @property
+    def headline(self) -> str:
+        """The verdict in capitals, what was waived for it, and how many steps it is of."""
+        return headline({"coverage": {"steps_audited": self.steps["step"].nunique()}, **self.run})
 
-    def _counted(self) -> str:
-        steps = len(self.steps)
-        return f"{steps} step{'s' * (steps != 1)} audited"
+    def __repr__(self) -> str:
+        verdict, _, more = self.headline.partition(", ")
+        where = f", {self.path}" if self.path is not None else ""
+        return f"<gradaudit.Run: {verdict.lower()}, {more}{where}>"
 
     def _repr_html_(self) -> str:
         """Show the verdict and the tensors in a notebook."""
-        title = f"{self.verdict.upper()}: {self._counted()}"
         table = self.tensors[["step", *_SHOWN] if len(self.steps) > 1 else _SHOWN]
-        return f"<p><b>{escape(title)}</b></p>" + table.to_html(index=False, max_rows=40)
+        return f"<p><b>{escape(self.headline)}</b></p>" + table.to_html(index=False, max_rows=40)
 
 
 def collected(comparisons: Sequence[Comparison], run: dict[str, Any]) -> Run:

@@ -26,7 +26,14 @@ from gradaudit.rules.context import (
 )
 from gradaudit.rules.declaration import Case, Rule
 from gradaudit.rules.registry import all_rules, find_rule, rule, rule_for
-from gradaudit.rules.variables import keyed, moved_by, single_optimizers
+from gradaudit.rules.variables import (
+    keyed,
+    moved_by,
+    single_optimizers,
+    slot_variables,
+    state_variables,
+    variable_keys,
+)
 
 __all__ = [
     "ActivationCall",
@@ -48,5 +55,8 @@ __all__ = [
     "rule",
     "rule_for",
     "single_optimizers",
+    "slot_variables",
+    "state_variables",
     "summed",
+    "variable_keys",
 ]

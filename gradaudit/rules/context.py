@@ -2,7 +2,7 @@
 
 import functools
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
 import numpy as np
@@ -12,10 +12,16 @@ from gradaudit import keras_compat
 from gradaudit.errors import GapCode, RuleDefinitionError, UnsupportedModelError
 from gradaudit.numerics import Arithmetic, numbers
 from gradaudit.numerics.arithmetic import Array
-from gradaudit.records import Config
+from gradaudit.records import Config, Passed, Provenance
 from gradaudit.rules.registry import find_rule, rule_for
 
 Vjp = Callable[[Array], Array]
+Misleads = Callable[[str, str], None]
+"""Notes where TensorFlow's gradient of an op is not the derivative: see `LayerCall.misleads`."""
+
+
+def _not_noted(op_type: str, where: str) -> None:
+    pass
 
 
 class Step(Protocol):
@@ -36,9 +42,13 @@ class Step(Protocol):
 
 @dataclass(frozen=True)
 class ActivationCall:
-    """options: the keyword arguments bound to the activation function."""
+    """options: the keyword arguments bound to the function.
+
+    misleads: that of the call of the layer that the activation is a part of.
+    """
 
     options: Mapping[str, Any]
+    misleads: Misleads = _not_noted
 
 
 @dataclass(frozen=True)
@@ -53,6 +63,7 @@ class LayerCall:
     arithmetic: makes arrays. dtype: in which the layer computes.
     step: the step that the call is a part of. config: settings of Keras in that step.
     to_logits: `activate` returns the pre-activation: the caller of the rule applies the activation.
+    passed: what `misleads` noted, of the layer and of its parts.
     """
 
     layer: Any
@@ -64,6 +75,7 @@ class LayerCall:
     step: Step
     config: Config
     to_logits: bool = False
+    passed: set[Provenance] = field(default_factory=set)
 
     @property
     def epsilon(self) -> float:
@@ -97,6 +109,13 @@ class LayerCall:
             )
         self.step.assign(variable, value)
 
+    def misleads(self, op_type: str, where: str) -> None:
+        """Note that TensorFlow's gradient of an op of the layer is not the derivative.
+
+        where: for which values, a clause such as "where x is 0".
+        """
+        self.passed.add(Provenance(Passed.MISLED, self.layer.name, op_type, detail=where))
+
     def activate(self, z: Array) -> tuple[Array, Vjp]:
         """Return the layer's activation of z and its VJP.
 
@@ -114,7 +133,7 @@ class LayerCall:
             )
         if self.to_logits:
             return z, lambda dy: dy
-        return apply_activation(self.layer.activation, z)
+        return apply_activation(self.layer.activation, z, self.misleads)
 
     def within(
         self, part: Any, x: Any, weights: Mapping[str, Array] | None = None, **arguments: Any
@@ -167,8 +186,12 @@ def summed(*parts: Mapping[str, Array]) -> dict[str, Array]:
     return found
 
 
-def apply_activation(activation: Any, z: Array) -> tuple[Array, Vjp]:
+def apply_activation(
+    activation: Any, z: Array, misleads: Misleads = _not_noted
+) -> tuple[Array, Vjp]:
     """Return activation(z) and its VJP, by the activation's rule.
+
+    misleads: that of the call which the activation is a part of.
 
     Raises:
         UnsupportedModelError: the activation has no rule.
@@ -180,7 +203,7 @@ def apply_activation(activation: Any, z: Array) -> tuple[Array, Vjp]:
             "keras.activations. Register one with gradaudit.rule."
         )
     options = activation.keywords if isinstance(activation, functools.partial) else {}
-    return known.function(ActivationCall(options), z)
+    return known.function(ActivationCall(options, misleads), z)
 
 
 @dataclass(frozen=True)
@@ -191,6 +214,7 @@ class LossCall:
     dtype: in which the loss is computed.
     logits: what softmax or sigmoid made y_pred from, for a rule that reads both; its VJP then
         returns the cotangents of both.
+    passed: what `misleads` noted.
     """
 
     loss: Any
@@ -199,6 +223,16 @@ class LossCall:
     arithmetic: Arithmetic
     epsilon: float
     logits: Array | None = None
+    passed: set[Provenance] = field(default_factory=set)
+
+    def misleads(self, op_type: str, where: str) -> None:
+        """Note that TensorFlow's gradient of an op of the loss is not the derivative.
+
+        where: for which values, a clause such as "where x is 0".
+        """
+        name = getattr(self.loss, "name", "")
+        misled = Provenance(Passed.MISLED, name, op_type, layer="the loss", detail=where)
+        self.passed.add(misled)
 
     def array(self, value: ArrayLike) -> Array:
         """Return targets or a constant as an array of the loss's dtype."""

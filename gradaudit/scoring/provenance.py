@@ -21,7 +21,11 @@ def _phrase(passed: Provenance) -> str:
         known = ", as expected," if passed.kind is Passed.EXPECTED else ""
         where = f"{passed.layer} at {place or 'its call'}"
         return f"the custom gradient of {passed.function!r}{known} in {where}"
-    op = f"the op {passed.op!r} ({passed.op_type})" + (f" at {place}" if place else "")
+    op = f"the op {passed.op!r} ({passed.op_type})"
+    op += f" of {passed.function}" if passed.function else ""
+    op += f" in {passed.layer}" if passed.layer else ""
+    op += f" at {place}" if place else ""
     if passed.kind is Passed.NUMERIC:
         return f"the derivative by differences of {op}"
-    return f"TensorFlow's gradient of {op}, which is not its derivative,"
+    where = f" {passed.detail}" if passed.detail else ""
+    return f"TensorFlow's gradient of {op}, which is not its derivative{where},"

@@ -9,9 +9,11 @@ from keras import tree
 
 from gradaudit.errors import GapCode
 from gradaudit.records import (
+    FAILURES,
     Comparison,
     Estimate,
     Gap,
+    Origin,
     Reference,
     Stage,
     StepRecord,
@@ -19,23 +21,20 @@ from gradaudit.records import (
     Verdict,
     WeightComparisons,
 )
-from gradaudit.scoring.diagnosis import diagnose
+from gradaudit.scoring.elements import NONFINITE, UNJUDGED, VERDICTS, Judged, not_finite, words_of
 from gradaudit.scoring.provenance import described
-
-UNRESOLVED = 0.1
-"""A tensor is unresolved where its rounding error is larger than this part of its norm."""
-
-VERDICTS = np.array(list(Verdict))
-"""The verdicts as text. The verdicts of a tensor's weights are kept as indices into this array."""
-_PASS, _KINK, _UNRESOLVED, _FAIL, _UNJUDGED = range(len(Verdict))
 
 _OTHER = "the step that trained is not the judged one"
 
 
+@np.errstate(all="ignore")  # NaN and infinity have verdicts
 def compare(
     record: StepRecord, reference: Reference, threshold: float, rows_per_tensor: int = 10_000
 ) -> Comparison:
     """Return one verdict for each weight of a step.
+
+    What is NaN or infinite in the framework's step is `NONFINITE`, whatever the reference is: no
+    training goes on from such numbers. A reference that is not finite accuses nobody.
 
     threshold: the largest |tape − reference| / (κ σ) that passes.
     rows_per_tensor: most single weights of a tensor that are kept, those with the largest z.
@@ -44,11 +43,14 @@ def compare(
     batch_size = len(rows[0]) if rows and np.ndim(rows[0]) else 0
     before = record.variables | record.optimizer_variables
     after = record.variables_after | record.optimizer_variables_after
+    origins = {
+        Stage.GRADIENT: reference.origin,
+        Stage.UPDATE: _origin_of_update(record) or reference.origin,
+    }
 
     def tensor(stage: Stage, path: str, tape: np.ndarray, estimate: Estimate) -> TensorComparison:
-        return _tensor(
-            stage, path, tape, before[path], estimate, threshold, batch_size, rows_per_tensor
-        )
+        judged = Judged(np.asarray(tape, np.float64), estimate, threshold, origins[stage])
+        return _tensor(stage, path, before[path], judged, batch_size, rows_per_tensor)
 
     tensors = []
     for path, estimate in reference.gradients.items():
@@ -62,7 +64,10 @@ def compare(
         found = record.gradients.get(path)
         if stage is Stage.UPDATE:
             found = after[path] - before[path] if path in after else None
-        tensors.append(_unjudged(stage, path, found, before[path], gaps, rows_per_tensor))
+        unjudged = _unjudged(
+            stage, path, found, before[path], gaps, rows_per_tensor, origins[stage]
+        )
+        tensors.append(unjudged)
     for path, estimate in reference.trained():
         trained = (record.trained or {})[path]
         moved = np.asarray(trained, np.float64) - np.asarray(before[path], np.float64)
@@ -74,13 +79,18 @@ def compare(
 
     order = list(Stage)
     tensors.sort(key=lambda each: order.index(each.stage))
-    judged = [each for each in tensors if not np.isnan(each.max_z)]
-    worst = max(judged, key=lambda each: each.max_z, default=None)
-    loss_reference, loss_z = np.nan, np.nan
-    if reference.loss is not None and record.loss is not None:
-        loss_reference = float(reference.loss.value)
-        z, either = _scores(np.asarray(record.loss), reference.loss)
-        loss_z = 0.0 if either else float(z)
+    scored = [each for each in tensors if not np.isnan(each.max_z)]
+    worst = max(scored, key=lambda each: each.max_z, default=None)
+    loss_reference, loss_z, verdict = np.nan, np.nan, of_stages(stage_verdicts(tensors))
+    if record.loss is not None:
+        loss = reference.loss
+        if loss is not None:
+            loss_reference = float(loss.value)
+            loss_z = float(Judged(np.asarray(record.loss), loss, threshold, None).z)
+        if loss_z > threshold and np.isfinite(record.loss):
+            verdict = Verdict.FAIL
+        elif not np.isfinite(record.loss) and verdict is not Verdict.FAIL:
+            verdict = Verdict.NONFINITE
     return Comparison(
         step=record.step,
         epoch=record.epoch,
@@ -93,8 +103,22 @@ def compare(
         max_z=np.nan if worst is None else worst.max_z,
         worst_path="" if worst is None else worst.path,
         worst_index=() if worst is None else worst.worst_index,
-        verdict=Verdict.FAIL if loss_z > threshold else of_stages(stage_verdicts(tensors)),
+        verdict=verdict,
         capture_ms=record.capture_ms,
+        origin="" if reference.origin is None else reference.origin.words,
+    )
+
+
+def _origin_of_update(record: StepRecord) -> Origin | None:
+    """Return why the update is not finite, where the gradients and the weights before it are."""
+    gradients = [gradient for gradient in record.gradients.values() if gradient is not None]
+    given = (*gradients, *record.variables.values(), *record.optimizer_variables.values())
+    if not all(np.isfinite(array).all() for array in given if array.dtype.kind == "f"):
+        return None
+    rates = " and ".join(f"{rate:.6g}" for rate in record.learning_rates)
+    return Origin(
+        "the update makes it, from finite gradients, weights and slots: the learning rate is "
+        f"{rates}"
     )
 
 
@@ -117,7 +141,7 @@ def of_stages(stages: Mapping[Stage, set[Verdict]]) -> Verdict:
     It is "unresolved" where every weight of a stage is, and "unjudged" where there is no gradient.
     """
     present: set[Verdict] = set().union(*stages.values())
-    for verdict in (Verdict.FAIL, Verdict.UNJUDGED):
+    for verdict in (*FAILURES, Verdict.UNJUDGED):
         if verdict in present:
             return verdict
     if not stages.get(Stage.GRADIENT):
@@ -125,83 +149,29 @@ def of_stages(stages: Mapping[Stage, set[Verdict]]) -> Verdict:
     return Verdict.UNRESOLVED if {Verdict.UNRESOLVED} in stages.values() else Verdict.PASS
 
 
-def _scores(tape: np.ndarray, estimate: Estimate) -> tuple[np.ndarray, np.ndarray]:
-    """Return z, and a mask of the elements where a correct computation may overflow.
-
-    z is the part of |tape − reference| that no kink explains, over σ. It is infinite where only one
-    of the two is finite; within the mask that proves nothing.
-    """
-    value, kink = estimate.value, 0.0 if estimate.kink is None else estimate.kink
-    either = np.isfinite(value) & ~np.isfinite(np.broadcast_to(kink, value.shape))
-    with np.errstate(all="ignore"):
-        difference = np.abs(tape - value)
-        beyond = np.maximum(difference - np.where(either, 0.0, kink), 0.0)
-        z = np.where(beyond == 0, 0.0, beyond / estimate.sigma)
-        numbers = np.isfinite(tape) & np.isfinite(value)
-        alike = (tape == value) | (np.isnan(tape) & ~np.isfinite(value))
-        alike |= np.isnan(value) & ~np.isfinite(tape)
-        z = np.where(alike | np.isnan(z) & numbers, 0.0, np.where(numbers, z, np.inf))
-    return z, either
-
-
 def _tensor(
-    stage: Stage,
-    path: str,
-    tape: np.ndarray,
-    weight: np.ndarray,
-    estimate: Estimate,
-    threshold: float,
-    batch_size: int,
-    rows: int,
+    stage: Stage, path: str, weight: np.ndarray, judged: Judged, batch_size: int, rows: int
 ) -> TensorComparison:
-    tape = np.asarray(tape, np.float64)
-    value, sigma = estimate.value, estimate.sigma
-    z, either = _scores(tape, estimate)
-    kink = np.zeros(()) if estimate.kink is None else estimate.kink
-    verdicts = np.where(z > threshold, _FAIL, _PASS).astype(np.uint8)
-    verdicts[either & (z > threshold)] = _UNRESOLVED
-    z = np.where(either & (z > threshold), 0.0, z)
-    verdicts[np.isfinite(value) & ~np.isfinite(sigma) & (tape != value)] = _UNRESOLVED
-    with np.errstate(all="ignore"):
-        excused = (z <= threshold) & (np.abs(tape - value) > threshold * sigma) & (kink > 0)
-        excused &= np.isfinite(tape) & ~either
-        # Where a choice at a kink outweighs the value, not even its sign can be judged.
-        verdicts[excused] = np.where(kink <= np.abs(value), _KINK, _UNRESOLVED)[excused]
-        norm = float(np.linalg.norm(value))
-        finite = np.isfinite(sigma) & np.isfinite(kink)
-        noise = np.linalg.norm(sigma[finite])
-        doubt = np.linalg.norm(np.broadcast_to(kink, value.shape)[finite])
-        tolerance = float(np.linalg.norm(threshold * sigma + kink))
-        detectable = tolerance / norm if tolerance and norm else np.inf if tolerance else 0.0
-        detectable = np.inf if np.isnan(detectable) else detectable
-    if noise > UNRESOLVED * norm or doubt > norm:
-        verdicts[verdicts == _PASS] = _UNRESOLVED
-    verdict = next((v for v in (_FAIL, _UNRESOLVED, _KINK) if bool(np.any(verdicts == v))), _PASS)
+    estimate = judged.estimate
+    passed = [f"{words} stands in between" for words in described(estimate.provenance)]
     return _summary(
         stage,
         path,
-        tape,
-        value,
+        judged.tape,
+        estimate.value,
         np.asarray(weight),
-        sigma,
-        z,
-        verdicts,
+        estimate.sigma,
+        judged.z,
+        judged.verdicts,
         rows,
         oracle=estimate.oracle,
         kappa=estimate.kappa,
-        detectable_rel=detectable,
-        kinks=int(np.count_nonzero(kink)),
+        detectable_rel=judged.detectable_rel,
+        kinks=int(np.count_nonzero(judged.kink)),
         provenance=estimate.provenance,
         gaps=_codes(estimate.gaps),
-        verdict=Verdict(VERDICTS[verdict]),
-        cause="; ".join(
-            part
-            for part in (
-                _cause(verdict, tape, estimate, verdicts, batch_size),
-                *(f"{words} stands in between" for words in described(estimate.provenance)),
-            )
-            if part
-        ),
+        verdict=Verdict(VERDICTS[judged.verdict]),
+        cause="; ".join(part for part in (judged.cause(batch_size), *passed) if part),
     )
 
 
@@ -221,7 +191,7 @@ def _summary(
     with np.errstate(all="ignore"):
         difference = tape - value
         norm, distance = float(np.linalg.norm(value)), float(np.linalg.norm(difference))
-    judged = z.size > 0 and found["verdict"] is not Verdict.UNJUDGED
+    judged = z.size > 0 and not np.isnan(z).all()
     chosen = np.arange(z.size)
     if z.size > rows:
         order = np.argpartition(-np.nan_to_num(z.ravel()), rows - 1)[:rows]
@@ -255,24 +225,6 @@ def _summary(
     )
 
 
-def _cause(
-    verdict: int, tape: np.ndarray, estimate: Estimate, verdicts: np.ndarray, batch_size: int
-) -> str:
-    if verdict == _FAIL:
-        return diagnose(tape, estimate.value, verdicts == _FAIL, batch_size)
-    if (
-        verdict == _UNRESOLVED
-        and estimate.kink is not None
-        and not np.isfinite(estimate.kink).all()
-    ):
-        return "a correct computation may overflow here in the precision of the audited step"
-    if verdict == _UNRESOLVED:
-        return "rounding errors or choices at kinks are too large a part of the values"
-    if not np.isfinite(tape).all():
-        return "not finite, and rightly so"
-    return ""
-
-
 def _unjudged(
     stage: Stage,
     path: str,
@@ -280,24 +232,33 @@ def _unjudged(
     weight: np.ndarray,
     gaps: tuple[Gap, ...],
     rows: int,
+    origin: Origin | None,
 ) -> TensorComparison:
+    """Return a tensor without a reference; what is not finite in it fails all the same."""
     nothing = np.full(weight.shape, np.nan)
+    found = nothing if tape is None else np.asarray(tape, np.float64)
+    verdicts = np.full(weight.shape, UNJUDGED, np.uint8)
+    cause = [gap.message for gap in gaps]
+    skipped = origin is not None and origin.skipped
+    if tape is not None and not skipped and not np.isfinite(found).all():
+        verdicts[~np.isfinite(found)] = NONFINITE
+        cause.insert(0, not_finite(found) + words_of(origin))
     return _summary(
         stage,
         path,
-        nothing if tape is None else np.asarray(tape, np.float64),
+        found,
         nothing,
         weight,
         nothing,
         nothing,
-        np.full(weight.shape, _UNJUDGED, np.uint8),
+        verdicts,
         rows,
         oracle="",
         kappa=np.nan,
         detectable_rel=np.nan,
         kinks=0,
-        verdict=Verdict.UNJUDGED,
-        cause="; ".join(gap.message for gap in gaps),
+        verdict=Verdict.NONFINITE if (verdicts == NONFINITE).any() else Verdict.UNJUDGED,
+        cause="; ".join(cause),
         gaps=_codes(gaps),
     )
 

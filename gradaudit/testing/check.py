@@ -18,6 +18,11 @@ from gradaudit.testing.derivatives import (
     vjp_is_linear,
 )
 from gradaudit.testing.rounding import rounding_is_calibrated, stays_float32
+from gradaudit.testing.singular import (
+    nan_makes_nan,
+    tie_gives_a_subgradient,
+    zero_cotangent_makes_zero,
+)
 from gradaudit.testing.subjects import Subjects
 from gradaudit.testing.updates import KINDS
 
@@ -32,6 +37,9 @@ CHECKS: dict[str, Callable[[Rule, Case, Subjects], None]] = {
         rule_is_pure,
         every_weight_has_a_cotangent,
         kinks_as_keras,
+        zero_cotangent_makes_zero,
+        nan_makes_nan,
+        tie_gives_a_subgradient,
         stays_float32,
         rounding_is_calibrated,
         audit_passes,

@@ -93,7 +93,7 @@ def vjp_is_linear(rule: Rule, case: Case, subjects: Subjects) -> None:
     """vjp(2 a − 3 b) = 2 vjp(a) − 3 vjp(b)."""
     with floats("float64"):
         found = subjects.of(rule, case)
-        y, vjp, _ = found.run(rule, _DOUBLE, found.primals)
+        y, vjp, *_ = found.run(rule, _DOUBLE, found.primals)
         a, b = random_cotangents(y), random_cotangents(y, seed=6)
         of_a, of_b = vjp(a), vjp(b)
         both = {name: 2 * of_a[name] - 3 * of_b[name] for name in of_a}
@@ -113,7 +113,7 @@ def rule_is_pure(rule: Rule, case: Case, subjects: Subjects) -> None:
     with floats("float64"):
         found = subjects.of(rule, case)
         primals = copied(found.primals)
-        y, vjp, _ = found.run(rule, _DOUBLE, primals)
+        y, vjp, *_ = found.run(rule, _DOUBLE, primals)
         dy = random_cotangents(y)
         kept, kept_dy = copied(y), copied(dy)
         first = copied(vjp(dy))
@@ -126,7 +126,7 @@ def every_weight_has_a_cotangent(rule: Rule, case: Case, subjects: Subjects) -> 
     """The VJP returns a cotangent of the right shape for each input and each trainable weight."""
     with floats("float64"):
         found = subjects.of(rule, case)
-        y, vjp, _ = found.run(rule, _DOUBLE, found.primals)
+        y, vjp, *_ = found.run(rule, _DOUBLE, found.primals)
         cotangents = vjp(random_cotangents(y))
         for name, primal in found.primals.items():
             if name not in cotangents and name in found.differentiable:
@@ -138,7 +138,10 @@ def every_weight_has_a_cotangent(rule: Rule, case: Case, subjects: Subjects) -> 
 
 
 def kinks_as_keras(rule: Rule, case: Case, subjects: Subjects) -> None:
-    """Where the derivative jumps, the VJP takes the subgradient that TensorFlow takes."""
+    """Where the derivative jumps, the VJP takes the subgradient that TensorFlow takes.
+
+    Unless the rule says that TensorFlow's is none: see `LayerCall.misleads`.
+    """
     with floats("float64"):
         for kink in case.kinks:
             found = subjects.of(rule, case)
@@ -148,4 +151,5 @@ def kinks_as_keras(rule: Rule, case: Case, subjects: Subjects) -> None:
                 ours, theirs = found.run(rule, _DOUBLE, primals), found.tape(primals)
                 dy = random_cotangents(ours.y)
                 cotangents = with_zeros(ours.vjp(dy), primals)
-            require_close(cotangents, theirs.vjp(dy), f"the VJP at {kink!r}", "the tape's")
+            if not ours.passed:
+                require_close(cotangents, theirs.vjp(dy), f"the VJP at {kink!r}", "the tape's")

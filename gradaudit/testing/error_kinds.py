@@ -211,14 +211,17 @@ def _on_cotangent(place: int, change: Callable[[Array, Again], Array]) -> Make:
 
 
 def _on_kinks(place: int, kinks: tuple[ArrayLike, ...]) -> Make:
-    """Return a change that adds to a cotangent where the rule's last argument is at a kink."""
+    """Return a change that lowers a cotangent where the rule's last argument is at a kink.
+
+    Lower: where TensorFlow's is no subgradient, rules take the one next to 0.
+    """
     points = np.concatenate([np.ravel(kink) for kink in kinks])
 
     def make(right: Callable) -> Callable:
         def wrong(*arguments: Any) -> Any:
             x = arguments[-1][0] if isinstance(arguments[-1], tuple) else arguments[-1]
             there = np.isin(numbers(x), points)
-            change = _on_cotangent(place, lambda c, again: np.where(there, c + 0.01, c))
+            change = _on_cotangent(place, lambda c, again: np.where(there, c - 0.01, c))
             return change(right)(*arguments)
 
         return wrong

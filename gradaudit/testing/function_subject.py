@@ -8,6 +8,7 @@ import tensorflow as tf
 
 from gradaudit import keras_compat
 from gradaudit.numerics import Arithmetic
+from gradaudit.records import Passed, Provenance
 from gradaudit.rules import ActivationCall, Case, LossCall, RegularizerCall, Rule
 from gradaudit.rules.losses.reduction import reduce_losses, same_rank
 from gradaudit.testing.inputs import random_input, random_targets
@@ -21,16 +22,21 @@ def of_activation(case: Case, dtype: str) -> Draw:
     activation = case.build()
 
     def run(rule: Rule, arithmetic: Arithmetic, given: Arrays) -> Run:
-        call = ActivationCall(getattr(activation, "keywords", {}))
+        passed: set[Provenance] = set()
+
+        def misleads(op_type: str, where: str) -> None:
+            passed.add(Provenance(Passed.MISLED, op_type=op_type, detail=where))
+
+        call = ActivationCall(getattr(activation, "keywords", {}), misleads)
         y, vjp = rule.function(call, arithmetic.array(given["z"], dtype))
-        return Run({"y": y}, lambda dy: {"z": vjp(dy["y"])}, {})
+        return Run({"y": y}, lambda dy: {"z": vjp(dy["y"])}, {}, frozenset(passed))
 
     def framework(given: Mapping[str, tf.Tensor]) -> Outputs:
         return {"y": activation(given["z"])}, {}
 
     def draw(rng: np.random.Generator) -> Subject:
         primals = {"z": 2 * random_input(case, rng, case.shapes[0], dtype)}
-        return Subject(primals, ("z",), run, framework)
+        return Subject(primals, ("z",), ("z",), run, framework)
 
     return draw
 
@@ -53,13 +59,14 @@ def of_loss(case: Case, dtype: str) -> Draw:
             losses, vjp = rule.function(call, true, y_pred)
             mask = None if rule.mask is None else rule.mask(call, true, losses)
             value, reduce_vjp = reduce_losses(call, losses, weight, loss.reduction, mask=mask)
-            return Run({"y": value}, lambda d: {"y_pred": vjp(reduce_vjp(d["y"]))}, {})
+            back = lambda d: {"y_pred": vjp(reduce_vjp(d["y"]))}  # noqa: E731
+            return Run({"y": value}, back, {}, frozenset(call.passed))
 
         def framework(given: Mapping[str, tf.Tensor]) -> Outputs:
             return {"y": loss(y_true, given["y_pred"], sample_weight=weight)}, {}
 
         primals = {"y_pred": random_input(case, rng, shape, dtype)}
-        return Subject(primals, ("y_pred",), run, framework)
+        return Subject(primals, ("y_pred",), ("y_pred",), run, framework)
 
     return draw
 
@@ -78,6 +85,6 @@ def of_regularizer(case: Case, dtype: str) -> Draw:
 
     def draw(rng: np.random.Generator) -> Subject:
         primals = {"w": random_input(case, rng, case.shapes[0], dtype)}
-        return Subject(primals, ("w",), run, framework)
+        return Subject(primals, ("w",), ("w",), run, framework)
 
     return draw

@@ -74,7 +74,8 @@ def _drawn(
         arguments = case.arguments, case.training
         call = LayerCall(target, own_weights, *arguments, arithmetic, dtype, step, present_config())
         xs = tuple(held.get(name, value) for name, value in inputs.items())
-        made, rule_vjp = rule.function(call, xs[0] if len(xs) == 1 else xs)
+        x = xs[0] if len(xs) == 1 else xs
+        made, rule_vjp = rule.function(call, x)
         ys = made if isinstance(made, tuple) else (made,)
 
         def vjp(dys: Arrays) -> dict[str, Any]:
@@ -86,7 +87,9 @@ def _drawn(
             return found | {names.get(key, key): c for key, c in cotangents.items()}
 
         assigned = {names.get(path, path): value for path, value in step.assigned.items()}
-        return Run(_outputs(ys), vjp, assigned)
+        mask = None if rule.mask is None else rule.mask(call, x, None)
+        mask = mask if isinstance(mask, np.ndarray) else None
+        return Run(_outputs(ys), vjp, assigned, frozenset(call.passed), mask)
 
     def framework(
         given: Mapping[str, tf.Tensor],
@@ -104,7 +107,9 @@ def _drawn(
 
     fixed_names = {names[path] for path, v in variables.items() if not v.trainable}
     differentiable = tuple(name for name in primals if name not in fixed_names)
-    return Subject(primals, differentiable, run, framework, tuple(seed.state for seed in seeds))
+    moved = tuple(name for name in inputs if name in primals)
+    states_of = tuple(seed.state for seed in seeds)
+    return Subject(primals, moved, differentiable, run, framework, states_of)
 
 
 def _call(case: Case, target: Any, tensors: Sequence[Any], arguments: Mapping[str, Any]) -> Any:

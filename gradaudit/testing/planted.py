@@ -12,6 +12,7 @@ from gradaudit.numerics import Rounded
 from gradaudit.rules import Rule, all_rules
 from gradaudit.rules.optimizers.base import decayed
 from gradaudit.testing.check import rule_of
+from gradaudit.testing.planted_singular import SINGULAR
 
 
 @dataclass(frozen=True)
@@ -291,5 +292,6 @@ PLANTED: tuple[Planted, ...] = (
         ),
         ("forward_equals_keras", "audit_passes"),
     ),
+    *(Planted(*each) for each in SINGULAR),
     Planted("no unit norm", _unconstrained(), ("forward_equals_keras", "audit_passes")),
 )

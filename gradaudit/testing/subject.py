@@ -9,7 +9,9 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from gradaudit import keras_compat
 from gradaudit.numerics import Plain
+from gradaudit.records import Provenance
 from gradaudit.testing.steps import SubjectStep
 from gradaudit.tracing import trace
 
@@ -27,11 +29,15 @@ class Run(NamedTuple):
     y: outputs by name.
     vjp: cotangents of these to those of the primals.
     assigned: new values of variables that no gradient moves, by name.
+    passed: what the rule says of TensorFlow's gradient: see `LayerCall.misleads`.
+    mask: that of the output of a layer which makes one; None for all.
     """
 
     y: dict[str, Any]
     vjp: Vjp
     assigned: dict[str, Any]
+    passed: frozenset[Provenance] = frozenset()
+    mask: np.ndarray | None = None
 
 
 @dataclass(frozen=True)
@@ -39,7 +45,8 @@ class Subject:
     """One case of the rules for one Keras object, in one dtype.
 
     primals: random inputs and weights by name, exactly representable in the dtype.
-    differentiable: names of the inputs and trainable weights among them: each has a cotangent.
+    inputs: names of the inputs among them.
+    differentiable: names of the inputs and trainable weights: each has a cotangent.
     run: (rule, arithmetic, primals, fixed) to what the rule makes of them. fixed: values of
         variables by name that replace what the rule assigns to them; of layers alone.
     framework: primals as tensors to Keras's outputs, and what it assigns, by name.
@@ -47,6 +54,7 @@ class Subject:
     """
 
     primals: Primals
+    inputs: tuple[str, ...]
     differentiable: tuple[str, ...]
     run: Callable[..., Run]
     framework: Callable[
@@ -63,7 +71,9 @@ class Subject:
         names = tuple(self.primals)
 
         def outputs(*tensors: tf.Tensor) -> dict[str, tf.Tensor]:
-            return dict(self.framework(dict(zip(names, tensors, strict=True)))[0])
+            made = self.framework(dict(zip(names, tensors, strict=True)))[0]
+            masks = {f"{name}, its mask": keras_compat.mask_of(y) for name, y in made.items()}
+            return {**made, **{name: mask for name, mask in masks.items() if mask is not None}}
 
         found = trace(outputs, list(self.primals.values()), self.states)
         step = SubjectStep({v.path: np.asarray(v.value) for v in self.states}, {}, "float64", {})
@@ -73,13 +83,14 @@ class Subject:
 
         def vjp_by_name(dys: Arrays) -> dict[str, Any]:
             with np.errstate(all="ignore"):
-                back = vjp([dys[name] for name in order]).of_inputs
+                back = vjp([dys.get(name) for name in order]).of_inputs
             return {
                 name: np.zeros(self.primals[name].shape) if dx is None else dx
                 for name, dx in zip(names, back, strict=True)
             }
 
-        return Run(dict(zip(order, ys, strict=True)), vjp_by_name, {})
+        made = {name: y for name, y in zip(order, ys, strict=True) if y.dtype.kind == "f"}
+        return Run(made, vjp_by_name, {})
 
     def tape(self, primals: Primals) -> Run:
         """Return Keras's outputs and the tape's VJP, as float64.

@@ -31,6 +31,7 @@ CHEAP = (
     "vjp_is_linear",
     "every_weight_has_a_cotangent",
     "kinks_as_keras",
+    "tie_gives_a_subgradient",
 )
 """Checks that are quick enough to run on thousands of wrong rules."""
 
@@ -158,7 +159,7 @@ Compute = Callable[[Callable], dict[str, Any]]
 def _of_gradient(rule: Rule, case: Case) -> tuple[list[ErrorKind], Compute]:
     """Return the errors that can be planted in a rule with a VJP, and a function that runs it."""
     found = Subjects().of(rule, case)
-    y, vjp, assigned = found.run(rule, _DOUBLE, found.primals)
+    y, vjp, assigned, *_ = found.run(rule, _DOUBLE, found.primals)
     rng = np.random.default_rng(5)
     dy = {name: rng.standard_normal(value.shape) for name, value in y.items()}
     first = next(iter(found.primals))
@@ -171,7 +172,7 @@ def _of_gradient(rule: Rule, case: Case) -> tuple[list[ErrorKind], Compute]:
         other = dataclasses.replace(rule, function=function)
         made: dict[str, Any] = {}
         for where, primals in {"": found.primals, **at_kinks}.items():
-            ys, vjp, new = found.run(other, _DOUBLE, primals)
+            ys, vjp, new, *_ = found.run(other, _DOUBLE, primals)
             made |= {f"{name}{where}": value for name, value in ys.items()}
             made |= {f"d{name}{where}": value for name, value in vjp(dy).items()}
             made |= {f"new {name}{where}": value for name, value in new.items()}

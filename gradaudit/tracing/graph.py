@@ -11,7 +11,7 @@ import tensorflow as tf
 from gradaudit import keras_compat
 from gradaudit.errors import GapCode, UnsupportedModelError
 from gradaudit.records import Passed, Provenance
-from gradaudit.tracing.place import Place, is_in_library, place_of
+from gradaudit.tracing.place import Place, is_in_library, library_function_of, place_of
 from gradaudit.tracing.shifts import shifts
 from gradaudit.tracing.tf_ops.table import Entry, find_op
 
@@ -110,35 +110,48 @@ class Op:
         """The line of the user's own code that made the op."""
         return place_of(self.operation)
 
-    def provenance(self, kind: Passed) -> Provenance:
-        """Return the provenance of a cotangent that passed the op."""
-        return Provenance(kind, self.operation.name, self.kind, "", "", *self.place)
+    @functools.cached_property
+    def function_of_library(self) -> str:
+        """The name of the function of a library that the user's code called and that made the op.
+
+        It is empty for one that makes the op alone, as tf.abs does.
+        """
+        return library_function_of(self.operation)
+
+    def provenance(self, kind: Passed, detail: str = "", function: str = "") -> Provenance:
+        """Return the provenance of a cotangent that passed the op.
+
+        detail: for which values. function: that of a library whose part the op is.
+        """
+        name = self.operation.name
+        return Provenance(kind, name, self.kind, function, self.scope, *self.place, detail)
 
     @functools.cached_property
     def custom_gradient(self) -> Provenance | None:
         """The custom gradient that replaces the op's own; None if there is none.
 
         TensorFlow's own custom gradients, such as that of silu, are right or wrong like its other
-        gradients, except tf.grad_pass_through, which is not meant as a derivative.
+        gradients, except tf.grad_pass_through, which is not meant as a derivative. One that is
+        expected is named wherever its code is from: a prompt's has no file.
         """
         if self._own_gradient is None:
             return None
         code = getattr(self._grad, "__code__", None)
         is_library = code is not None and is_in_library(code.co_filename)
-        if is_library and self._own_name != _PASSED:
+        if is_library and self._own_name != _PASSED and not self.is_expected:
             return None
         kind, place = Passed.EXPECTED if self.is_expected else Passed.CUSTOM, self.place
         if not place.file and code is not None:
             place = Place(code.co_filename, code.co_firstlineno)
         op, op_type = self.operation.name, self.kind
-        return Provenance(kind, op, op_type, self._own_name, self._scope, *place)
+        return Provenance(kind, op, op_type, self._own_name, self.scope, *place)
 
     @functools.cached_property
     def is_expected(self) -> bool:
         """Whether the op has a custom gradient that is taken as it is."""
         if self._own_gradient is None:
             return False
-        names = {self._own_name, *self._scope.split("/")}
+        names = {self._own_name, *self.scope.split("/")}
         return any(name in names for name in self.expected)
 
     @functools.cached_property
@@ -160,7 +173,7 @@ class Op:
         return parts[-2] if len(parts) > 1 else "a function"
 
     @functools.cached_property
-    def _scope(self) -> str:
+    def scope(self) -> str:
         """The name scope of the op, which names its layers, without the numbers of later calls."""
         scope = self.operation.name.rpartition("/")[0]
         return re.sub(r"_\d+(?=/|$)", "", scope) or "the model"

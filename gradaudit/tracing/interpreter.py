@@ -1,7 +1,7 @@
 """Runs a TensorFlow graph in NumPy, op by op, and goes back along the tape of the ops."""
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -10,15 +10,18 @@ import numpy as np
 import tensorflow as tf
 
 from gradaudit.errors import GapCode, UnsupportedFunctionError, UnsupportedModelError
-from gradaudit.numerics import Arithmetic, SumOfSteps, exact, numbers
+from gradaudit.numerics import Arithmetic, SumOfSteps, exact
 from gradaudit.numerics.arithmetic import Array
-from gradaudit.records import Passed, Provenance
-from gradaudit.rules.tape import Gradients, Primal, Provenances, Tape
+from gradaudit.records import Passed
+from gradaudit.rules.tape import Gradients, Primal, Tape
 from gradaudit.tracing.differences import PYTHON, by_differences
 from gradaudit.tracing.evaluate import evaluated
 from gradaudit.tracing.graph import Op, Plan
+from gradaudit.tracing.node import Node
 from gradaudit.tracing.tf_ops.complex_numbers import OF_COMPLEX, Complex
+from gradaudit.tracing.ties import Tie, tie_of
 from gradaudit.tracing.values import Value, bare, decided, is_discrete, zeros
+from gradaudit.tracing.watch import OpWatch
 
 _STATEFUL = (
     "draws from TensorFlow's own generator, whose state is not known: use keras.random and a "
@@ -30,89 +33,22 @@ _REASONS = dict.fromkeys(
 """Why an op is not derived, for ops that need more than "has no entry"."""
 
 
-@dataclass(frozen=True)
-class Node:
-    """What the entry of an op is given besides the values of its inputs.
-
-    wanted: for each input, whether a gradient may go to it. read: for each output, whether an op
-        or the caller reads it.
-    """
-
-    op: Op
-    run: "Interpretation"
-    wanted: Sequence[bool] = ()
-    read: Sequence[bool] = ()
-    _passed: set[Provenance] = field(default_factory=set)
-
-    def attribute(self, name: str) -> Any:
-        return self.op.attributes[name]
-
-    @property
-    def dtype(self) -> str:
-        """The dtype of the first output."""
-        return self.op.dtypes[0].name
-
-    def array(self, value: Any) -> Array:
-        """Return constants in the dtype of the first output."""
-        return self.run.arithmetic.array(value, self.dtype)
-
-    def numbers(self, x: Value) -> np.ndarray:
-        """Return bare numbers, for decisions that do not depend on rounding."""
-        return numbers(x)
-
-    def zeros(self, shape: Sequence[int]) -> Value:
-        """Return zeros as an item of the op's list."""
-        dtype = self.attribute("element_dtype")
-        return self.run.value(np.zeros(shape, dtype.as_numpy_dtype), dtype)
-
-    def number(self, place: int, x: Value) -> float | None:
-        """Return an input as a number if it is a scalar constant, else None."""
-        return float(self.numbers(x)) if self.op.numbers[place] else None
-
-    def whole(self, x: Value) -> np.ndarray:
-        """Return integers or booleans as a bare array.
-
-        Raises:
-            UnsupportedModelError: they come from a comparison whose outcome depends on rounding.
-        """
-        return decided(self.op, x)
-
-    def call(
-        self, name: str, inputs: Sequence[Value], wanted: Sequence[bool] | None = None
-    ) -> tuple[list[Value], Callable]:
-        """Run a function of the graph; see Interpretation.run."""
-        return self.run.run(self.op.function(name), inputs, wanted)
-
-    def passes(self, kind: Passed) -> None:
-        """Note what a cotangent passes in the op."""
-        self._passed.add(self.op.provenance(kind))
-
-    def misleads(self) -> None:
-        """Note that TensorFlow's gradient of the op is not the derivative for such values."""
-        self.passes(Passed.MISLED)
-
-    @property
-    def provenance(self) -> Provenances:
-        """What a cotangent passes in the op."""
-        custom = self.op.custom_gradient
-        return frozenset(self._passed if custom is None else {custom, *self._passed})
-
-    def unsupported(self, what: str) -> UnsupportedModelError:
-        return self.op.unsupported(what)
-
-
 @dataclass
 class Interpretation:
     """One run of a traced callable in one arithmetic.
 
     step: holds the variables that ops read and assign to. jit: whether XLA compiles the step.
     gradients: cotangents of variables, with their provenance; called functions share it.
+    watch: is shown each op; None for nobody.
+    ties: of the ops through which a gradient goes.
     """
 
     step: Any
     arithmetic: Arithmetic
     jit: bool = False
     gradients: Gradients = field(default_factory=lambda: Gradients(SumOfSteps))
+    watch: OpWatch | None = None
+    ties: list[Tie] = field(default_factory=list)
 
     def run(
         self, planned: Plan, inputs: Sequence[Value], wanted: Sequence[bool] | None = None
@@ -130,6 +66,38 @@ class Interpretation:
         active = {x for x, w in zip(given, may, strict=True) if w and not is_discrete(x.value)}
         constants: dict[str, np.ndarray] = {}
         tape = Tape(self.gradients, zeros)
+        with self._function():
+            self._forward(planned, primals, constants, active, tape)
+        outputs = [primals[name] for name in planned.outputs]
+
+        def backward(douts: Sequence[Value]) -> list[Value]:
+            for y, dout in zip(outputs, douts, strict=True):
+                if dout is not None:
+                    y.add(dout)
+            with self._function():
+                tape.backward()
+            gradients = self.gradients
+            gradients.passing = gradients.passing.union(*(x.passed for x in given))
+            return [x.cotangent for x in given]
+
+        return [y.value for y in outputs], backward
+
+    def _function(self) -> AbstractContextManager[None]:
+        return nullcontext() if self.watch is None else self.watch.function()
+
+    def _forward(
+        self,
+        planned: Plan,
+        primals: dict[str, Primal],
+        constants: dict[str, np.ndarray],
+        active: set[Primal],
+        tape: Tape,
+    ) -> None:
+        """Run the ops of a graph, and record them on its tape.
+
+        primals: by tensor; those of the inputs are given. constants: the values of constants.
+        active: those to which a gradient may go.
+        """
         for each in planned.ops:
             if each.is_constant and constants.keys() >= set(each.inputs):
                 arrays = _evaluate(each, [constants[name] for name in each.inputs])
@@ -141,26 +109,33 @@ class Interpretation:
             read = [name in planned.read for name in each.outputs]
             node = Node(each, self, [x in active for x in xs], read)
             made, vjp = self._apply(node, [x.value for x in xs])
+            if any(node.wanted) and (tie := tie_of(each, [x.value for x in xs])) is not None:
+                self.ties.append(tie)
             ys = [Primal(value) for value in made]
             primals.update(zip(each.outputs, ys, strict=True))
+            if self.watch is not None:
+                self.watch.made(each, xs, ys)
             if each.is_expected:
                 vjp = self._expected(each, primals)
             if vjp is not None and any(node.wanted):
                 differentiable = [x if x in active else None for x in xs]
-                tape.record(differentiable, ys, _named(each, vjp), node.provenance)
+                back = self._watched(each, xs, _named(each, vjp))
+                tape.record(differentiable, ys, back, node.provenance)
                 active.update(ys)
-        outputs = [primals[name] for name in planned.outputs]
 
-        def backward(douts: Sequence[Value]) -> list[Value]:
-            for y, dout in zip(outputs, douts, strict=True):
-                if dout is not None:
-                    y.add(dout)
-            tape.backward()
-            gradients = self.gradients
-            gradients.passing = gradients.passing.union(*(x.passed for x in given))
-            return [x.cotangent for x in given]
+    def _watched(
+        self, each: Op, xs: Sequence[Primal], vjp: Callable[..., Sequence[Value]]
+    ) -> Callable[..., Sequence[Value]]:
+        if self.watch is None:
+            return vjp
+        watch = self.watch
 
-        return [y.value for y in outputs], backward
+        def watched(*dys: Value) -> Sequence[Value]:
+            dxs = vjp(*dys)
+            watch.carried(each, xs, dys, dxs, vjp)
+            return dxs
+
+        return watched
 
     def _apply(self, node: Node, given: list[Value]) -> tuple[tuple[Value, ...], Callable | None]:
         """Return the outputs of an op and its VJP."""

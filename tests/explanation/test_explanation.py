@@ -88,7 +88,7 @@ def test_the_text_says_all_of_it(name):
     record, spec = recorded(model, x[row : row + 1], y[row : row + 1])
     step = StepPaths(model, record, Replay(False), spec.config)
     for path, index in weights(model):
-        found = explain_record(model, record, spec, f"{path}[{','.join(map(str, index))}]", 8.0)
+        found = explain_record(record, spec, f"{path}[{','.join(map(str, index))}]", 8.0)
         products, sums, last, named, update = parsed(found.text)
         (factors,) = products
         assert np.prod(factors) == pytest.approx(named["reference"], rel=1e-12)
@@ -496,7 +496,7 @@ def test_the_epsilon_of_the_step_is_used(large_epsilon):
     assert total(found) == pytest.approx(found.reference, rel=1e-12)
     record, spec = recorded(model, x, y)
     keras.config.set_epsilon(1e-7)
-    later = explain_record(model, record, spec, "a/kernel[0,0]", 8.0).path
+    later = explain_record(record, spec, "a/kernel[0,0]", 8.0).path
     assert (later.loss, total(later)) == (found.loss, total(found))
 
 
@@ -508,3 +508,54 @@ def test_terms_that_do_not_add_up_to_the_reference_are_told():
     with pytest.raises(UnsupportedModelError, match="Expected the same up to rounding") as caught:
         other.of(path, (0, 0), reference, None, 0.0, "pass")
     assert caught.value.part == path
+
+
+def two_layers():
+    inputs = keras.Input((2,))
+    h = layers.Dense(3, "relu", name="h")(inputs)
+    model = keras.Model(inputs, layers.Dense(1, name="o")(h))
+    model.compile(keras.optimizers.SGD(0.1), "mse")
+    return model
+
+
+def batch():
+    return np.random.default_rng(0).normal(size=(4, 2)).astype("float32"), np.ones((4, 1))
+
+
+def test_of_a_loss_that_is_nan_the_first_number_that_is_not_finite_is_told():
+    model, (x, y) = two_layers(), batch()
+    x[2, 1] = np.nan
+    found = gradaudit.explain(model, x, y, "W1[0,1]")
+    words = "The loss is nan. The first number that is not finite is "
+    assert f"\n{words}x[2,1] = nan.\n" in found.text
+    assert f"\n{words}$x[2,1]$ = nan.\n" in found.markdown
+    assert f"{words}<i>x</i>[2,1] = nan.</p>" in found.html
+    assert "Forward, row 2 of 4\n" in found.text  # the row that it is in
+    for page in (found.text, found.markdown, found.html):
+        assert "Factors" not in page
+        assert "Back, row" not in page
+
+
+@pytest.mark.parametrize(
+    ("spoil", "first"),
+    [
+        (lambda model, x, y: y.__setitem__((1, 0), np.nan), "t[1,0] = nan"),
+        (lambda model, x, y: model.layers[-1].bias.assign([np.inf]), "b₂[0] = inf"),
+        (lambda model, x, y: model.layers[1].kernel.assign([[1e300] * 3] * 2), "W₁[0,0] = inf"),
+    ],
+)
+def test_the_first_number_that_is_not_finite_may_be_a_target_or_a_weight(spoil, first):
+    model, (x, y) = two_layers(), batch()
+    spoil(model, x, y)
+    text = gradaudit.explain(model, x, y, "W2[0,0]").text
+    assert re.search(rf"The loss is (nan|inf)\. .* finite is {re.escape(first)}\.", text), text
+
+
+def test_a_finite_step_is_explained_whole():
+    model, (x, y) = two_layers(), batch()
+    found = gradaudit.explain(model, x, y, "W2[0,0]")
+    assert found.path.first_not_finite is None
+    for page in (found.text, found.markdown, found.html):
+        assert "not finite" not in page
+        assert "Factors" in page
+        assert "whose part is the largest" in page

@@ -419,7 +419,7 @@ CELLS = (
          lambda: functional(
              lambda x: dense(3, "softmax")(_same_name()(_same_name()(x)))
          ),
-         fitted(), gradient="several variables are called", update="several"),
+         fitted()),
 )  # fmt: skip
 
 

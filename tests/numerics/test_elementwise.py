@@ -83,3 +83,16 @@ def test_sigma_of_an_inverse_root_is_that_of_tensorflow_s_rsqrt():
     z = np.abs(theirs / 1.5 - ours.value) / ours.sigma
     assert 1 < np.max(z) < 4 or np.max(z) < 1.8  # not every processor approximates
     assert np.all(ours.sigma > 3 * np.sqrt(exact(x.astype(np.float64))).sigma / x)
+
+
+def test_the_error_of_a_power_is_finite_where_its_limit_is():
+    base = Rounded(np.array([0.0, 0.0, -2.0, 2.0]), np.full(4, 1e-8), None, FLOAT32)
+    exponent = Rounded(np.array([3.0, 0.0, 2.0, 2.0]), np.full(4, 1e-8), np.full(4, 1e-3), FLOAT32)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        power, exact_exponent = base**exponent, base ** exact([3.0, 0.0, 2.0, 2.0])
+    assert power.value.tolist() == [0.0, 1.0, 4.0, 4.0]
+    assert np.isfinite(exact_exponent.sigma).all()
+    assert power.sigma[0] == 0.0  # a³ and a³ log a are 0 at 0
+    assert np.isinf(power.sigma[1])  # 0⁰
+    assert power.sigma[3] == pytest.approx(1e-4 * np.hypot(4, 4 * np.log(2)), rel=1e-3)
+    assert power.kink[[0, 2, 3]] == pytest.approx([0, 0, 1e-3 * 4 * np.log(2)])

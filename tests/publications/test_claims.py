@@ -1,6 +1,7 @@
 """Published numbers, recomputed."""
 
 import re
+from dataclasses import replace
 from decimal import ROUND_DOWN, ROUND_HALF_EVEN, Decimal
 
 import keras
@@ -15,6 +16,7 @@ from gradaudit.nets.precision import floats
 from gradaudit.publications.check import check_claims, check_published
 from gradaudit.publications.claims_file import published_claims, read_claims
 from gradaudit.publications.records import Claim
+from gradaudit.publications.table import claims_csv, json_rows
 from gradaudit.publications.verdict import claim_verdict, within_a_unit
 
 X, T = np.array([2.0, 5.0, 3.0]), np.array([1.0, 0.0])
@@ -424,7 +426,7 @@ def test_decimals_come_from_the_column_or_from_the_print(tmp_path):
         ("model,quantity\niris,loss\n", "has no column index, printed, given"),
         (HEADER, "holds no rows"),
         (HEADER + "iris,loss,,one,2,x\n", "row 1: printed is 'one'"),
-        (HEADER + "iris,loss,,nan,2,x\n", "row 1: printed is 'nan'"),
+        (HEADER + "iris,loss,,not,2,x\n", "row 1: printed is 'not'"),
         (HEADER + "iris,loss,,1.0,1,x\niris,loss,a,1.0,2,x\n", "row 2: index is 'a'"),
         (HEADER + "iris,loss,-1,1.0,2,x\n", "row 1: index is '-1'"),
         (HEADER + "iris,loss,,1.0,many,x\n", "decimals 'many'"),
@@ -457,3 +459,131 @@ def test_claims_are_checked_with_the_epsilon_of_the_step():
         keras.config.set_epsilon(present)
     assert loss == pytest.approx(np.log(4 / 1.5) ** 2, rel=1e-5)
     assert found.verdict == "agrees"
+
+
+# A net of two layers, max(0, x W + b) and softmax, as courses have it. The first hidden unit is on,
+# the second one off.
+_X, _T = [1.0, -2.0, 0.5], [0.0, 1.0]
+_NET = {
+    "h/kernel": [[0.5, -0.2], [-0.3, 0.4], [0.1, 0.2]],
+    "h/bias": [0.1, 0.0],
+    "scores/kernel": [[0.6, -0.4], [0.3, 0.7]],
+    "scores/bias": [0.0, 0.2],
+}
+
+
+def two_layers():
+    x, t = np.array(_X), np.array(_T)
+    w1, b1, w2, b2 = (np.array(value) for value in _NET.values())
+    h = np.maximum(x @ w1 + b1, 0.0)
+    p = softmax(h @ w2 + b2)
+    da = (w2 @ (p - t)) * (h > 0)
+    right = {"preactivation_h": x @ w1 + b1, "activation_h": h, "logit": h @ w2 + b2}
+    right |= {"probability": p, "dlogit": p - t, "dpreactivation_h": da}
+    return right | {"dkernel_h": np.outer(x, da), "dkernel_scores": np.outer(h, p - t)}
+
+
+def relu_net(weights=_NET):
+    with floats("float64"):
+        model = keras.Sequential(
+            [
+                keras.Input((3,)),
+                keras.layers.Dense(2, "relu", name="h"),
+                keras.layers.Dense(2, "softmax", name="scores"),
+            ]
+        )
+        model.compile(keras.optimizers.SGD(0.1), "categorical_crossentropy")
+    model.set_weights([np.array(value) for value in weights.values()])
+    return model
+
+
+def printed_claims(given=""):
+    rows = [claim for name, values in two_layers().items() for claim in vector(name, values, 4)]
+    return [replace(claim, given=given) for claim in rows]
+
+
+NOT_KNOWN = np.full((1, 3), np.nan), np.full((1, 2), np.nan)
+INPUTS = vector("input", _X, 1, given="") + vector("target", _T, 0, given="")
+
+
+@pytest.mark.parametrize("way", ["data", "given", "claims"])
+def test_a_relu_net_agrees_however_its_inputs_are_given(way):
+    rows, batch = printed_claims(), NOT_KNOWN
+    if way == "data":
+        batch = np.array([_X]), np.array([_T])
+    if way == "given":
+        rows = printed_claims(given="input 1.0 -2.0 0.5, target 0 1")
+    if way == "claims":
+        rows += INPUTS
+    found = check_claims(rows, relu_net(), *batch)
+    assert {each.verdict for each in found} <= {"agrees", "cut"}
+    if way == "claims":
+        assert {each.diagnosis for each in found[-len(INPUTS) :]} == {"taken as given"}
+
+
+def test_nothing_is_known_of_a_relu_net_without_its_inputs():
+    found = check_claims(printed_claims()[:4], relu_net(), *NOT_KNOWN)
+    own = [each for each in found if each.claim.quantity == "preactivation_h"]
+    assert {each.verdict for each in own} == {"cannot be checked"}
+    # The activation is not 0 because nothing is known: it follows from the printed pre-activation.
+    assert {each.diagnosis for each in found[2:]} == {"with preactivation_h as printed"}
+    (alone,) = check_claims(vector("activation_h", [0.0], 1, given=""), relu_net(), *NOT_KNOWN)
+    assert alone.verdict == "cannot be checked"
+
+
+BROKEN = {**_NET, "h/bias": [np.nan, 0.0]}
+
+
+def one(quantity, index, printed):
+    return Claim("net", quantity, index, printed, 4, "")
+
+
+@pytest.mark.parametrize("batch", [NOT_KNOWN, (np.array([_X]), np.array([_T]))])
+def test_a_net_whose_number_is_nan_is_checked(batch):
+    rows = [
+        one("bias_h", (0,), "nan"),
+        one("bias_h", (0,), "0.1"),
+        one("preactivation_h", (0,), "1.2500"),
+        one("preactivation_h", (0,), "NaN"),
+    ]
+    found = check_claims(rows, relu_net(BROKEN), *batch)
+    assert [each.verdict for each in found] == ["agrees", "disagrees", "disagrees", "agrees"]
+    first = "the first number that is not finite: bias_h[0] is nan"
+    said = ["", "nan is right; ", "nan is right; ", ""]
+    assert [each.diagnosis for each in found] == [words + first for words in said]
+    assert all(np.isnan(each.recomputed) for each in found)
+
+
+def test_what_is_unknown_beside_nan_is_unknown_all_the_same():
+    rows = [one("preactivation_h", (0,), "nan"), one("preactivation_h", (1,), "-0.9")]
+    found = check_claims(rows, relu_net(BROKEN), *NOT_KNOWN)
+    assert [each.verdict for each in found] == ["agrees", "cannot be checked"]
+
+
+def test_a_page_that_claims_nan_is_wrong_where_there_is_a_number():
+    rows = [one("activation_h", (0,), "nan"), one("activation_h", (1,), "0.0000")]
+    found = check_claims(rows, relu_net(), np.array([_X]), np.array([_T]))
+    assert [each.verdict for each in found] == ["disagrees", "agrees"]
+    assert found[0].diagnosis == "1.25 is right"
+
+
+def test_nan_is_text_in_json_and_an_infinity_is_no_number_either(tmp_path):
+    file = tmp_path / "claims.csv"
+    file.write_text(HEADER + "net,bias_h,0,nan,,\nnet,bias_h,1,inf,,\n")
+    checked = check_claims(read_claims(file), relu_net(BROKEN), *NOT_KNOWN)
+    rows = json_rows(checked)
+    assert [(row["printed"], row["recomputed"]) for row in rows] == [("nan", "nan"), ("inf", 0.0)]
+    assert [row["verdict"] for row in rows] == ["agrees", "disagrees"]
+    assert "nan,nan,agrees" in claims_csv(checked)
+
+
+def test_a_number_printed_in_part_does_not_hide_what_it_was_made_from():
+    rows = [
+        *vector("target", _T, 0, given=""),
+        *vector("logit", [0.75, -0.3], 2, given=""),
+        one("probability", (0,), "0.7408"),
+        one("loss", (), "1.3502"),  # -log(1 - 0.7408) from both logits
+    ]
+    found = check_claims(rows, relu_net(), *NOT_KNOWN)
+    assert found[-1].verdict == "agrees"
+    assert found[-1].diagnosis == "with target and logit as printed"

@@ -23,6 +23,9 @@ WORDS = {
     "TensorFlow's gradient of the op 'net/pad' (PadV2), which is not its derivative,": Provenance(
         Passed.MISLED, **OP
     ),
+    "TensorFlow's gradient of the op 'a' (B) of f in net, which is not its derivative at 0,": (
+        Provenance(Passed.MISLED, "a", "B", function="f", layer="net", detail="at 0")
+    ),
 }
 
 

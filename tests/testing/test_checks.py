@@ -154,8 +154,8 @@ def test_check_rule_reports_every_failure():
     passed = [r for r in results if r.passed]
     assert {r.message for r in passed} == {""}
     assert {r.check for r in passed} == {
-        "forward_equals_keras", "vjp_is_linear", "rule_is_pure", "stays_float32",
-        "rounding_is_calibrated",
+        "forward_equals_keras", "vjp_is_linear", "rule_is_pure", "zero_cotangent_makes_zero",
+        "nan_makes_nan", "tie_gives_a_subgradient", "stays_float32", "rounding_is_calibrated",
     }  # fmt: skip
     with pytest.raises(CheckFailure) as caught:
         check_rule(wrong, checks)

@@ -183,7 +183,8 @@ def test_python_code_in_a_model_is_judged_by_differences():
     assert gradients["max_z"].max() < 4
     for cause in gradients.loc["before", "cause"]:
         assert re.search(
-            r"the derivative by differences of .*\(EagerPyFunc\) at .*test_differences", cause
+            r"the derivative by differences of .*\(EagerPyFunc\) in python at .*test_differences",
+            cause,
         )
 
 

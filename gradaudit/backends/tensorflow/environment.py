@@ -1,7 +1,9 @@
 """Versions, devices, precision, model and optimizer of a run, for run.json."""
 
+import json
 import platform
 import warnings
+from collections.abc import Callable
 from typing import Any
 
 import keras
@@ -12,7 +14,12 @@ from gradaudit.backends.tensorflow.spec import versions
 
 
 def environment(model: keras.Model) -> dict[str, Any]:
-    """Return the entries of run.json that describe the framework and the model."""
+    """Return the entries of run.json that describe the framework and the model.
+
+    Code of the user's describes itself: a property, or a `get_config`. Where that raises, its entry
+    says so, and the others are as they are.
+    """
+    optimizer = getattr(model, "optimizer", None)
     return {
         "versions": versions(),
         "device": {
@@ -22,27 +29,43 @@ def environment(model: keras.Model) -> dict[str, Any]:
         "precision": {
             "floatx": keras.config.floatx(),
             "policy": model.dtype_policy.name,
-            "layers": {layer.name: layer.dtype_policy.name for layer in model.layers},
+            "layers": _told(
+                lambda: {layer.name: layer.dtype_policy.name for layer in model.layers}
+            ),
         },
         "jit": bool(model.jit_compile),
         "eager": bool(model.run_eagerly),
         "replicas": model.distribute_strategy.num_replicas_in_sync,
         "seed": keras_compat.random_seed(),
-        "optimizer": _optimizer(getattr(model, "optimizer", None)),
+        "optimizer": None if optimizer is None else _optimizer(optimizer),
         "model": {
             "name": model.name,
             "class": type(model).__name__,
-            "weights": model.count_params() if model.built else None,
-            "layers": [
-                {"name": layer.name, "class": type(layer).__name__} for layer in model.layers
-            ],
+            "weights": _told(lambda: model.count_params() if model.built else None),
+            "layers": _told(
+                lambda: [
+                    {"name": layer.name, "class": type(layer).__name__} for layer in model.layers
+                ]
+            ),
         },
     }
 
 
-def _optimizer(optimizer: keras.optimizers.Optimizer | None) -> dict[str, Any] | None:
-    if optimizer is None:
-        return None
-    with warnings.catch_warnings():  # a learning rate that is a lambda cannot be loaded again
-        warnings.simplefilter("ignore")
-        return {"class": type(optimizer).__name__, **optimizer.get_config()}
+def _optimizer(optimizer: keras.optimizers.Optimizer) -> dict[str, Any]:
+    """Return the class and the configuration of an optimizer, or why there is none."""
+    name, config = type(optimizer).__name__, _told(optimizer.get_config)
+    if isinstance(config, dict):
+        return {"class": name, **config}
+    schedule = keras_compat.schedule_of(optimizer)
+    told = {} if schedule is None else {"learning_rate": type(schedule).__name__}
+    return {"class": name, **told, "configuration": config}
+
+
+def _told(describe: Callable[[], Any]) -> Any:
+    """Return what a function returns, as JSON holds it; in words why, where it raises."""
+    try:
+        with warnings.catch_warnings():  # a learning rate that is a lambda cannot be loaded again
+            warnings.simplefilter("ignore")
+            return json.loads(json.dumps(describe(), default=str))
+    except Exception as error:  # the code of the user's may do anything
+        return f"missing: {type(error).__name__}: {error}"

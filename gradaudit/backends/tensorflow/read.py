@@ -1,39 +1,31 @@
 """Reads a model's variables, and what replicas computed, as NumPy arrays."""
 
+from collections.abc import Mapping
 from typing import Any
 
-import keras
 import numpy as np
 import tensorflow as tf
 from keras import tree
 
 from gradaudit.records import Arrays
-from gradaudit.rules import keyed
 
 
-def state_variables(model: keras.Model) -> list[Any]:
-    """Return the weights and seeds of a model: its variables but those of its metrics."""
-    metrics = {id(v) for v in model.metrics_variables}
-    return [v for v in model.variables if id(v) not in metrics]
+def values(
+    variables: list[Any], keys: Mapping[int, str], strategy: tf.distribute.Strategy, replica: int
+) -> Arrays:
+    """Return the values that variables have in one of the local replicas.
 
-
-def slot_variables(model: keras.Model) -> list[Any]:
-    """Return the variables of a model's optimizer, its slots and counters."""
-    optimizer = getattr(model, "optimizer", None)  # a model that was never compiled has none
-    return [] if optimizer is None else optimizer.variables
-
-
-def values(variables: list[Any], strategy: tf.distribute.Strategy, replica: int) -> Arrays:
-    """Return the values that variables have in one of the local replicas."""
+    keys: those of `rules.variable_keys`.
+    """
     return {
-        key: np.array(strategy.experimental_local_results(v.value)[replica].numpy())
-        for key, v in keyed(variables).items()
+        keys[id(v)]: np.array(strategy.experimental_local_results(v.value)[replica].numpy())
+        for v in variables
     }
 
 
-def reads(variables: list[Any]) -> dict[str, tf.Tensor]:
+def reads(variables: list[Any], keys: Mapping[int, str]) -> dict[str, tf.Tensor]:
     """Return tensors of the present values of variables, within a graph or eagerly."""
-    return {key: tf.identity(v.value) for key, v in keyed(variables).items()}
+    return {keys[id(v)]: tf.identity(v.value) for v in variables}
 
 
 def to_numpy(structure: Any) -> Any:

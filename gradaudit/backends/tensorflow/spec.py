@@ -6,18 +6,21 @@ from importlib.metadata import PackageNotFoundError, version
 
 import keras
 
-from gradaudit import __version__
+from gradaudit import __version__, keras_compat
 from gradaudit.backends.tensorflow.framework import TensorFlow
 from gradaudit.backends.tensorflow.python_state import PythonState
 from gradaudit.backends.tensorflow.replay import Replay
 from gradaudit.backends.tensorflow.structure import restored, structure
 from gradaudit.records import Config, StepSpec
+from gradaudit.rules import variable_keys
 
 _PACKAGES = ("tensorflow", "keras", "numpy", "scipy", "pandas")
 
 
 def specified(model: keras.Model, replay: Replay, state: PythonState | None = None) -> StepSpec:
     """Return the spec of a step that the model takes now.
+
+    In the spec the path of a variable is its key in records, see `rules.variable_keys`.
 
     The spec holds copies: what is changed in the model later does not change it. Only code that
     has no derived rule is traced from the model itself, at the first judgement that needs it, with
@@ -27,6 +30,10 @@ def specified(model: keras.Model, replay: Replay, state: PythonState | None = No
     """
     found, originals = structure((model, getattr(model, "optimizer", None)))
     (copy, optimizer), made = restored(found)
+    keys = variable_keys(model)
+    for copied, original in zip(made, originals, strict=True):
+        if id(original) in keys:
+            keras_compat.set_path(copied, keys[id(original)])
     live = {id(copied): original for copied, original in zip(made, originals, strict=True)}
     return StepSpec(
         model=copy,

@@ -15,8 +15,6 @@ from gradaudit.backends.tensorflow.graph_form import drawing
 from gradaudit.backends.tensorflow.read import (
     of_each,
     relative_distance,
-    slot_variables,
-    state_variables,
     to_numpy,
     values,
 )
@@ -25,6 +23,7 @@ from gradaudit.backends.tensorflow.sibling import Sibling, build
 from gradaudit.backends.tensorflow.workers import worker
 from gradaudit.errors import UnsupportedModelError
 from gradaudit.records import Arrays, StepRecord, StepSpec
+from gradaudit.rules import slot_variables, state_variables, variable_keys
 
 
 class Capture:
@@ -164,13 +163,10 @@ class Capture:
 
     def _after(self, replicas: int) -> list[tuple[Arrays, Arrays]]:
         """Return the values of the model's and of the optimizer's variables in each replica."""
-        state, slots, strategy = (
-            state_variables(self._model),
-            slot_variables(self._model),
-            self._strategy,
-        )
+        model, strategy, keys = self._model, self._strategy, variable_keys(self._model)
+        state, slots = state_variables(model), slot_variables(model)
         return [
-            (values(state, strategy, replica), values(slots, strategy, replica))
+            (values(state, keys, strategy, replica), values(slots, keys, strategy, replica))
             for replica in range(replicas)
         ]
 
@@ -184,7 +180,8 @@ class Capture:
         model, replicas = self._model, seen["replicas"]
         present = self._present
         by = present.spec if isinstance(present, Compiled) else self._runs
-        paths = [v.path for v in model.trainable_variables]
+        keys = variable_keys(model)
+        paths = [keys[id(v)] for v in model.trainable_variables]
         local = [
             to_numpy({path: each["gradients"].get(path) for path in paths}) for each in replicas
         ]
@@ -233,7 +230,9 @@ def uncaptured(model: keras.Model, step: int, epoch: int) -> StepRecord:
         x=None,
         y=None,
         sample_weight=None,
-        variables=values(state_variables(model), model.distribute_strategy, 0),
+        variables=values(
+            state_variables(model), variable_keys(model), model.distribute_strategy, 0
+        ),
         optimizer_variables={},
         variables_after={},
         optimizer_variables_after={},

@@ -138,14 +138,18 @@ def _restored(
 def _paired(
     recorded: list[Any], built: list[Any], model: keras.Model, path: str | PathLike
 ) -> dict[int, Any]:
-    """Return the parts of a model by the ids of those that were recorded."""
+    """Return the parts of a model, and their variables, by the ids of those that were recorded."""
     kinds, own = ([type(part).__name__ for part in parts] for parts in (recorded, built))
     if kinds != own:
         raise DataError(
             f"{path} is a step of another model than {model.name!r}. Expected layers and "
             f"operations of the classes {', '.join(kinds)}, not {', '.join(own)}."
         )
-    return {id(part): own for part, own in zip(recorded, built, strict=True)}
+    paired = {id(part): own for part, own in zip(recorded, built, strict=True)}
+    for part, own in zip(recorded, built, strict=True):
+        state, live = keras_compat.state_of(part), keras_compat.state_of(own)
+        paired |= {id(v): x for v, x in zip(state, live, strict=False)}  # none of one not built
+    return paired
 
 
 # Arrays

@@ -1,5 +1,6 @@
 """What a model's own code traces to: a layer that has no derived rule, a loss, or a whole step."""
 
+import dataclasses
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -51,9 +52,10 @@ class Traces:
         self._expected = expected
         self._live = live
         self._by_path = {v.path: v for v in copy.variables}
-        metrics = {id(v) for v in model.metrics_variables}
         self._model = model
-        self._variables = [v for v in model.variables if id(v) not in metrics]
+        # A run of a trace reads the copies: their paths are the keys of the record.
+        self._copies = {id(live[id(v)]): v for v in copy.variables if id(v) in live}
+        self._variables = [v for v in model.variables if id(v) in self._copies]
         self._calls: dict[Any, CallTrace] = {}
         self._steps: dict[Any, tuple[Trace, Any]] = {}  # with the generators' states, if it draws
 
@@ -155,11 +157,12 @@ class Traces:
                 before = generators.states()
                 with self._model.distribute_strategy.scope(), called(self._model):
                     made = trace(function, list(specs), self._variables, self._expected)
+                captured = tuple(self._copies.get(id(held), held) for held in made.captured)
                 has_drawn = not generators.are_equal(generators.states(), before)
                 has_drawn |= PythonState(self._model).has_drawn(began)
             if has_drawn and given is None:
                 raise UnsupportedModelError(_DRAWS)
-            return made, has_drawn
+            return dataclasses.replace(made, captured=captured), has_drawn
         except UnsupportedModelError as error:
             raise UnsupportedModelError(f"{what} {error}") from error
         except Exception as error:

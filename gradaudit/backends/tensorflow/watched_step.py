@@ -1,7 +1,7 @@
 """Keras's train step, watched: what it is given, its loss, and what its optimizer receives."""
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -10,8 +10,8 @@ import tensorflow as tf
 
 from gradaudit.backends.patch import patched
 from gradaudit.backends.tensorflow import generators
-from gradaudit.backends.tensorflow.read import reads, slot_variables, state_variables
-from gradaudit.rules import single_optimizers
+from gradaudit.backends.tensorflow.read import reads
+from gradaudit.rules import single_optimizers, slot_variables, state_variables, variable_keys
 
 
 class WatchedStep:
@@ -33,12 +33,12 @@ class WatchedStep:
     def __call__(self, data: Any) -> dict[str, Any]:
         """Run the train step in one replica; return what it was given and what it did."""
         model, optimizer = self._model, self._model.optimizer
-        context = tf.distribute.get_replica_context()
+        context, keys = tf.distribute.get_replica_context(), variable_keys(model)
         x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
         seen = self._replica.seen = {
             "batch": {"x": x, "y": y, "sample_weight": sample_weight},
-            "variables": reads(state_variables(model)),
-            "optimizer_variables": reads(slot_variables(model)),
+            "variables": reads(state_variables(model), keys),
+            "optimizer_variables": reads(slot_variables(model), keys),
             "learning_rates": [tf.identity(o.learning_rate) for o in single_optimizers(optimizer)],
             "loss_scale": tf.identity(_loss_scale(optimizer)),
             "replica": tf.convert_to_tensor(context.replica_id_in_sync_group),
@@ -72,10 +72,11 @@ class WatchedStep:
                 seen["applications"] = None
             elif seen["applications"] is not None:
                 seen["applications"] += 1
+            keys = variable_keys(model)
             for variable, gradient in zip(variables, grads, strict=True):
                 if gradient is None:
                     continue
-                path = _path(variable, model)
+                path = _key(variable, model, keys)
                 seen["gradients"][path] = _copy(gradient)
                 if isinstance(gradient, tf.IndexedSlices):
                     seen["indices"][path] = gradient.indices
@@ -103,11 +104,12 @@ class WatchedStep:
         return tf.constant(len(self.generators) - 1)
 
 
-def _path(variable: Any, model: keras.Model) -> str:
-    """Return the path of a Keras variable, or of the one that a `tf.Variable` belongs to."""
+def _key(variable: Any, model: keras.Model, keys: Mapping[int, str]) -> str:
+    """Return the key of a Keras variable, or of the one that a `tf.Variable` belongs to."""
     if isinstance(variable, keras.Variable):
-        return variable.path
-    return next((v.path for v in model.trainable_variables if v.value is variable), variable.name)
+        return keys.get(id(variable), variable.path)
+    known = (v for v in model.trainable_variables if v.value is variable)
+    return next((keys[id(v)] for v in known), variable.name)
 
 
 def _loss_scale(optimizer: Any) -> Any:

@@ -7,6 +7,7 @@ import numpy as np
 from keras import activations
 from scipy import special
 
+from gradaudit.numerics import chained_through, nan_for_nan, numbers
 from gradaudit.rules.activations.elementwise import SOURCE
 from gradaudit.rules.primitives.log_softmax import log_softmax as log_p_and_p
 from gradaudit.rules.registry import Case, rule
@@ -92,15 +93,17 @@ def sparsemax(call, z):
     size = np.where(inside, ones, 0.0).sum(axis=-1, keepdims=True)
     total = np.where(inside, cumulative, 0.0).sum(axis=-1, keepdims=True)
     tau = (total - 1.0) / size
+    largest = numbers(z).max(axis=-1, keepdims=True)  # NaN where any element is
 
     def vjp(dy):
         s = np.where(z - tau >= 0.0, np.swapaxes(dy, axis, -1), 0.0)
         own, other, place = np.expand_dims(z, -1), np.expand_dims(z, -2), np.arange(z.shape[-1])
-        equal = getattr(own, "value", own) == getattr(other, "value", other)
+        equal = numbers(own) == numbers(other)
         # Elements that are equal to the last digit are equal without doubt.
         before = ((other > own) & ~equal) | (equal & (place < place[:, None]))
         rank = np.where(before, np.expand_dims(ones, -2), 0.0).sum(axis=-1) + 1.0
         share = np.where(rank < size + 0.5, (size - rank + 1.0) / size, 0.0)
-        return np.swapaxes(s - share * s.sum(axis=-1, keepdims=True), axis, -1)
+        dz = s - share * s.sum(axis=-1, keepdims=True)
+        return np.swapaxes(chained_through(largest, np.swapaxes(dy, axis, -1), dz), axis, -1)
 
-    return np.swapaxes(np.maximum(z - tau, 0.0), axis, -1), vjp
+    return np.swapaxes(nan_for_nan(largest, np.maximum(z - tau, 0.0)), axis, -1), vjp

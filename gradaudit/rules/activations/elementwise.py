@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from gradaudit.numerics import chained_through, nan_for_nan, numbers
 from gradaudit.numerics.arithmetic import Array
 from gradaudit.rules.context import ActivationCall
 from gradaudit.rules.registry import Case, rule
@@ -21,6 +22,7 @@ def elementwise(
     vjp: Callable[..., Any],
     kinks: tuple[float, ...] = (),
     options: tuple[Mapping[str, Any], ...] = ({},),
+    misled: Callable[..., tuple[np.ndarray, str]] | None = None,
 ) -> None:
     """Register the rule of an activation of each element by itself.
 
@@ -32,11 +34,21 @@ def elementwise(
         vjp: (z, y, dy, **options) to dz.
         kinks: where the derivative jumps; f and vjp take the side that TensorFlow takes.
         options: keyword arguments of the activation, a case for each.
+        misled: (z in bare numbers, **options) to where TensorFlow's gradient is not the derivative,
+            as a mask and in words.
     """
 
     def apply(call: ActivationCall, z: Array) -> tuple[Array, Callable[[Array], Array]]:
-        y = f(z, **call.options)
-        return y, lambda dy: vjp(z, y, dy, **call.options)
+        if misled is not None:
+            places, where = misled(numbers(z), **call.options)
+            if np.any(places):
+                call.misleads(activation.__name__, where)
+        y = nan_for_nan(z, f(z, **call.options))
+
+        def back(dy: Array) -> Array:
+            return nan_for_nan(dy, chained_through(z, dy, vjp(z, y, dy, **call.options)))
+
+        return y, back
 
     by_options = ", as the options of the cases make them" if kinks and len(options) > 1 else ""
     apply.__name__ = activation.__name__

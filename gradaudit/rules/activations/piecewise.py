@@ -3,6 +3,7 @@
 import numpy as np
 from keras import activations
 
+from gradaudit.numerics import estimated, numbers
 from gradaudit.rules.activations.elementwise import as_held, elementwise
 from gradaudit.rules.primitives.clip import clipped
 
@@ -17,8 +18,19 @@ def _relu(z, negative_slope=0.0, max_value=None, threshold=0.0):
         y = np.clip(y, 0.0, max_value)
     if not negative_slope:
         return y
-    slope = as_held(negative_slope) if max_value is None and not threshold else negative_slope
+    slope = as_held(negative_slope) if _is_leaky(max_value, threshold) else negative_slope
     return y - slope * np.maximum(threshold - z, 0.0)
+
+
+def _is_leaky(max_value, threshold):
+    return max_value is None and not threshold  # LeakyRelu has the slope at 0, -relu(-z) has not
+
+
+def _relu_misled(z, negative_slope=0.0, max_value=None, threshold=0.0):
+    """Return where the slope that TensorFlow takes is neither that before nor that behind."""
+    between = 0 if threshold or _is_leaky(max_value, threshold) else negative_slope
+    where = "where z is 0: it is 0, and the slopes are negative_slope before and 1 behind"
+    return (z == 0) & (between > 0), where
 
 
 def _relu_vjp(z, y, dy, negative_slope=0.0, max_value=None, threshold=0.0):
@@ -28,9 +40,13 @@ def _relu_vjp(z, y, dy, negative_slope=0.0, max_value=None, threshold=0.0):
         dz = np.where(z < max_value if relu6 else z <= max_value, dz, 0.0)
     if not negative_slope:
         return dz
-    leaky = max_value is None and not threshold  # LeakyRelu has the slope at 0, -relu(-z) has not
+    leaky = _is_leaky(max_value, threshold)
     slope = as_held(negative_slope) if leaky else negative_slope
-    return dz + np.where(z <= 0.0 if leaky else z < threshold, slope * dy, 0.0)
+    if leaky or threshold:
+        return dz + np.where(z < threshold if threshold else z <= 0.0, slope * dy, 0.0)
+    dz = dz + np.where(z <= 0.0, slope * dy, 0.0)
+    tied = numbers(z) == 0  # the framework has 0 there: see _relu_misled
+    return estimated(dz, np.zeros(()), np.where(tied, np.abs(numbers(slope * dy)), 0.0))
 
 
 def _hard_silu_vjp(z, y, dy):
@@ -54,6 +70,7 @@ elementwise(
         {"threshold": 0.5},
         {"negative_slope": 0.1, "max_value": 1.5, "threshold": 0.5},
     ),
+    misled=_relu_misled,
 )
 elementwise(
     activations.leaky_relu,

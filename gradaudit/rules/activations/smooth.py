@@ -6,6 +6,7 @@ import numpy as np
 from keras import activations
 from scipy import special
 
+from gradaudit.numerics import chained
 from gradaudit.rules.activations.elementwise import as_held, elementwise
 
 SELU_ALPHA, SELU_SCALE = 1.6732632423543772, 1.0507009873554805
@@ -66,8 +67,7 @@ elementwise(
     lambda z, y, dy: np.where(z < 0, dy * (y + SELU_SCALE * SELU_ALPHA), SELU_SCALE * dy),
     kinks=(0.0,),
 )
-# celu is smooth at 0 for alpha of any size. Keras's tape gives 2 there, because the gradients of
-# maximum(z, 0) and minimum(z, 0) both take the tie for their own: this rule does not follow it.
+# celu is smooth at 0 for alpha of any size.
 elementwise(
     activations.celu,
     "max(z, 0) + alpha (exp(min(z, 0) / alpha) − 1)",
@@ -75,6 +75,10 @@ elementwise(
     lambda z, alpha=1.0: np.maximum(z, 0.0) + alpha * np.expm1(np.minimum(z, 0.0) / alpha),
     lambda z, y, dy, alpha=1.0: np.where(z > 0, dy, dy * np.exp(np.minimum(z, 0.0) / alpha)),
     options=({}, {"alpha": 0.5}),
+    misled=lambda z, alpha=1.0: (
+        z == 0,
+        "where z is 0: it is 2, as maximum(z, 0) and minimum(z, 0) both take the tie",
+    ),
 )
 elementwise(
     activations.softplus,
@@ -131,7 +135,7 @@ elementwise(
     special.expit,
     lambda z, y, dy: dy * y * (1 - y),
 )
-elementwise(activations.exponential, "exp z", "y dy", np.exp, lambda z, y, dy: dy * y)
+elementwise(activations.exponential, "exp z", "y dy", np.exp, lambda z, y, dy: chained(dy, y))
 elementwise(
     activations.log_sigmoid,
     "−log(1 + exp(−z))",

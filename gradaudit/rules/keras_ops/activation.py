@@ -64,7 +64,7 @@ def _whole(operation):
 
 def _register(operation, f):
     def activation(call, x):
-        y, vjp = apply_activation(functools.partial(f, **_options(call.layer)), x)
+        y, vjp = apply_activation(functools.partial(f, **_options(call.layer)), x, call.misleads)
         return y, lambda dy: (vjp(dy), {})
 
     known = find_rule(f)

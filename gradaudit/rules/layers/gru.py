@@ -1,5 +1,7 @@
 """GRUCell and GRU."""
 
+import functools
+
 import numpy as np
 from keras import layers
 
@@ -64,14 +66,15 @@ def gru_cell(call, x):
     if bias is not None:
         a = a + (bias[0] if after else bias)
         b = b + bias[1] if after else b
-    u, u_vjp = apply_activation(cell.recurrent_activation, a[:, :n] + b[:, :n])
-    r, r_vjp = apply_activation(cell.recurrent_activation, a[:, n : 2 * n] + b[:, n : 2 * n])
+    activate = functools.partial(apply_activation, misleads=call.misleads)
+    u, u_vjp = activate(cell.recurrent_activation, a[:, :n] + b[:, :n])
+    r, r_vjp = activate(cell.recurrent_activation, a[:, n : 2 * n] + b[:, n : 2 * n])
     if after:
         bg = r * b[:, 2 * n :]
     else:
         kept = h if of_h is None else h * of_h[2]
         bg, bg_vjp = project(r * kept, recurrent[:, 2 * n :], None)
-    g, g_vjp = apply_activation(cell.activation, a[:, 2 * n :] + bg)
+    g, g_vjp = activate(cell.activation, a[:, 2 * n :] + bg)
 
     def vjp(dy):
         dh_new = dy[0] + dy[1]

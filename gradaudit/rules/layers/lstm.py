@@ -1,5 +1,7 @@
 """LSTMCell and LSTM."""
 
+import functools
+
 import numpy as np
 from keras import layers
 
@@ -59,12 +61,13 @@ def lstm_cell(call, x):
     z = (zx + bias if first else zx) + zh
     z = z if bias is None or first else z + bias
     gate, squash, u = cell.recurrent_activation, cell.activation, cell.units
-    i, i_vjp = apply_activation(gate, z[:, :u])
-    f, f_vjp = apply_activation(gate, z[:, u : 2 * u])
-    g, g_vjp = apply_activation(squash, z[:, 2 * u : 3 * u])
-    o, o_vjp = apply_activation(gate, z[:, 3 * u :])
+    activate = functools.partial(apply_activation, misleads=call.misleads)
+    i, i_vjp = activate(gate, z[:, :u])
+    f, f_vjp = activate(gate, z[:, u : 2 * u])
+    g, g_vjp = activate(squash, z[:, 2 * u : 3 * u])
+    o, o_vjp = activate(gate, z[:, 3 * u :])
     c_new = f * c + i * g
-    squashed, c_vjp = apply_activation(squash, c_new)
+    squashed, c_vjp = activate(squash, c_new)
     h_new = o * squashed
 
     def vjp(dy):

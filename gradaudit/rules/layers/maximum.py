@@ -3,6 +3,7 @@
 import numpy as np
 from keras import layers
 
+from gradaudit.numerics import chained_through
 from gradaudit.rules.layers.families.merging import (
     either,
     masked_cases,
@@ -58,15 +59,15 @@ def maximum(call, x):
         first = beats(a, b)
         for known in (mask, counted):  # where one was masked, both are the same: no doubt there
             first = first if known is None else first | ~known
-        steps.append((first, mask, counted, a.shape, b.shape))
-        counted = None if mask is None or counted is None else counted | mask
         y = choose(a, b)
+        steps.append((first, y, mask, counted, a.shape, b.shape))
+        counted = None if mask is None or counted is None else counted | mask
 
     def vjp(dy):
         dx = []
-        for first, mask, counted, shape_a, shape_b in reversed(steps):
-            da = unbroadcast(np.where(first, dy, 0.0), shape_a)
-            db = unbroadcast(np.where(first, 0.0, dy), shape_b)
+        for first, y, mask, counted, shape_a, shape_b in reversed(steps):
+            da = unbroadcast(chained_through(y, dy, np.where(first, dy, 0.0)), shape_a)
+            db = unbroadcast(chained_through(y, dy, np.where(first, 0.0, dy)), shape_b)
             if counted is not None:
                 da, db = np.where(counted, da, 0.0), db + np.where(counted, 0.0, da)
             if mask is not None:

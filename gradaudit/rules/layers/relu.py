@@ -53,5 +53,5 @@ def relu(call, x):
     """
     activation, names = _OPTIONS[type(call.layer)]
     options = {name: getattr(call.layer, name) for name in names}
-    y, vjp = apply_activation(functools.partial(activation, **options), x)
+    y, vjp = apply_activation(functools.partial(activation, **options), x, call.misleads)
     return y, lambda dy: (vjp(dy), {})

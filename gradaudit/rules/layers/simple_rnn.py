@@ -48,7 +48,7 @@ def simple_rnn_cell(call, x):
     zx, x_vjp = project(x, weights["kernel"], of_x)
     zh, h_vjp = project(h, weights["recurrent_kernel"], of_h)
     z = (zx if bias is None else zx + bias) + zh
-    h_new, activation_vjp = apply_activation(call.layer.activation, z)
+    h_new, activation_vjp = apply_activation(call.layer.activation, z, call.misleads)
 
     def vjp(dy):
         dz = activation_vjp(dy[0] + dy[1])

@@ -3,8 +3,9 @@
 import numpy as np
 from keras import losses
 
+from gradaudit.numerics import chained, divided
 from gradaudit.rules.primitives.clip import clipped
-from gradaudit.rules.primitives.log_softmax import log_softmax
+from gradaudit.rules.primitives.log_softmax import log_softmax, not_one
 from gradaudit.rules.registry import Case, rule
 
 
@@ -30,7 +31,7 @@ def normalized(call, q, axis):
 
     def vjp(dy):
         dp = clip_vjp(dy)
-        return (dp - (p * dp).sum(axis=axis, keepdims=True)) / total
+        return divided(dp - chained(dp, p).sum(axis=axis, keepdims=True), total)
 
     return y, vjp
 
@@ -65,11 +66,13 @@ def categorical_crossentropy(call, y_true, y_pred):
         p, normalized_vjp = normalized(call, y_pred, axis)
 
         def vjp(d):
-            return normalized_vjp(-t / p * np.expand_dims(d, axis))
+            return normalized_vjp(chained(np.expand_dims(d, axis), -t / p))
 
         return -(t * np.log(p)).sum(axis=axis), vjp
 
     log_p, p = log_softmax(y_pred, axis)
+    if row := not_one(call.numbers(t).sum(axis=axis)):
+        call.misleads("SoftmaxCrossEntropyWithLogits", row)
 
     def logits_vjp(d):
         return (p * t.sum(axis=axis, keepdims=True) - t) * np.expand_dims(d, axis)

@@ -3,6 +3,7 @@
 import numpy as np
 from keras import losses
 
+from gradaudit.numerics import chained
 from gradaudit.rules.registry import Case, rule
 
 
@@ -34,7 +35,7 @@ def categorical_generalized_cross_entropy(call, y_true, y_pred):
     p = (y_pred * t).sum(axis=-1)
 
     def vjp(d):
-        dp = -d / q * q * np.power(p, q - 1.0)
+        dp = chained(-d / q * q, np.power(p, q - 1.0))
         return t * np.expand_dims(dp, -1)
 
     return (1.0 - np.power(p, q)) / q, vjp

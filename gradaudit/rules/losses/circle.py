@@ -3,7 +3,7 @@
 import numpy as np
 from keras import activations, losses
 
-from gradaudit.numerics import PRECISIONS
+from gradaudit.numerics import PRECISIONS, chained_through
 from gradaudit.rules.context import apply_activation
 from gradaudit.rules.primitives.log_softmax import log_sum_exp
 from gradaudit.rules.registry import Case, rule
@@ -14,7 +14,7 @@ def _case(name, shape=(6, 3), kinks=(), **options):
 
 
 def _positive(call, y_true, loss):
-    return call.numbers(loss) > PRECISIONS[call.dtype].smallest
+    return ~(call.numbers(loss) <= PRECISIONS[call.dtype].smallest)  # NaN counts
 
 
 @rule(
@@ -72,10 +72,10 @@ def circle(call, y_true, y_pred):
     def vjp(dloss):
         dsum = np.expand_dims(soft_vjp(np.where(known, dloss, 0.0)), -1)
         da, db = -gamma * p_part * dsum, gamma * n_part * dsum
-        dnear = np.where(near >= 0.0, da * to_near, 0.0)
-        dfar = np.where(far >= 0.0, db * to_far, 0.0)
+        dnear = chained_through(near, da, np.where(near >= 0.0, da * to_near, 0.0))
+        dfar = chained_through(far, db, np.where(far >= 0.0, db * to_far, 0.0))
         dd = dnear - da * np.maximum(near, 0.0) - dfar - db * np.maximum(far, 0.0)
-        ds = np.where(distance >= 0.0, -dd, 0.0)
+        ds = chained_through(distance, dd, np.where(distance >= 0.0, -dd, 0.0))
         return ds @ y_pred + ds.T @ y_pred
 
     return np.where(known, soft, 0.0), vjp

@@ -6,6 +6,7 @@ import numpy as np
 from keras import activations, losses
 from scipy import special
 
+from gradaudit.numerics import chained, divided
 from gradaudit.rules.context import apply_activation
 from gradaudit.rules.losses.binary_crossentropy import each_binary_crossentropy, smoothed_binary
 from gradaudit.rules.losses.categorical_crossentropy import normalized, smoothed_one_hot
@@ -75,7 +76,7 @@ def binary_focal_crossentropy(call, y_true, y_pred):
 
     def vjp(d):
         deach = weight * along(d / m, axis)
-        dr = -(deach * b) * gamma * np.power(wrong, gamma - 1)
+        dr = chained(-(deach * b) * gamma, np.power(wrong, gamma - 1))
         dp, db = t * dr - (1.0 - t) * dr, b_vjp(deach * factor)
         if from_logits:
             return dp * p * (1.0 - p) + db
@@ -120,8 +121,10 @@ def categorical_focal_crossentropy(call, y_true, y_pred):
 
     def vjp(d):
         d = np.expand_dims(d, axis)
-        dfactor = cross * d * alpha
-        dp = -(factor * d) * t / p - dfactor * gamma * np.power(1.0 - p, gamma - 1)
+        dfactor = chained(d, cross) * alpha
+        dp = -divided(chained(d, factor) * t, p) - chained(
+            dfactor * gamma, np.power(1.0 - p, gamma - 1)
+        )
         return q_vjp(p_vjp(dp))
 
     return (factor * cross).sum(axis=axis), vjp

@@ -3,6 +3,7 @@
 import numpy as np
 from keras import losses
 
+from gradaudit.numerics import chained_through
 from gradaudit.rules.primitives.extremes import shared_by_largest
 from gradaudit.rules.registry import Case, rule
 
@@ -37,7 +38,8 @@ def hinge(call, y_true, y_pred):
     m = margin.shape[-1]
 
     def vjp(d):
-        return np.where(margin >= 0.0, -t * np.expand_dims(d / m, -1), 0.0)
+        dmean = np.expand_dims(d / m, -1)
+        return chained_through(margin, dmean, np.where(margin >= 0.0, -t * dmean, 0.0))
 
     return np.maximum(margin, 0.0).mean(axis=-1), vjp
 
@@ -80,7 +82,7 @@ def categorical_hinge(call, y_true, y_pred):
     margin = others.max(axis=-1) - (t * y_pred).sum(axis=-1) + 1.0
 
     def vjp(d):
-        dmargin = np.expand_dims(np.where(margin >= 0.0, d, 0.0), -1)
+        dmargin = chained_through(margin, d, np.where(margin >= 0.0, d, 0.0))[..., None]
         return shared(dmargin) * (1.0 - t) - t * dmargin
 
     return np.maximum(margin, 0.0), vjp

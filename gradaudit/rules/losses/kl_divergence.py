@@ -3,6 +3,7 @@
 import numpy as np
 from keras import losses
 
+from gradaudit.rules.primitives.clip import clipped
 from gradaudit.rules.registry import Case, rule
 
 
@@ -28,13 +29,12 @@ def kl_divergence(call, y_true, y_pred):
     Kinks:  p = ε and p = 1, where it is not yet 0.
     """
     t = np.clip(call.array(y_true), call.epsilon, 1.0)
-    p = np.clip(y_pred, call.epsilon, 1.0)
+    p, p_vjp = clipped(y_pred, call.epsilon, 1.0)
     ratio = t / p
 
     def vjp(d):
         # As TensorFlow has it: 1/ratio overflows in float16 where t is ε.
         dratio = np.expand_dims(d, -1) * t * (1.0 / ratio)
-        dp = dratio * (-ratio / p)
-        return np.where((y_pred >= call.epsilon) & (y_pred <= 1.0), dp, 0.0)
+        return p_vjp(dratio * (-ratio / p))
 
     return (t * np.log(ratio)).sum(axis=-1), vjp

@@ -3,6 +3,7 @@
 import numpy as np
 from keras import losses
 
+from gradaudit.numerics import chained_through
 from gradaudit.rules.layers.families.precision import single_or_wider
 from gradaudit.rules.registry import Case, rule
 
@@ -37,6 +38,6 @@ def mean_squared_logarithmic_error(call, y_true, y_pred):
 
     def vjp(d):
         dy = 2.0 * error * np.expand_dims(cast(d, dtype) / m, -1) / above
-        return cast(np.where(y >= epsilon, dy, 0.0), call.dtype)
+        return cast(chained_through(y, dy, np.where(y >= epsilon, dy, 0.0)), call.dtype)
 
     return cast(np.square(error).mean(axis=-1), call.dtype), vjp

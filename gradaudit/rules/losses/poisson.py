@@ -3,6 +3,7 @@
 import numpy as np
 from keras import losses
 
+from gradaudit.numerics import divided
 from gradaudit.rules.registry import Case, rule
 
 
@@ -32,6 +33,6 @@ def poisson(call, y_true, y_pred):
 
     def vjp(dloss):
         dmean = np.expand_dims(dloss / m, -1)
-        return dmean - dmean * d / above
+        return dmean - divided(dmean * d, above)
 
     return (y_pred - d * np.log(above)).mean(axis=-1), vjp

@@ -59,13 +59,14 @@ def sparse_categorical_crossentropy(call, y_true, y_pred):
     q, q_vjp = clipped(y_pred, call.epsilon, 1.0 - call.epsilon)
     log_p, p = log_softmax(y_pred if from_logits else np.log(q), -1)
     classes = np.asarray(y_true).astype(np.int64).reshape(y_pred.shape[:-1])
-    t = call.array(np.expand_dims(classes, -1) == np.arange(y_pred.shape[-1]))
+    is_target = np.expand_dims(classes, -1) == np.arange(y_pred.shape[-1])
+    t = call.array(is_target)
 
     def vjp(d):
         d = d if counted is None else np.where(counted, d, 0.0)
         dz = (p - t) * np.expand_dims(d, -1)
         return dz if from_logits else q_vjp(dz / q)
 
-    loss = -(t * log_p).sum(axis=-1)
+    loss = -np.where(is_target, log_p, 0.0).sum(axis=-1)  # log p of another class may be −∞
     counted = _counted(call, y_true, loss)
     return loss if counted is None else np.where(counted, loss, 0.0), vjp

@@ -2,6 +2,7 @@
 
 from keras import losses
 
+from gradaudit.numerics import chained, divided
 from gradaudit.rules.losses.reduction import along
 from gradaudit.rules.registry import Case, rule
 
@@ -23,7 +24,7 @@ def _cases(loss, **options):
 def _one_minus(overlap, size):
     """Return 1 − a/b and its VJP: da = −dℓ / b, db = dℓ (a/b) / b."""
     quotient = overlap / size
-    return 1.0 - quotient, lambda d: (-d / size, d * (quotient / size))
+    return 1.0 - quotient, lambda d: (divided(-d, size), chained(d, quotient / size))
 
 
 @rule(losses.dice, cases=_cases(losses.Dice), source=_SOURCE)

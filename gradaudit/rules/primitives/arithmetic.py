@@ -3,13 +3,13 @@
 An operand may be a Python number, to which no cotangent goes.
 """
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
+from gradaudit.numerics import chained, chained_through, divided
 from gradaudit.numerics.arithmetic import Array
 from gradaudit.rules.primitives.broadcasting import unbroadcast
 
@@ -73,34 +73,34 @@ MULTIPLY = Binary(
     "a b",
     "da = b dy; db = a dy",
     lambda a, b: a * b,
-    lambda a, b, y, dy: dy * b,
-    lambda a, b, y, dy: dy * a,
+    lambda a, b, y, dy: chained(dy, b),
+    lambda a, b, y, dy: chained(dy, a),
 )
 DIVIDE = Binary(
     "a / b",
     "da = dy / b; db = −a dy / b²",
     lambda a, b: a / b,
-    lambda a, b, y, dy: dy / b,
-    lambda a, b, y, dy: dy * (-a / b / b),
+    lambda a, b, y, dy: divided(dy, b),
+    lambda a, b, y, dy: chained(dy, -a / b / b),
 )
 POWER = Binary(
     "aᵇ",
-    "da = b aᵇ⁻¹ dy; db = aᵇ log(a) dy",
+    "da = b aᵇ⁻¹ dy; db = aᵇ log(a) dy, and 0 where aᵇ = 0: y log(a) → 0",
     np.power,
-    lambda a, b, y, dy: dy * b * np.power(a, b - 1),
-    lambda a, b, y, dy: dy * y * (math.log(a) if isinstance(a, float) else np.log(a)),
+    lambda a, b, y, dy: chained(dy * b, np.power(a, b - 1)),
+    lambda a, b, y, dy: chained(dy * y, float(np.log(a)) if isinstance(a, float) else np.log(a)),
 )
 MAXIMUM = Binary(
     "max(a, b)",
     "da = dy where a ≥ b, 0 elsewhere; db = dy where a < b, 0 elsewhere",
     np.maximum,
-    lambda a, b, y, dy: np.where(a >= b, dy, 0.0),
-    lambda a, b, y, dy: np.where(a >= b, 0.0, dy),
+    lambda a, b, y, dy: chained_through(y, dy, np.where(a >= b, dy, 0.0)),
+    lambda a, b, y, dy: chained_through(y, dy, np.where(a >= b, 0.0, dy)),
 )
 MINIMUM = Binary(
     "min(a, b)",
     "da = dy where a ≤ b, 0 elsewhere; db = dy where a > b, 0 elsewhere",
     np.minimum,
-    lambda a, b, y, dy: np.where(a <= b, dy, 0.0),
-    lambda a, b, y, dy: np.where(a <= b, 0.0, dy),
+    lambda a, b, y, dy: chained_through(y, dy, np.where(a <= b, dy, 0.0)),
+    lambda a, b, y, dy: chained_through(y, dy, np.where(a <= b, 0.0, dy)),
 )

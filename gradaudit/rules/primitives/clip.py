@@ -4,6 +4,7 @@ from collections.abc import Callable
 
 import numpy as np
 
+from gradaudit.numerics import chained_through
 from gradaudit.numerics.arithmetic import Array
 
 
@@ -13,4 +14,8 @@ def clipped(x: Array, low: float, high: float) -> tuple[Array, Callable[[Array],
     VJP:   dx = dy where low ≤ x ≤ high, 0 elsewhere.
     Kinks: low and high, at which dy goes through.
     """
-    return np.clip(x, low, high), lambda dy: np.where((x >= low) & (x <= high), dy, 0.0)
+
+    def vjp(dy: Array) -> Array:
+        return chained_through(x, dy, np.where((x >= low) & (x <= high), dy, 0.0))
+
+    return np.clip(x, low, high), vjp

@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from gradaudit.numerics import numbers
+from gradaudit.numerics import chained_through, numbers
 from gradaudit.numerics.arithmetic import Array
 from gradaudit.rules.primitives.constants import constant
 
@@ -21,6 +21,7 @@ def shared_by_largest(x: Array, axis: int) -> Callable[[Array], Array]:
     if n == 1:
         return lambda dy: dy
     bare, ordered = numbers(x), np.sort(x, axis)
+    most = bare.max(axis=axis, keepdims=True)  # NaN where any element is
     place = np.arange(n).reshape([n if i == axis % x.ndim else 1 for i in range(x.ndim)])
     is_first = np.expand_dims(np.argmax(bare, axis), axis) == place
     rival = np.where(is_first, np.take(ordered, [n - 2], axis), np.take(ordered, [n - 1], axis))
@@ -30,6 +31,6 @@ def shared_by_largest(x: Array, axis: int) -> Callable[[Array], Array]:
 
     def vjp(dy: Array) -> Array:
         part = np.where(wins, dy * share, dy)
-        return np.where(wins, part, 0.0)
+        return chained_through(most, dy, np.where(wins, part, 0.0))
 
     return vjp

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from gradaudit.numerics import exact
+from gradaudit.numerics import chained, exact
 from gradaudit.numerics.arithmetic import Array
 from gradaudit.rules.primitives.broadcasting import unbroadcast
 from gradaudit.rules.primitives.scaling import inverse_root
@@ -67,9 +67,10 @@ def standardize(
         ds = unbroadcast(x * dy, s.shape) - dshift * mean
         dr = ds
         if gamma is not None:
-            cotangents["gamma"] = unbroadcast(ds * r, gamma.shape)
+            cotangents["gamma"] = unbroadcast(chained(ds, r), gamma.shape)
             dr = unbroadcast(ds * gamma, r.shape)
-        return dy * s, -unbroadcast(dshift * s, mean.shape), r_vjp(dr), cotangents
+        dmean = -unbroadcast(chained(dshift, s), mean.shape)
+        return chained(dy, s), dmean, r_vjp(dr), cotangents
 
     # An error of s acts on x − m alone: it is the same in both products.
     return x * exact_s + offset + (x - mean) * (s - exact_s), vjp

@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from gradaudit.numerics import numbers
+from gradaudit.numerics import chained_through, numbers
 from gradaudit.numerics.arithmetic import Array
 from gradaudit.rules.primitives.windows import Tap, Windows
 
@@ -38,10 +38,11 @@ def largest(x: Array, windows: Windows) -> tuple[Array, Vjp, Vjp]:
         seen = seen | here
 
     def vjp(dy: Array) -> Array:
-        parts, left = [], dy
+        parts, left = [], chained_through(y, dy, dy)
         for tap in reversed(others):
-            parts.append(windows.placed(np.where(better[tap], left, 0.0))(tap))
-            left = np.where(better[tap], 0.0, left)
+            taken, rest = np.where(better[tap], left, 0.0), np.where(better[tap], 0.0, left)
+            parts.append(windows.placed(chained_through(y, dy, taken))(tap))
+            left = chained_through(y, dy, rest)
         return np.stack([*parts, windows.placed(left)(first)]).sum(axis=0)
 
     def selected(d: Array) -> Array:

@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
+from gradaudit.numerics import divided
 from gradaudit.numerics.arithmetic import Array
 from gradaudit.rules.primitives.extremes import shared_by_largest
 
@@ -75,7 +76,7 @@ def norm(x: Array, axes: Axes = None, keepdims: bool = False) -> Reduced:
     """Return y = √Σ x² over axes, and its VJP: dx = x dy / y."""
     axes = _places(axes, x.ndim)
     y = np.sqrt(np.square(x).sum(axis=axes, keepdims=True))
-    return y.reshape(_shape(x, axes, keepdims)), lambda dy: x * (dy.reshape(y.shape) / y)
+    return y.reshape(_shape(x, axes, keepdims)), lambda dy: x * divided(dy.reshape(y.shape), y)
 
 
 def _places(axes: Axes, ndim: int) -> tuple[int, ...]:

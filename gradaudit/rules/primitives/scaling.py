@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 
+from gradaudit.numerics import chained
 from gradaudit.numerics.arithmetic import Array
 from gradaudit.rules.primitives.broadcasting import unbroadcast
 
@@ -14,7 +15,7 @@ Vjp = Callable[[Array], Array]
 def inverse_root(s: Array) -> tuple[Array, Vjp]:
     """Return r = 1 / √s and its VJP: ds = −½ r³ dr."""
     r = s**-0.5
-    return r, lambda dr: -0.5 * dr * (r * r * r)
+    return r, lambda dr: chained(-0.5 * dr, r * r * r)
 
 
 def inverse_length(s: Array, epsilon: float) -> tuple[Array, Vjp]:
@@ -46,7 +47,7 @@ def scaled(
     def vjp(dy: Array) -> tuple[Array, Array, Any]:
         dz = dy if gamma is None else dy * gamma
         dgamma = None if gamma is None else unbroadcast(z * dy, gamma.shape)
-        return dz * r, unbroadcast(x * dz, r.shape), dgamma
+        return chained(dz, r), unbroadcast(x * dz, r.shape), dgamma
 
     return z if gamma is None else z * gamma, vjp
 

@@ -5,6 +5,7 @@ import operator
 
 import numpy as np
 
+from gradaudit.numerics import chained, divided
 from gradaudit.rules.primitives import arithmetic
 from gradaudit.rules.primitives.broadcasting import unbroadcast
 from gradaudit.tracing.tf_ops.complex_numbers import Complex, multiplied
@@ -16,6 +17,10 @@ def _bind(kind, f):
     def apply(node, a, b):
         if isinstance(a, Complex):
             return multiplied(a, b) if kind == "Mul" else f(a, b)
+        if kind == "Pow" and node.wanted[1]:
+            numbers = np.broadcast_arrays(node.numbers(a), node.numbers(b))
+            node.misleads("by the exponent where the base is below 0", numbers[0] < 0)
+            node.misleads("by the exponent at 0 to the power 0", np.all(np.equal(numbers, 0), 0))
         first, second = node.number(0, a), node.number(1, b)
         if second is not None:
             b = second
@@ -78,7 +83,7 @@ def squared_difference(node, a, b):
     difference = a - b
 
     def vjp(dy):
-        d = dy * (2 * difference)
+        d = chained(dy, 2 * difference)
         return unbroadcast(d, a.shape), unbroadcast(-d, b.shape)
 
     return np.square(difference), vjp
@@ -86,14 +91,19 @@ def squared_difference(node, a, b):
 
 @op("DivNoNan")
 def div_no_nan(node, a, b):
-    """Compute y = a / b, and 0 where b = 0; da = dy / b, db = −y dy / b, and 0 where b = 0."""
+    """Compute y = a / b, and 0 where b = 0; da = dy / b, db = −y dy / b, and 0 where b = 0.
+
+    At b = 0 it jumps unless a = 0, too, and has no derivative by b.
+    """
     is_zero = node.numbers(b) == 0
+    if node.wanted[1]:
+        node.misleads("by b where b is 0 and a is not", is_zero & (node.numbers(a) != 0))
     safe = np.where(is_zero, 1.0, b)
     quotient = a / safe
 
     def vjp(dy):
         da = np.where(is_zero, 0.0, dy / safe)
-        return unbroadcast(da, a.shape), unbroadcast(-(da * quotient), b.shape)
+        return unbroadcast(da, a.shape), unbroadcast(-chained(da, quotient), b.shape)
 
     return np.where(is_zero, 0.0, quotient), vjp
 
@@ -104,26 +114,31 @@ def mul_no_nan(node, a, b):
     is_zero = node.numbers(b) == 0
 
     def vjp(dy):
-        da = np.where(is_zero, 0.0, dy * b)
-        return unbroadcast(da, a.shape), unbroadcast(dy * a, b.shape)
+        da = np.where(is_zero, 0.0, chained(dy, b))
+        return unbroadcast(da, a.shape), unbroadcast(chained(dy, a), b.shape)
 
     return np.where(is_zero, 0.0, a * b), vjp
 
 
 def _product_without_nan(kind, formula, slope, f, df):
-    """Register z = x f(y), and 0 where x = 0; df: f′ from its argument."""
+    """Register z = x f(y), and 0 where x = 0; df: f′ from its argument.
+
+    z is linear in x, so that dx = f(y) dz at x = 0, too, where TensorFlow has 0.
+    """
 
     @op(kind)
     def apply(node, x, y):
-        is_zero = node.numbers(x) == 0
-        safe = np.where(is_zero, 1.0, y)
-        factor = f(safe)
+        factor, is_zero = f(y), node.numbers(x) == 0
+        if node.wanted[0]:
+            node.misleads("by x where x is 0", is_zero & (node.numbers(factor) != 0))
+        left_out = is_zero & ~np.isfinite(node.numbers(factor))
 
         def vjp(d):
-            dx, dy = np.where(is_zero, 0.0, d * factor), np.where(is_zero, 0.0, d * x * df(safe))
+            safe = np.where(left_out, 1.0, y)
+            dx, dy = chained(d, factor), np.where(left_out, 0.0, chained(d * x, df(safe)))
             return unbroadcast(dx, x.shape), unbroadcast(dy, y.shape)
 
-        return np.where(is_zero, 0.0, x * factor), vjp
+        return np.where(left_out, 0.0, x * np.where(left_out, 1.0, factor)), vjp
 
     apply.__doc__ = (
         f"Compute z = x {formula}, and 0 where x = 0.\n\n"
@@ -160,19 +175,23 @@ def clip_by_value(node, x, low, high):
 
 @op("Atan2")
 def atan2(node, y, x):
-    """Compute a = the angle of (x, y), as atan(y / x), turned by π where x < 0.
+    """Compute a = the angle of (x, y): atan(y / x), or ±π/2 − atan(x / y) where |y| > |x|.
 
+    The first is turned by π where x < 0; it is 0 at the origin.
     VJP: dy = x da / (x² + y²), dx = −y da / (x² + y²).
     """
     squares = np.square(x) + np.square(y)
-    quotient = np.arctan(y / x)
-    turned = np.where(node.numbers(x) < 0, np.copysign(np.pi, node.numbers(y)), 0.0)
+    across, up = np.broadcast_arrays(node.numbers(x), node.numbers(y))
+    is_steep = np.abs(up) > np.abs(across)
+    over, under = np.where(is_steep, x, y), np.where(is_steep, y, x)
+    angle = np.arctan(over / np.where((across == 0) & (up == 0), 1.0, under))
+    turned = np.where(is_steep, np.pi / 2, np.where(np.signbit(across), np.pi, 0.0))
 
     def vjp(d):
-        d = d / squares
+        d = divided(d, squares)
         return unbroadcast(d * x, y.shape), unbroadcast(-(d * y), x.shape)
 
-    return quotient + node.array(turned), vjp
+    return np.where(is_steep, -angle, angle) + node.array(np.copysign(turned, up)), vjp
 
 
 @op("FloorMod")
@@ -181,6 +200,6 @@ def floor_mod(node, a, b):
     quotient = node.array(np.floor_divide(node.numbers(a), node.numbers(b)))
 
     def vjp(dy):
-        return unbroadcast(dy, a.shape), unbroadcast(-(dy * quotient), b.shape)
+        return unbroadcast(dy, a.shape), unbroadcast(-chained(dy, quotient), b.shape)
 
     return a - quotient * b, vjp

@@ -11,7 +11,8 @@ def rgb_to_hsv(node, x):
 
     k is 0 where red is the largest, 2 where green is, 4 where blue is, and h is taken modulo 1.
     VJP: with c = v − min x and n the difference, dc = ds / v − n dh / (6 c²), dn = dh / (6 c),
-    dmax = dv − s ds / v + dc, dmin = −dc. Of equal channels the first is the largest.
+    dmax = dv − s ds / v + dc, dmin = −dc. Of equal channels the first is the largest. TensorFlow
+    has no dmin of s where min x = 0.
     """
     numbers = node.numbers(x)
     places = np.arange(3)
@@ -20,6 +21,7 @@ def rgb_to_hsv(node, x):
     v, low = x.max(axis=-1), -(-x).max(axis=-1)
     c = v - low
     is_grey, is_black = node.numbers(c) == 0, node.numbers(v) == 0
+    node.misleads("where the smallest channel is 0", (node.numbers(low) == 0) & ~is_black)
     width, height = np.where(is_grey, 1.0, c), np.where(is_black, 1.0, v)
     n = np.where(is_largest, np.roll(x, -1, -1) - np.roll(x, -2, -1), 0.0).sum(axis=-1)
     s = np.where(is_black, 0.0, c / height)

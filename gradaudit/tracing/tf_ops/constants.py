@@ -3,6 +3,7 @@
 import numpy as np
 
 from gradaudit.rules.primitives.broadcasting import broadcast
+from gradaudit.rules.primitives.selection import where
 from gradaudit.tracing.tf_ops.table import op
 from gradaudit.tracing.tf_ops.tensor_list import TensorList
 
@@ -40,17 +41,26 @@ def zeros_like(node, x):
 
 @op("Range")
 def arange(node, start, limit, delta):
-    """Compute yᵢ = start + i delta, below limit. No gradient passes, as TensorFlow has it."""
-    numbers = [node.numbers(each).item() for each in (start, limit, delta)]
-    return node.array(np.arange(*numbers)), None
+    """Compute yᵢ = start + i delta, below limit; dstart = Σ dy, ddelta = Σ i dy, dlimit = 0.
+
+    TensorFlow lets no gradient through.
+    """
+    count = len(np.arange(*[node.numbers(each).item() for each in (start, limit, delta)]))
+    if node.wanted[0] or node.wanted[2]:
+        node.misleads("by start and delta")
+    i = node.array(np.arange(count, dtype=float))
+    return start + i * delta, lambda dy: (dy.sum(), None, (i * dy).sum())
 
 
 @op("OneHot")
 def one_hot(node, indices, depth, on, off):
-    """Compute yᵢₖ = on where indexᵢ = k, off elsewhere. No gradient passes, as TensorFlow has it.
+    """Compute yᵢₖ = on where indexᵢ = k, off elsewhere; don, doff = Σ dy over the places of each.
 
-    Both values are numbers, and TensorFlow has no gradient to them.
+    Both values are numbers, and TensorFlow lets no gradient through to them.
     """
     axis, depth = node.attribute("axis"), int(depth)
     hot = np.expand_dims(indices, -1) == np.arange(depth)
-    return np.where(hot if axis == -1 else np.moveaxis(hot, -1, axis), on, off), None
+    if any(node.wanted[2:]):
+        node.misleads("by the two values")
+    y, vjp = where(hot if axis == -1 else np.moveaxis(hot, -1, axis), on, off)
+    return y, lambda dy: (None, None, *vjp(dy))

@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from gradaudit.numerics import chained
 from gradaudit.rules.primitives.convolution import (
     convolution,
     convolve,
@@ -215,6 +216,7 @@ def local_response_normalization(node, x):
     power = s**-beta
 
     def vjp(dy):
-        return dy * power - (2 * alpha * beta) * x * ((dy * x * power / s) @ near)
+        far = chained(dy * x, power / s) @ near
+        return chained(dy, power) - (2 * alpha * beta) * x * far
 
     return x * power, vjp

@@ -34,6 +34,8 @@ def cumprod(node, x, axis):
     Exclusive: over j < i. Reverse: the order is that from the end.
     """
     axis, exclusive = int(axis) % x.ndim, node.attribute("exclusive")
+    if node.wanted[0]:
+        node.misleads("where x is 0", node.numbers(x) == 0)  # TensorFlow divides y by x
     rows = np.moveaxis(x, axis, 0)
     rows = np.flip(rows, 0) if node.attribute("reverse") else rows
     n = len(rows)

@@ -7,6 +7,7 @@ output or the input it came from, s the slope. Second derivatives: dg = dy s, da
 import numpy as np
 from scipy import special
 
+from gradaudit.numerics import chained
 from gradaudit.rules.activations import SELU_ALPHA, SELU_SCALE
 from gradaudit.tracing.tf_ops.table import op
 
@@ -23,10 +24,11 @@ def _slope(kind, formula, slope, bend=None, bend_formula="0", given_first=True):
         s = slope(node, a)
 
         def vjp(dy):
-            da = None if bend is None else dy * g * bend(node, a)
-            return (da, dy * s) if given_first else (dy * s, da)
+            da = None if bend is None else chained(dy * g, bend(node, a))
+            dg = chained(dy, s)
+            return (da, dg) if given_first else (dg, da)
 
-        return g * s, vjp
+        return chained(g, s), vjp
 
     apply.__doc__ = (
         f"Compute y = g s, s = {formula}, elementwise.\n\n"

@@ -37,7 +37,9 @@ def top_k(node, x, k):
 
     Of equal elements the first comes first.
     """
-    order = np.argsort(-node.numbers(x), axis=-1, kind="stable")[..., : int(k)]
+    numbers = node.numbers(x)
+    ranked = np.where(np.isnan(numbers), -np.inf, -numbers)  # NaN comes first
+    order = np.argsort(ranked, axis=-1, kind="stable")[..., : int(k)]
     y, vjp = moved(x, lambda array: np.take_along_axis(array, order, -1))
     return (y, order.astype(node.op.dtypes[1].as_numpy_dtype)), lambda dy, _: (vjp(dy), None)
 

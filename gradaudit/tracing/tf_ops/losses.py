@@ -2,11 +2,9 @@
 
 import numpy as np
 
-from gradaudit.rules.primitives.log_softmax import log_softmax, softmax_vjp
+from gradaudit.numerics import chained
+from gradaudit.rules.primitives.log_softmax import log_softmax, not_one, softmax_vjp
 from gradaudit.tracing.tf_ops.table import op
-
-_FAR_FROM_ONE = 1e-3
-"""The most by which rounding, in any precision, makes a sum of targets differ from 1."""
 
 
 @op("SoftmaxCrossEntropyWithLogits")
@@ -17,15 +15,15 @@ def softmax_cross_entropy(node, z, t):
     dt = −log p dℓ − dq.
     """
     log_p, p = log_softmax(z, -1)
-    if np.any(np.abs(node.numbers(t).sum(axis=-1) - 1) > _FAR_FROM_ONE):
-        node.misleads()
+    if node.wanted[0] and (row := not_one(node.numbers(t).sum(axis=-1))):
+        node.misleads(row)
 
     def vjp(dloss, dq):
         d = np.expand_dims(dloss, -1)
         dz = (p * t.sum(axis=-1, keepdims=True) - t) * d
-        return dz + softmax_vjp(p, dq, -1), -(log_p * d) - dq
+        return dz + softmax_vjp(p, dq, -1), -chained(d, log_p) - dq
 
-    return (-(t * log_p).sum(axis=-1), p - t), vjp
+    return (-chained(t, log_p).sum(axis=-1), p - t), vjp
 
 
 @op("SparseSoftmaxCrossEntropyWithLogits")

@@ -10,8 +10,7 @@ def _of_numbers(kind, formula, function):
 
     @op(kind)
     def apply(node, x):
-        made = function(node.numbers(x))
-        return (node.array(made) if made.dtype.kind == "f" else made), None
+        return function(node.numbers(x)), None
 
     apply.__doc__ = f"Compute y = {formula}, elementwise. No gradient passes: dy/dx = 0."
 
@@ -20,18 +19,31 @@ for _kind, _formula, _function in (
     ("IsFinite", "whether x is finite", np.isfinite),
     ("IsNan", "whether x is not a number", np.isnan),
     ("IsInf", "whether x is infinite", np.isinf),
+):
+    _of_numbers(_kind, _formula, _function)
+
+
+def _step(kind, formula, function):
+    @op(kind)
+    def apply(node, x):
+        return function(x), None
+
+    apply.__doc__ = f"Compute y = {formula}, elementwise. No gradient passes: dy/dx = 0."
+
+
+for _kind, _formula, _rounding in (
     ("Floor", "⌊x⌋", np.floor),
     ("Ceil", "⌈x⌉", np.ceil),
     ("Round", "x rounded, halves to even", np.round),
     ("Rint", "x rounded, halves to even", np.rint),
 ):
-    _of_numbers(_kind, _formula, _function)
+    _step(_kind, _formula, _rounding)
 
 
 @op("FloorDiv")
 def floor_div(node, a, b):
     """Compute y = ⌊a / b⌋. No gradient passes: the derivatives are 0."""
-    return node.array(np.floor_divide(node.numbers(a), node.numbers(b))), None
+    return np.floor(a / b), None
 
 
 @op("Sign")

@@ -1,0 +1,29 @@
+"""What sees each op of a run of the interpreter."""
+
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
+from typing import Protocol
+
+from gradaudit.rules.tape import Primal
+from gradaudit.tracing.graph import Op
+from gradaudit.tracing.values import Value
+
+
+class OpWatch(Protocol):
+    """Is shown each op of a run that is not constant, in the order of the run."""
+
+    def function(self) -> AbstractContextManager[None]:
+        """Enter a function, a branch or a round of a loop; leave it at the end of the context."""
+
+    def made(self, op: Op, inputs: Sequence[Primal], outputs: Sequence[Primal]) -> None:
+        """See what an op made."""
+
+    def carried(
+        self,
+        op: Op,
+        inputs: Sequence[Primal],
+        dys: Sequence[Value],
+        dxs: Sequence[Value],
+        vjp: Callable,
+    ) -> None:
+        """See what an op's VJP made of the cotangents of its outputs."""
