@@ -145,8 +145,9 @@ class GradientAudit(keras.callbacks.Callback):
                 "this GradientAudit has audited another model. Expected one for each model: make "
                 "another one, with another folder."
             )
-        backend = backend_of(self.model)
-        self._hook = backend.StepHook(self.model, self._session, self._counter)
+        if self._hook is None:  # one for all fits: it knows what Keras compiled in the last one
+            backend = backend_of(self.model)
+            self._hook = backend.StepHook(self.model, self._session, self._counter)
         self._unwatch = when_fit_breaks_off(self.model, self._break_off)
         self._session.budget.start()
 
@@ -168,9 +169,8 @@ class GradientAudit(keras.callbacks.Callback):
             return
         step, selected = self._counter.step, self._settings.selection.step
         steps = range(self.model.steps_per_execution)
-        if not any(selected(step + i, batch + i) for i in steps):
-            return
-        if self._session.budget.allows() and not self._hook.arm():
+        wanted = any(selected(step + i, batch + i) for i in steps)
+        if not self._hook.arm(wanted and self._session.budget.allows()):
             self._session.left_to_another()
 
     def on_train_batch_end(self, batch: int, logs: Any = None) -> None:

@@ -115,6 +115,35 @@ def attributes(instance: Any) -> Mapping[str, Any]:
     return held
 
 
+_OF_CALLS = frozenset({"_losses", "_inbound_nodes", "_outbound_nodes", "_nodes"})
+"""Attributes that each call of a layer writes to."""
+
+
+def is_structural(instance: Any) -> bool:
+    """Return whether an object is a part of a model that has options; a call of a layer has none.
+
+    `STRUCTURAL` has the private classes.
+    """
+    return isinstance(instance, STRUCTURAL) and not isinstance(
+        instance, (KerasTensor, Node, SymbolicArguments, Identity)
+    )
+
+
+def plain_attributes(instance: Any) -> dict[str, Any]:
+    """Return the attributes of an object that code may read: no variables' values, no bookkeeping.
+
+    Keras keeps calls, functions and callbacks in private attributes.
+    """
+    held = getattr(instance, "__dict__", {})
+    if isinstance(instance, keras.Variable):
+        return {name: held[name] for name in _OF_VARIABLE if name in held}
+    return {
+        name: x
+        for name, x in held.items()
+        if not (name in _NO_STRUCTURE or name in _OF_CALLS or name.startswith(_OF_CHECKPOINTS))
+    }
+
+
 def parts(model: keras.Model) -> list[Any]:
     """Return the layers of a model, nested ones too, and the operations of their graphs.
 
@@ -182,6 +211,12 @@ def structures(graph: Any) -> tuple[Any, Any]:
 def build(model: keras.Model, batch: Any) -> None:
     """Build a model with its losses, metrics and optimizer, as `fit` does for its first batch."""
     model._symbolic_build(data_batch=batch)
+
+
+def is_built(model: keras.Model) -> bool:
+    """Return whether a model has all that its first step makes: losses and metrics build late."""
+    made = (model.optimizer, model._compile_loss, model._compile_metrics)
+    return all(part.built for part in (*all_layers(model), *(x for x in made if x is not None)))
 
 
 # Layers and their parts
@@ -449,25 +484,34 @@ def reads_masks(layer: Any) -> bool:
 
 
 @contextmanager
+def whole_call(model: keras.Model) -> Iterator[None]:
+    """Let a model be called as a whole; what its layers note by add_loss is put back at the end."""
+    held = [(layer, list(layer._losses)) for layer in all_layers(model)]
+    try:
+        for layer, _ in held:
+            layer._losses.clear()
+        yield
+    finally:
+        for layer, losses in held:
+            layer._losses[:] = losses
+
+
+@contextmanager
 def training_call(model: keras.Model) -> Iterator[None]:
     """Let layers of a model be called one by one as within a call of the model in training.
 
     Layers ask the context of the outer call for `training`, and only that call clears what they
-    note by add_loss. What they note within the block is put back at its end.
+    note by add_loss.
     """
-    held = [(layer, list(layer._losses)) for layer in all_layers(model)]
     context = CallContext(entry_layer=model)
     context.set_value("training", True)
     before = global_state.get_global_attribute("current_call_ctx")
-    try:
-        for layer, _ in held:
-            layer._losses.clear()
-        global_state.set_global_attribute("current_call_ctx", context)
-        yield
-    finally:
-        global_state.set_global_attribute("current_call_ctx", before)
-        for layer, losses in held:
-            layer._losses[:] = losses
+    with whole_call(model):
+        try:
+            global_state.set_global_attribute("current_call_ctx", context)
+            yield
+        finally:
+            global_state.set_global_attribute("current_call_ctx", before)
 
 
 def added_losses(model: keras.Model) -> list[Any]:
@@ -479,7 +523,8 @@ def added_losses(model: keras.Model) -> list[Any]:
 def training_loss(model: keras.Model, x: Any, y: Any, sample_weight: Any) -> Any:
     """Return the loss that `train_step` differentiates, with all that it adds up.
 
-    It passes `training` on where the signature of `call` has it, and `compute_loss` its arguments
+    It passes `training` on where the signature of `call` has it: without, the model and all that is
+    in it run as in inference, and so they do in the step. It passes `compute_loss` its arguments
     where an older override does not know all of them.
     """
     y_pred = model(x, training=True) if model._call_has_training_arg else model(x)
@@ -487,6 +532,39 @@ def training_loss(model: keras.Model, x: Any, y: Any, sample_weight: Any) -> Any
 
 
 # The training loop
+
+
+def train_functions(function: Any) -> tuple[Any, Any] | None:
+    """Return the functions that a train function of Keras calls: for an iterator, and for a batch.
+
+    The two are compiled, and each knows its traces. Keras holds them in the closure of
+    `model.train_function`, and, since it has optional inputs, the second in a wrapper. None for
+    another function than Keras's own, and where nothing is compiled.
+    """
+    import tensorflow as tf
+
+    held = _closure(function)
+    on_iterator, on_data = held.get("multi_step_on_iterator"), held.get("one_step_on_data")
+    on_data = _closure(on_data).get("step_func", on_data)
+    if isinstance(on_iterator, tf.types.experimental.PolymorphicFunction) and isinstance(
+        on_data, tf.types.experimental.PolymorphicFunction
+    ):
+        return on_iterator, on_data
+    return None
+
+
+STEP_ON_DATA = "one_step_on_data"
+"""The name of the function of one step that Keras's train function calls."""
+
+
+def _closure(function: Any) -> dict[str, Any]:
+    code = getattr(function, "__code__", None)
+    if code is None:
+        return {}
+    return {
+        name: cell.cell_contents
+        for name, cell in zip(code.co_freevars, function.__closure__ or (), strict=True)
+    }
 
 
 def epoch_iterator(model: keras.Model) -> Any:

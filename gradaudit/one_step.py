@@ -202,8 +202,8 @@ class _Called(keras.Model):
         super().__init__(name=model.name, dtype=model.dtype_policy)
         self.model = model
 
-    def call(self, x: Any) -> Any:
-        return self.model(x)
+    def call(self, x: Any, training: bool | None = None) -> Any:
+        return self.model(x, training=training)
 
 
 def _compiled_with(loss_fn: Any, model: keras.Model, batch: tuple[Any, ...]) -> keras.Model:

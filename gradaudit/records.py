@@ -79,6 +79,8 @@ class StepRecord:
         under XLA, copies to NumPy. Several replicas share it equally.
     generators: states of Python's and of NumPy's own random generators as the code of the step
         began to be traced, or run; None where that is not known.
+    trained: the variables after the step that trained, where Keras's own function ran beside the
+        recorded one, from the same state, and left other values; None where it left the same.
     replica, replicas: its number, and how many are in sync: Keras divides the loss of each by it.
     """
 
@@ -102,6 +104,7 @@ class StepRecord:
     tensorfloat32: bool
     capture_ms: float
     generators: Any = None
+    trained: Arrays | None = None
     replica: int = 0
     replicas: int = 1
 
@@ -190,6 +193,9 @@ class Reference:
 
     gradients: by path. updates: derives the change of each variable of the model and its optimizer
         over the step, one by one: a call gives an iterator of paths and estimates.
+    trained: where the step that trained is not the one that was recorded (`StepRecord.trained`),
+        derives the change that it must have made: that of the recorded step, but for the rounding
+        errors of the gradients, which were others.
     unjudged: why there is no reference, by stage and path.
     origin: of what is not finite in the framework's step; None where all is finite.
     doubts: tells which ops choose within rounding errors. at_ties: gives the gradients by other
@@ -199,6 +205,7 @@ class Reference:
     loss: Estimate | None
     gradients: dict[str, Estimate]
     updates: Callable[[], Iterator[tuple[str, Estimate]]] = _no_updates
+    trained: Callable[[], Iterator[tuple[str, Estimate]]] = _no_updates
     unjudged: Mapping[tuple[Stage, str], tuple[Gap, ...]] = field(default_factory=dict)
     origin: Origin | None = None
     doubts: Callable[[], str] = str

@@ -53,14 +53,8 @@ def test_a_cell(cell, tmp_path):
     run = load(tmp_path / "run")
     captures = "failed in capturing" in cell.gradient
     assert run.run["faults"]["count"] == 0 or captures, run.run["faults"]["tracebacks"][0]
-    first = run.tensors["step"] == 0
-    for stage, reason, of in (
-        ("gradient", cell.gradient, ~first),
-        ("gradient", cell.first_update or cell.gradient, first),
-        ("update", cell.update, ~first),
-        ("update", cell.first_update or cell.update, first),
-    ):
-        rows = run.tensors[(run.tensors["stage"] == stage) & of]
+    for stage, reason in (("gradient", cell.gradient), ("update", cell.update)):
+        rows = run.tensors[run.tensors["stage"] == stage]
         if reason:
             assert set(rows["verdict"]) == {"unjudged"}, stage
             assert rows["cause"].str.contains(reason, regex=False).all(), set(rows["cause"])
@@ -69,9 +63,14 @@ def test_a_cell(cell, tmp_path):
             causes = rows.loc[rows["verdict"] == "unjudged", "cause"]
             assert causes.str.contains(cell.some_update, regex=False).all()
         else:
-            assert set(rows["verdict"]) <= {"pass", "kink", "unresolved"}, run.run["failures"]
+            failed = rows[rows["verdict"] == "fail"]
+            assert set(rows["verdict"]) <= {"pass", "kink", "unresolved", "fail"}
+            assert cell.fails or failed.empty, run.run["failures"]
+            assert failed["cause"].str.startswith("stale: ").all()
+    assert bool(run.run["stale"]) == bool(cell.stale)
+    assert all(cell.stale in words for words in run.run["stale"][:1])
     judged = not (cell.gradient or cell.update or cell.some_update)
-    assert run.verdict == ("pass" if judged else "unjudged")
+    assert run.verdict == ("fail" if cell.fails else "pass" if judged else "unjudged")
     assert bool(run.run["unjudged"]) == (run.verdict == "unjudged")
     assert len(run.steps) == run.run["coverage"]["steps_audited"] * run.run["replicas"]
     assert run.run["coverage"]["steps_audited"] == run.run["coverage"]["steps_trained"] > 0
@@ -102,7 +101,7 @@ def test_the_cells_that_run_by_default_are_of_every_group_and_kind():
         assert len(by_default[group]) == len(CHOSEN[group]) >= 2, group
     assert CHOSEN.keys() == CELLS.keys()
     chosen = [cell for cells in by_default.values() for cell in cells]
-    for stage in ("gradient", "update", "first_update", "some_update", "warns"):
+    for stage in ("gradient", "update", "some_update", "stale", "fails", "warns"):
         assert any(getattr(cell, stage) for cell in chosen), stage
     reasons = {cell.gradient for cells in CELLS.values() for cell in cells}
     assert reasons == {cell.gradient for cell in chosen}

@@ -22,6 +22,13 @@ class Observer(Protocol):
                 and the one that trained; 0 where they are one and the same.
         """
 
+    def stale(self, step: int, words: Sequence[str]) -> None:
+        """Take note that a step's compiled function is not what the model's code says now.
+
+        Told before the step is taken or missed. words: what the function still does, and what the
+        code says; or which of its constants are random numbers.
+        """
+
     def missed(self, step: int, epoch: int, gap: Gap) -> None:
         """Take note of a step that trained, and was not recorded."""
 

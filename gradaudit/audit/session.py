@@ -9,6 +9,7 @@ from gradaudit.audit.faults import Faults
 from gradaudit.audit.judge import Judge
 from gradaudit.audit.selection import Budget
 from gradaudit.audit.settings import OnFail, Settings
+from gradaudit.audit.stale import Stale
 from gradaudit.audit.tally import Tally
 from gradaudit.backends import backend_of
 from gradaudit.errors import AuditFailure, GapCode, UnsupportedModelError
@@ -58,6 +59,7 @@ class Session:
         self._told: set[str] = set()
         self._left_to_another = 0
         self._apart: list[float] = []
+        self._stale = Stale()
         self._capture_s = 0.0
 
     @property
@@ -69,9 +71,15 @@ class Session:
     def taken(self, records: Sequence[StepRecord], spec: StepSpec, apart: float) -> None:
         """Judge a step that was recorded; see `Observer`."""
         self._capture_s += sum(record.capture_ms for record in records) / 1e3
-        self._apart += [apart] if apart else []
+        is_stale = any(self._stale.is_of(record.step) for record in records)
+        self._apart += [apart] if apart and not is_stale else []
         for record in records:
             self.add(self.judge(record, spec))
+
+    def stale(self, step: int, words: Sequence[str]) -> None:
+        """Keep and tell what a compiled step still does; see `Observer`."""
+        for each in self._stale.add(step, words):
+            self._say(1, f"stale, from step {step} on: {each}")
 
     def missed(self, step: int, epoch: int, gap: Gap) -> None:
         """Record a step as unjudged; see `Observer`."""
@@ -128,6 +136,7 @@ class Session:
         Raises:
             AuditFailure: the step failed, under on_fail="raise".
         """
+        comparison = self._stale.blamed(comparison)
         with uninterrupted():
             failures = self.tally.add(comparison, self._settings.threshold)
             try:
@@ -192,6 +201,8 @@ class Session:
             "failed": tally.failed,
             "failures": tally.failures,
             "unjudged": self._unjudged(),
+            "stale": self._stale.in_words(),
+            "stale_steps": self._stale.count,
             "faults": self._faults.summary(),
             "options": {
                 **settings.selection.options(),

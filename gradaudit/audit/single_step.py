@@ -29,6 +29,9 @@ class LastStep:
         (record,) = records
         self.recorded = record, spec
 
+    def stale(self, step: int, words: Sequence[str]) -> None:
+        """Do nothing: a step by itself is compiled when it runs."""
+
     def missed(self, step: int, epoch: int, gap: Gap) -> None:
         """Do nothing: `failed` has raised."""
 

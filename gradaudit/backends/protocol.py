@@ -16,8 +16,11 @@ if TYPE_CHECKING:
 class Hook(Protocol):
     """Takes the place of a model's train function, and hands each step to an observer."""
 
-    def arm(self) -> bool:
-        """Take the place of Keras's function for the next execution; False if another hook has."""
+    def arm(self, records: bool = True) -> bool:
+        """Take the place of Keras's function for the next execution; False if another hook has.
+
+        records: whether the execution is recorded, or only watched.
+        """
 
     def disarm(self) -> None:
         """Give the model its own function back."""

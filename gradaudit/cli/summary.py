@@ -57,6 +57,8 @@ def print_summary(found: "Run") -> None:
         terminal.print(Text(f"FAIL {failure}", style="red"))
     if run.get("failed", 0) > 5:
         terminal.print(f"... and {counted(run['failed'] - 5, 'more failure')}")
+    for stale in run.get("stale", []):
+        terminal.print(Text(f"stale: {stale}", style="yellow"))
     for left_out in run.get("left_out", []):
         terminal.print(Text(f"left out: {left_out}"))
     worst = f", worst z {run['max_z']:.2f} at {run['worst']}" if run.get("worst") else ""

@@ -41,7 +41,7 @@ def updates_of(
     unjudged: Unjudged,
 ) -> Callable[[], Iterator[tuple[str, Estimate]]]:
     """Return what derives the updates, and note those that cannot be derived."""
-    gaps = (*covered.update, *_step_gaps(runs))
+    gaps = (*covered.update, *step_gaps(runs))
     unjudged.update({(Stage.UPDATE, v.path): gaps for v in variables if gaps})
     by_layers = [] if found is None else _moved_by_layers(runs, found, policy, unjudged)
     if gaps:
@@ -74,7 +74,7 @@ def _moved(
     yield from by_layers
 
 
-def _step_gaps(runs: Runs) -> list[Gap]:
+def step_gaps(runs: Runs) -> list[Gap]:
     """Return why the update of this step cannot be derived."""
     record, gaps = runs.record, []
     if record.applications is None:

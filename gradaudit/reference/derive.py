@@ -20,7 +20,7 @@ from gradaudit.records import (
     StepSpec,
 )
 from gradaudit.reference.arguments import empty_gaps
-from gradaudit.reference.changes import Unjudged, updates_of
+from gradaudit.reference.changes import Unjudged, step_gaps, updates_of
 from gradaudit.reference.coverage import Coverage, coverage
 from gradaudit.reference.graph import is_float
 from gradaudit.reference.kinks import at_ties_of, doubts_of
@@ -28,6 +28,7 @@ from gradaudit.reference.origin import is_finite, origin_of
 from gradaudit.reference.policy import DEFAULT, Policy
 from gradaudit.reference.runs import Found, Runs
 from gradaudit.reference.settle import settled
+from gradaudit.reference.trained import trained
 
 _UNSTEADY = (
     "tracing the model's code twice gave different results, and those of the step are not known: "
@@ -78,7 +79,10 @@ def derive(record: StepRecord, spec: StepSpec, policy: Policy = DEFAULT) -> Refe
     if Stage.UPDATE not in policy.stages:
         return reference
     updates = updates_of(runs, found, variables, policy, covered, unjudged)
-    return dataclasses.replace(reference, updates=updates)
+    reference = dataclasses.replace(reference, updates=updates)
+    if record.trained is None or found is None or covered.update or step_gaps(runs):
+        return reference
+    return dataclasses.replace(reference, trained=functools.partial(trained, runs, found))
 
 
 def _origin(runs: Runs) -> Origin:

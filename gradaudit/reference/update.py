@@ -11,7 +11,7 @@ import numpy as np
 
 from gradaudit import keras_compat
 from gradaudit.keras_compat import Slot
-from gradaudit.numerics import Arithmetic
+from gradaudit.numerics import Arithmetic, Rounded, numbers
 from gradaudit.numerics.arithmetic import Array
 from gradaudit.records import Arrays
 from gradaudit.rules import (
@@ -30,7 +30,7 @@ from gradaudit.rules.optimizers.base import (
     weight_decay,
 )
 
-Gradients = dict[str, np.ndarray | None]
+Gradients = Mapping[str, np.ndarray | Rounded | None]
 
 
 def updated(
@@ -48,6 +48,7 @@ def updated(
     variables: the model's trainable Keras variables.
     before: those and the optimizer's, by the keys of `keyed`. replica_gradients: for each replica,
         as `optimizer.apply` received them. learning_rates: one for each of `single_optimizers`.
+        Those that carry rounding errors, and no arrays, hand them on.
     epsilon: `keras.config.epsilon()`, for constraints.
     assigned: what layers assigned to weights in the step, before the optimizer, by path.
     As keras/src/optimizers/base_optimizer.py and loss_scale_optimizer.py: gradients g / s for a
@@ -62,7 +63,7 @@ def updated(
         inner = optimizer.inner_optimizer
         # Keras asks the first replica.
         given = (g for g in replica_gradients[0].values() if g is not None)
-        finite = all(np.isfinite(g).all() for g in given)
+        finite = all(np.isfinite(numbers(g)).all() for g in given)
         scale_key, count_key = keys[id(optimizer.dynamic_scale)], keys[id(optimizer.step_counter)]
         scale, count = before[scale_key], before[count_key]
         grow = finite and count == optimizer.dynamic_growth_steps - 1
@@ -173,7 +174,8 @@ class _Step:
         for gradients in self.replica_gradients:
             given = gradients[variable.path]
             assert given is not None  # as the first replica has one
-            g = self.arithmetic.array(given, variable.dtype)
+            is_rounded = isinstance(given, Rounded)
+            g = given if is_rounded else self.arithmetic.array(given, variable.dtype)
             if self.scale is not None:
                 g = g * (1 / self.arithmetic.array(self.scale, variable.dtype))
             if self._gathered > 1:

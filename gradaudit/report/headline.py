@@ -10,7 +10,8 @@ DEFAULT_THRESHOLD = 8.0
 
 
 def headline(run: Mapping[str, Any]) -> str:
-    """Return the verdict of a run, what was waived for it, and how many steps it is of.
+    """Return the verdict of a run, what was waived for it, and how many steps it is of; how many of
+    them were compiled when the model's code was another.
 
     A run that did not fail, and of which more than half of the gradient weights were not resolved
     or not judged, begins with that.
@@ -25,6 +26,8 @@ def headline(run: Mapping[str, Any]) -> str:
         words = [f"MOSTLY {mostly.upper()} (verdict: {verdict})"]
     steps = run.get("coverage", {}).get("steps_audited")
     counted = [] if steps is None else [f"{steps} step{'s' * (steps != 1)} audited"]
+    stale = run.get("stale_steps", 0)
+    counted += [f"{stale} of them stale"] if stale else []
     return ", ".join([*words, *waived(run), *counted])
 
 

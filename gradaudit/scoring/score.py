@@ -2,6 +2,7 @@
 
 import functools
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -30,6 +31,8 @@ from gradaudit.scoring.elements import (
     words_of,
 )
 from gradaudit.scoring.provenance import described
+
+_OTHER = "the step that trained is not the judged one"
 
 
 @np.errstate(all="ignore")  # NaN and infinity have verdicts
@@ -79,6 +82,15 @@ def compare(
             stage, path, found, before[path], gaps, rows_per_tensor, origins[stage]
         )
         tensors.append(unjudged)
+    for path, estimate in reference.trained():
+        trained = (record.trained or {})[path]
+        moved = np.asarray(trained, np.float64) - np.asarray(before[path], np.float64)
+        judged = Judged(moved, estimate, threshold, origins[Stage.UPDATE])
+        other = tensor(Stage.UPDATE, path, judged)
+        if other.verdict is Verdict.FAIL:
+            place = (Stage.UPDATE, path)
+            tensors = [each for each in tensors if (each.stage, each.path) != place]
+            tensors.append(replace(other, cause=f"{_OTHER}: {other.cause}"))
 
     order = list(Stage)
     tensors.sort(key=lambda each: order.index(each.stage))

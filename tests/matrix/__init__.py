@@ -1,12 +1,13 @@
 """What `fit` can do, as one table of cells; `cd tests; python -m matrix` prints it as a page."""
 
-from matrix import company, compiling, data, distribution, models, precision
+from matrix import company, compiling, data, distribution, models, precision, python_state
 from matrix.cell import Cell
 
 CELLS: dict[str, tuple[Cell, ...]] = {
     "Models": models.CELLS,
     "Data": data.CELLS,
     "compile and fit": compiling.CELLS,
+    "Python state": python_state.CELLS,
     "Precision": precision.CELLS,
     "Distribution": distribution.CELLS,
     "Company": company.CELLS,
@@ -31,6 +32,7 @@ def page() -> str:
         "Each row is a test: a real `fit` with the callback and one without leave the same",
         "weights, bit for bit, and the same history; the gradients and updates of every trainable",
         "weight in every step are judged and pass, or are unjudged for the reason given here.",
+        "Where what Keras compiled is not what the model's code says now, the report says stale.",
         "`cd tests; python -m matrix > matrix/README.md` writes this page from the tests' own",
         "table.",
     ]
@@ -49,6 +51,6 @@ def _judged(reason: str) -> str:
 
 
 def _not_all(cell: Cell) -> str:
-    if cell.first_update:
-        return f"; in the first step unjudged: … {cell.first_update} …"
+    if cell.stale:
+        return f"; stale{', fails' if cell.fails else ''}: … {cell.stale} …"
     return f"; for some weights unjudged: … {cell.some_update} …" if cell.some_update else ""

@@ -16,8 +16,8 @@ class Cell:
 
     train: trains it with a list of callbacks; returns what must not depend on the audit.
     gradient, update: words of the reason why that stage is unjudged; empty where it is judged.
-    first_update: words of the reason why the update of the first step is unjudged.
     some_update: words of the reason why the update of some of the weights is.
+    stale: words of what is stale in a compiled step. fails: it makes the training fail.
     warns: a pattern of the warnings that Keras itself gives.
     """
 
@@ -26,8 +26,9 @@ class Cell:
     train: Train
     gradient: str = ""
     update: str = ""
-    first_update: str = ""
     some_update: str = ""
+    stale: str = ""
+    fails: bool = False
     warns: str = ""
 
 
@@ -37,6 +38,10 @@ def rng() -> np.random.Generator:
 
 def features(rows: int = 20, width: int = 4) -> np.ndarray:
     return rng().standard_normal((rows, width)).astype(np.float32)
+
+
+def images(rows: int = 20, size: int = 4) -> np.ndarray:
+    return rng().standard_normal((rows, size, size, 2)).astype(np.float32)
 
 
 def classes(rows: int = 20, number: int = 3) -> np.ndarray:

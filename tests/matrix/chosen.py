@@ -36,6 +36,14 @@ CHOSEN: dict[str, frozenset[str]] = {
             "train_on_batch",
         }
     ),
+    "Python state": frozenset(
+        {
+            "a float of a layer changes",
+            "noise drawn from NumPy while the step is traced",
+            "call without training, unbuilt augmentation",
+            "noise of tf.random",
+        }
+    ),
     "Precision": frozenset(
         {
             "float64, XLA",

@@ -47,8 +47,9 @@ def audited(folder, model, x, y, sample_weight=None, epochs=2):
 
 
 def fitted_record(model, *batch):
-    capture = Capture(model)
-    _, seen = capture.run(iter([tuple(np.float32(part) for part in batch)]))
+    capture, data = Capture(model), tuple(np.float32(part) for part in batch)
+    capture.trace(data, iter([data]))
+    _, seen = capture.run(iter([data]))
     (record,), spec = capture.records(seen, 0, 0)
     return record, spec
 

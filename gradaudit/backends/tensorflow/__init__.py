@@ -5,8 +5,9 @@ Rejected: `py_function` hooks, which XLA refuses, and computing the gradients ag
 which audits another computation than the one that was applied.
 """
 
+from gradaudit.backends.tensorflow.batches import peeked
 from gradaudit.backends.tensorflow.environment import environment
-from gradaudit.backends.tensorflow.hook import StepHook, peeked
+from gradaudit.backends.tensorflow.hook import StepHook
 from gradaudit.backends.tensorflow.read import to_numpy
 from gradaudit.backends.tensorflow.replay import Replay
 from gradaudit.backends.tensorflow.spec import present_config, specified

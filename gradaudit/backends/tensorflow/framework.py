@@ -6,6 +6,7 @@ from typing import Any
 import keras
 import numpy as np
 
+from gradaudit.backends.tensorflow.python_state import PythonState
 from gradaudit.backends.tensorflow.replay import Replay
 from gradaudit.backends.tensorflow.traces import Traces
 from gradaudit.errors import GapCode, UnsupportedModelError
@@ -52,13 +53,20 @@ class TensorFlow:
 
     model: whose code is traced. copy: the model of the spec. live: parts of the first, by the ids
         of those of the second.
-    replay: repeats the draws of the step.
+    replay: repeats the draws of the step. state: the Python values of the step, None for those of
+        the moment in which code is traced.
     """
 
     def __init__(
-        self, model: keras.Model, copy: keras.Model, live: Mapping[int, Any], replay: Replay
+        self,
+        model: keras.Model,
+        copy: keras.Model,
+        live: Mapping[int, Any],
+        replay: Replay,
+        state: PythonState | None = None,
     ) -> None:
         self._given = model, copy, live
+        self._state = state
         self._replay = replay
         self._traces: dict[tuple[str, ...], Traces] = {}
 
@@ -71,7 +79,7 @@ class TensorFlow:
     def traces(self, expect: tuple[str, ...], anew: bool = False) -> Traces:
         """Return traces of the model's code, made once for each set of expectations."""
         if anew:
-            return Traces(*self._given, expect)
+            return Traces(*self._given, expect, self._state)
         if expect not in self._traces:
-            self._traces[expect] = Traces(*self._given, expect)
+            self._traces[expect] = Traces(*self._given, expect, self._state)
         return self._traces[expect]

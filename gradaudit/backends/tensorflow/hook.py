@@ -1,6 +1,6 @@
 """Stands in for a model's train function, and records the steps that it makes."""
 
-import itertools
+import contextlib
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -11,7 +11,10 @@ import tensorflow as tf
 
 from gradaudit.backends.fit import StepCounter
 from gradaudit.backends.patch import patch
-from gradaudit.backends.tensorflow.step import ITERATORS, Capture
+from gradaudit.backends.tensorflow.batches import peeked, signature
+from gradaudit.backends.tensorflow.graph_form import drawing
+from gradaudit.backends.tensorflow.step import Capture
+from gradaudit.errors import GapCode
 from gradaudit.records import Gap
 
 if TYPE_CHECKING:
@@ -26,10 +29,15 @@ class StepHook:
     records it, and hands it to the observer. Where a step cannot be recorded, Keras's own function
     runs. Keras's function is back in place before anything runs.
 
+    A hook that only watches lets Keras's function run, and sees to it that what Keras compiles for
+    a new kind of batch has a sibling from the same moment: a later step may be recorded by it.
+
     Args:
         model: a compiled Keras model.
         observer: is given each step, see `gradaudit.audit.observer`.
         counter: numbers the steps.
+
+    records: whether the execution that it is armed for is recorded, or only watched.
     """
 
     def __init__(
@@ -42,19 +50,27 @@ class StepHook:
         self._capture: Capture | None = None
         self._stand_in = self.execute  # a bound method: one object, to be recognised
         self._undo: Callable[[], None] | None = None
+        self.records = True
+        self._met: set[Any] = set()  # signatures of batches
 
-    def arm(self) -> bool:
+    def arm(self, records: bool = True) -> bool:
         """Take the place of Keras's function for the next execution.
 
+        records: whether it is recorded, or only watched.
+
         Returns:
-            False where another hook has taken it already.
+            False where another hook has taken it already, and records.
         """
         self._model.make_train_function()  # fit has made it, a caller of train_on_batch has not
+        other = getattr(self._model.train_function, "__self__", None)
+        if isinstance(other, StepHook):
+            if other.records or not records:
+                return not records
+            other.disarm()
         function = self._model.train_function
-        if isinstance(getattr(function, "__self__", None), StepHook):
-            return False
         if function is not self._keras_function:  # the first one, or one that was made anew
-            self._keras_function, self._capture = function, None
+            self._keras_function, self._capture, self._met = function, None, set()
+        self.records = records
         self._undo = patch(self._model, "train_function", self._stand_in)
         return True
 
@@ -74,7 +90,7 @@ class StepHook:
             Exception: whatever stops the step from being traced with further outputs.
         """
         self._capture = self._capture or Capture(self._model)
-        self._capture.trace(data, iterator)
+        self._capture.trace(data, iterator, self._keras_function)
         return self._capture
 
     def execute(self, iterator: Any) -> Any:
@@ -88,11 +104,14 @@ class StepHook:
         start = began = time.perf_counter()
         self.disarm()
         data, iterator = peeked(iterator)
+        if not self.records:
+            return self._watch(data, iterator)
         first = self._counter.step
         try:
             capture = self.trace(data, iterator)
         except Exception as error:
             gap = self._observer.failed(error, f"capturing step {first}")
+            self._tell_stale(first)
             return self._execute_unrecorded(iterator, gap)
         logs = None
         for number in range(self._model.steps_per_execution):
@@ -108,12 +127,33 @@ class StepHook:
         self._observer.executed(time.perf_counter() - start)
         return logs
 
+    def _watch(self, data: Any, iterator: Any) -> Any:
+        """Let Keras's function run; first trace what it would trace, with a sibling.
+
+        What cannot be traced is told when a step is to be recorded.
+        """
+        met = signature(iterator, data)
+        if met not in self._met and not self._model.run_eagerly:
+            self._met.add(met)
+            with contextlib.suppress(Exception):
+                self.trace(data, iterator)
+        return self._keras_function(iterator)
+
+    def _tell_stale(self, step: int) -> None:
+        if self._capture is not None and self._capture.stale:
+            self._observer.stale(step, self._capture.stale)
+
     def _record(self, capture: Capture, seen: dict[str, Any], step: int, began: float) -> None:
         """Hand a step to the observer.
 
         began: when its capture began. The time is shared out among the records of the replicas.
         """
         epoch = self._counter.epoch
+        self._tell_stale(step)
+        if capture.draws and seen.get("apart"):
+            words = _DRAWN.format(drawing(capture.draws))
+            self._observer.missed(step, epoch, Gap(GapCode.CAPTURE, "", words))
+            return
         try:
             records, spec = capture.records(seen, step, epoch)
         except Exception as error:
@@ -132,13 +172,8 @@ class StepHook:
         return logs
 
 
-def peeked(iterator: Any) -> tuple[Any, Any]:
-    """Return the next batch, or its spec, and an iterator that still gives that batch.
-
-    Raises:
-        StopIteration: a Python iterator has ended.
-    """
-    if isinstance(iterator, ITERATORS):
-        return iterator.element_spec, iterator
-    data = next(iterator)
-    return data, itertools.chain([data], iterator)
+_DRAWN = (
+    "the step draws from generators of TensorFlow ({}), which each compiled function has for "
+    "itself: Keras's own function trained, and what it drew is not known. Draw with keras.random "
+    "and a keras.random.SeedGenerator"
+)

@@ -8,6 +8,7 @@ import keras
 
 from gradaudit import __version__, keras_compat
 from gradaudit.backends.tensorflow.framework import TensorFlow
+from gradaudit.backends.tensorflow.python_state import PythonState
 from gradaudit.backends.tensorflow.replay import Replay
 from gradaudit.backends.tensorflow.structure import restored, structure
 from gradaudit.records import Config, StepSpec
@@ -16,15 +17,16 @@ from gradaudit.rules import variable_keys
 _PACKAGES = ("tensorflow", "keras", "numpy", "scipy", "pandas")
 
 
-def specified(model: keras.Model, replay: Replay) -> StepSpec:
+def specified(model: keras.Model, replay: Replay, state: PythonState | None = None) -> StepSpec:
     """Return the spec of a step that the model takes now.
 
     In the spec the path of a variable is its key in records, see `rules.variable_keys`.
 
     The spec holds copies: what is changed in the model later does not change it. Only code that
-    has no derived rule is traced from the model itself, at the first judgement that needs it.
+    has no derived rule is traced from the model itself, at the first judgement that needs it, with
+    the Python values of the step.
 
-    replay: repeats the draws of the step.
+    replay: repeats the draws of the step. state: those values; None for those that are found then.
     """
     found, originals = structure((model, getattr(model, "optimizer", None)))
     (copy, optimizer), made = restored(found)
@@ -37,7 +39,7 @@ def specified(model: keras.Model, replay: Replay) -> StepSpec:
         model=copy,
         optimizer=optimizer,
         config=present_config(),
-        framework=TensorFlow(model, copy, live, replay),
+        framework=TensorFlow(model, copy, live, replay, state),
         versions=versions(),
     )
 

@@ -1,39 +1,40 @@
-"""Keras's own train step with a second output: what went in, and the gradients it applied."""
+"""One step of a training, recorded: what went in, the gradients applied, what came out."""
 
-import functools
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 import keras
 import numpy as np
 import tensorflow as tf
-from keras import tree
 
 from gradaudit import keras_compat
+from gradaudit.backends.tensorflow import generators
+from gradaudit.backends.tensorflow.batches import ITERATORS, once, signature, without_optionals
+from gradaudit.backends.tensorflow.compiled import Compiled, OwnFunction
+from gradaudit.backends.tensorflow.graph_form import drawing
 from gradaudit.backends.tensorflow.read import (
     of_each,
-    per_replica,
     relative_distance,
     to_numpy,
     values,
 )
 from gradaudit.backends.tensorflow.replay import Replay
-from gradaudit.backends.tensorflow.spec import specified
-from gradaudit.backends.tensorflow.watched_step import WatchedStep
+from gradaudit.backends.tensorflow.sibling import Sibling, build
 from gradaudit.backends.tensorflow.workers import worker
 from gradaudit.errors import UnsupportedModelError
 from gradaudit.records import Arrays, StepRecord, StepSpec
 from gradaudit.rules import slot_variables, state_variables, variable_keys
 
-ITERATORS = (tf.data.Iterator, tf.distribute.DistributedIterator)
-
 
 class Capture:
-    """A compiled sibling of a model's train step.
+    """Runs a model's own train step so that it can be recorded.
 
-    It is compiled as Keras compiles its own (`TensorFlowTrainer._make_function`), from the model's
-    own `train_step`, so that mode, XLA and distribution are as in the step that it stands for.
-    `WatchedStep` notes what passes through it.
+    `Sibling` does what Keras's compiled function does, and says what passed through it. Where the
+    two do the same, the sibling trains in its place. Keras's own function trains, and the sibling
+    runs beside it, on the same batch from the same state: under XLA, which arranges a computation
+    by who uses its parts, so that a gradient which is read may be rounded otherwise; where the step
+    draws from generators that only the running function has; and where Keras compiled its function
+    when the model's code was another than now.
     """
 
     def __init__(self, model: keras.Model) -> None:
@@ -41,69 +42,123 @@ class Capture:
         self._jit = bool(model.jit_compile) and not model.run_eagerly
         self._strategy = model.distribute_strategy
         _, self._workers = worker(self._strategy)
-        self._built = all(layer.built for layer in keras_compat.all_layers(model)) and getattr(
-            model.optimizer, "built", True
-        )
-        self._specs: list[StepSpec] = []  # of each trace
         self._draws = Replay(self._jit)
-        self._step = WatchedStep(model, self._workers)
-        self._compile()
+        self._own = OwnFunction(model, self._workers, self._draws)
+        self._siblings: dict[Any, Sibling] = {}  # of a function that is not Keras's own
+        self._present: Sibling | Compiled | None = None
 
-    def trace(self, data: Any, iterator: Any) -> None:
+    @property
+    def stale(self) -> tuple[str, ...]:
+        """In words, what of the step that trains is not what the model's code says now."""
+        present = self._present
+        return (*present.stale, *present.drawn) if isinstance(present, Compiled) else ()
+
+    @property
+    def draws(self) -> list[tf.Operation]:
+        """The ops of the step that draw from generators which only the running function has."""
+        return self._runs.draws
+
+    @property
+    def _runs(self) -> Sibling:
+        assert self._present is not None
+        return self._present.runs if isinstance(self._present, Compiled) else self._present
+
+    def trace(self, data: Any, iterator: Any, train_function: Callable | None = None) -> None:
         """Compile the step for the next batch, which `peeked` has seen.
 
-        Nothing is run yet: what fails here has not touched the training.
+        Nothing is run yet: what fails here has not touched the training. Keras's own function, the
+        `train_function`, is traced if Keras would trace it for this batch.
 
         Raises:
             UnsupportedModelError: what the first step makes cannot be known before.
             Exception: whatever stops the step from being traced with further outputs.
         """
-        data = _without_optionals(data)
-        self._build(data)
-        if self._model.run_eagerly:
+        self._present = None
+        data = without_optionals(data)
+        functions = keras_compat.train_functions(train_function)
+        if functions is not None:
+            self._present = self._own.compiled(functions, data, iterator)
+            self._check_beside(iterator, train_function)
             return
-        in_graph = isinstance(iterator, ITERATORS) and self._model.steps_per_execution == 1
-        if in_graph and not self._jit:
-            self._on_iterator.get_concrete_function(iterator)
-            return
-        self._variables = self._on_data.get_concrete_function(data).graph.variables
+        with generators.kept():
+            build(self._model, data)
+            key = signature(iterator, data)
+            if key not in self._siblings:
+                sibling = Sibling(self._model, self._workers, self._draws)
+                if not self._model.run_eagerly:
+                    sibling.trace(data, iterator if self._takes(iterator) else None)
+                self._siblings[key] = sibling
+            self._present = self._siblings[key]
 
     def run(
         self, iterator: Any, train_function: Callable | None = None
     ) -> tuple[Any, dict[str, Any]]:
         """Train on the next batch; return the logs for Keras, and what `records` needs.
 
-        XLA arranges a computation by who uses its parts, so that a gradient which is read may be
-        rounded otherwise. Under XLA this step is therefore taken back, and `train_function`, which
-        is Keras's own, trains on the same batch from the same state; without one, it stays.
+        train_function: Keras's own; without one, the recorded step trains in any case.
 
         Raises:
             StopIteration, tf.errors.OutOfRangeError: the data has ended, as for Keras's own.
         """
-        if self._jit and train_function is not None:
-            seen = self._run_beside(iterator, train_function)
+        if self._is_beside(train_function):
+            seen = self._run_beside(iterator, cast(Callable, train_function))
         elif not isinstance(iterator, ITERATORS):
-            seen = self._on_data(_without_optionals(next(iterator)))
+            seen = self._runs.on_data(without_optionals(next(iterator)))
         elif self._model.steps_per_execution == 1:
-            seen = self._on_iterator(iterator)
+            seen = self._runs.on_iterator(iterator)
         else:
             # As Keras does it then: what a step does without data, such as counting, is not done.
             batch = iterator.get_next_as_optional()
             if not batch.has_value():
                 raise StopIteration
-            seen = self._on_data(_without_optionals(batch.get_value()))
+            seen = self._runs.on_data(without_optionals(batch.get_value()))
         seen.setdefault("after", self._after(len(seen["replicas"])))
         return seen["logs"], seen
 
+    def _takes(self, iterator: Any) -> bool:
+        """Return whether the compiled step takes the batch from the iterator by itself."""
+        is_one = isinstance(iterator, ITERATORS) and self._model.steps_per_execution == 1
+        return is_one and not self._jit
+
+    def _is_beside(self, train_function: Callable | None) -> bool:
+        if train_function is None or self._model.run_eagerly:
+            return False
+        is_stale = isinstance(self._present, Compiled) and self._present.sibling is None
+        is_known = isinstance(self._present, Compiled)
+        return self._jit or is_stale or not is_known or bool(self.draws)
+
+    def _check_beside(self, iterator: Any, train_function: Callable | None) -> None:
+        """Refuse to run a sibling beside Keras's function where that would move the training.
+
+        Raises:
+            UnsupportedModelError: it would.
+        """
+        if self._jit and self.draws:
+            raise UnsupportedModelError(
+                f"the step draws from generators of TensorFlow ({drawing(self.draws)}), of which "
+                "XLA has one for all functions: a second one that ran would move it. Draw with "
+                "keras.random and a keras.random.SeedGenerator"
+            )
+        distributed = isinstance(iterator, tf.distribute.DistributedIterator)
+        if distributed and self._is_beside(train_function):
+            raise UnsupportedModelError(
+                "Keras's own function must train: what it computes is not what the recorded step "
+                "does. On several replicas nothing can run beside it"
+            )
+
     def _run_beside(self, iterator: Any, train_function: Callable) -> dict[str, Any]:
         data = next(iterator)
-        before = [(v, tf.identity(v)) for v in self._variables]
-        seen = self._on_data(_without_optionals(data))
+        before = [(v, tf.identity(v)) for v in self._runs.variables]
+        with generators.kept():
+            seen = self._runs.on_data(without_optionals(data))
         seen["after"] = self._after(len(seen["replicas"]))
         for variable, value in before:
             variable.assign(value)
-        seen["logs"] = train_function(_once(data, iterator))
-        seen["apart"] = relative_distance(seen["after"], self._after(len(seen["replicas"])))
+        seen["logs"] = train_function(once(data, iterator))
+        trained = self._after(len(seen["replicas"]))
+        seen["apart"] = relative_distance(seen["after"], trained)
+        if seen["apart"]:
+            seen["trained"] = trained
         return seen
 
     def _after(self, replicas: int) -> list[tuple[Arrays, Arrays]]:
@@ -123,6 +178,8 @@ class Capture:
         The spec is that of the moment when the step was traced, or, when eager, run.
         """
         model, replicas = self._model, seen["replicas"]
+        present = self._present
+        by = present.spec if isinstance(present, Compiled) else self._runs
         keys = variable_keys(model)
         paths = [keys[id(v)] for v in model.trainable_variables]
         local = [
@@ -148,13 +205,14 @@ class Capture:
                 jit=self._jit,
                 tensorfloat32=_tensorfloat32(),
                 capture_ms=0.0,  # known to the hook that runs the step
-                generators=self._step.generators[int(replica["generators"])],
+                generators=self._runs.generators[int(replica["generators"])],
+                trained=_both(seen["trained"][number]) if "trained" in seen else None,
                 replica=int(replica["replica"]),
                 replicas=self._strategy.num_replicas_in_sync,
             )
             for number, replica in enumerate(replicas)
         ]
-        return records, self._specs[int(seen["spec"])]
+        return records, by.spec
 
     def _repeating(self, indices: dict[str, tf.Tensor]) -> frozenset[str]:
         """Return which gradients name an index twice: those of several replicas are taken to."""
@@ -162,58 +220,6 @@ class Capture:
         return frozenset(
             path for path, found in indices.items() if several or len(np.unique(found)) < len(found)
         )
-
-    def _build(self, data: Any) -> None:
-        """Make the variables that the first step would make: their values before it are wanted.
-
-        As Keras makes them in the trace of its first step, but in a trace of its own: variables
-        that are made in one which fails stay without values. Of what else is traced with them,
-        such as values that an optimizer's `build` assigns, nothing is run in either.
-        """
-        if self._built:
-            return
-        self._built = True
-        model = self._model
-        if type(model).train_step is not keras.Model.train_step:
-            raise UnsupportedModelError(
-                "the model overrides train_step and has yet to take its first step, which is left "
-                "to make the variables that it needs"
-            )
-        if model.run_eagerly:
-            keras_compat.build(model, data)
-        else:
-            build = functools.partial(keras_compat.build, model, data)
-            tf.function(build, autograph=False).get_concrete_function()
-
-    def _compile(self) -> None:
-        model, strategy = self._model, self._strategy
-
-        @tf.autograph.experimental.do_not_convert
-        def on_data(data: Any) -> dict[str, Any]:
-            with self._step.watched():
-                seen = strategy.run(self._step, args=(data,))
-            logs = keras_compat.logs_of_replicas(seen.pop("logs"), strategy)
-            spec = self._noted_spec()
-            return {"logs": logs, "replicas": per_replica(seen, strategy), "spec": spec}
-
-        if not model.run_eagerly:
-            on_data = tf.function(on_data, reduce_retracing=True, jit_compile=model.jit_compile)
-        self._on_data = on_data
-
-        @tf.autograph.experimental.do_not_convert
-        def on_iterator(iterator: Any) -> dict[str, Any]:
-            return self._on_data(_without_optionals(iterator.get_next()))
-
-        if not model.run_eagerly:
-            on_iterator = tf.function(on_iterator, reduce_retracing=True)
-        self._on_iterator = on_iterator
-
-    def _noted_spec(self) -> tf.Tensor:
-        """Note the spec of the step; return the place where it stands."""
-        if tf.executing_eagerly():
-            self._specs.clear()
-        self._specs.append(specified(self._model, self._draws))
-        return tf.constant(len(self._specs) - 1)
 
 
 def uncaptured(model: keras.Model, step: int, epoch: int) -> StepRecord:
@@ -243,19 +249,8 @@ def uncaptured(model: keras.Model, step: int, epoch: int) -> StepRecord:
     )
 
 
-def _once(data: Any, iterator: Any) -> Any:
-    """Return an iterator over one batch, for which Keras's function need not be compiled anew."""
-    spec = getattr(iterator, "element_spec", None)
-    optional = any(isinstance(part, tf.OptionalSpec) for part in tree.flatten(spec))
-    if not isinstance(iterator, tf.data.Iterator) or optional:
-        return iter([data])
-    return iter(tf.data.Dataset.from_generator(lambda: iter([data]), output_signature=spec))
-
-
-def _without_optionals(data: Any) -> Any:
-    """Return data, or its spec, with None for what Keras takes as absent."""
-    optional = (tf.experimental.Optional, tf.OptionalSpec)
-    return tree.map_structure(lambda part: None if isinstance(part, optional) else part, data)
+def _both(variables: tuple[Arrays, Arrays]) -> Arrays:
+    return variables[0] | variables[1]
 
 
 def _count(applications: Any) -> int | None:

@@ -1,7 +1,6 @@
 """What a model's own code traces to: a layer that has no derived rule, a loss, or a whole step."""
 
 import dataclasses
-import random
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -10,6 +9,8 @@ import numpy as np
 from keras import tree
 
 from gradaudit import keras_compat
+from gradaudit.backends.tensorflow import generators
+from gradaudit.backends.tensorflow.python_state import PythonState
 from gradaudit.errors import UnsupportedModelError
 from gradaudit.records import StepRecord
 from gradaudit.reference.arguments import Tensor, dense, inputs_of
@@ -36,6 +37,7 @@ class Traces:
     model: whose code is traced. copy: the model of the spec. live: parts of the first, by the ids
         of those of the second.
     expected: names of functions and layers whose custom gradients are taken as they are.
+    state: the Python values of the step, which its code is traced with; None for those of now.
     """
 
     def __init__(
@@ -44,7 +46,9 @@ class Traces:
         copy: keras.Model,
         live: Mapping[int, Any],
         expected: Collection[str] = (),
+        state: PythonState | None = None,
     ) -> None:
+        self._state = state
         self._expected = expected
         self._live = live
         self._by_path = {v.path: v for v in copy.variables}
@@ -120,30 +124,43 @@ class Traces:
 
         specs = tuple(Spec(array.shape, array.dtype.name) for array in arrays)
         made, states = self._steps.get(specs, (None, None))
-        if made is None or (states is not None and not _are_states(states, record.generators)):
-            made, has_drawn = self._trace(loss, specs, "the model", record.generators)
+        is_other = states is not None and not generators.are_equal(states, record.generators)
+        if made is None or is_other:
+            made, has_drawn = self._trace(
+                loss, specs, "the model", record.generators, keras_compat.whole_call
+            )
             self._steps[specs] = made, record.generators if has_drawn else None
         return made, arrays
 
     def _trace(
-        self, function: Callable, specs: Any, what: str, generators: Any = None
+        self,
+        function: Callable,
+        specs: Any,
+        what: str,
+        given: Any = None,
+        called: Callable = keras_compat.training_call,
     ) -> tuple[Trace, bool]:
-        """Trace a function; Python's and NumPy's own random generators stay as they are.
+        """Trace a function; Python values and random generators stay as they are.
 
-        generators: in which states the step's own trace met them.
+        given: the states in which the step's own trace met them.
+        called: within which context the function runs.
 
         Returns:
             The trace, and whether it drew from these generators.
         """
-        present = _states()
-        given = generators or present
-        _set_states(given)
+        present = PythonState(self._model)
+        if self._state is not None:
+            self._state.put_back()
+        began = self._state or present
         try:
-            with self._model.distribute_strategy.scope(), keras_compat.training_call(self._model):
-                made = trace(function, list(specs), self._variables, self._expected)
-            captured = tuple(self._copies.get(id(held), held) for held in made.captured)
-            has_drawn = not _are_states(_states(), given)
-            if has_drawn and generators is None:
+            with generators.kept(given):
+                before = generators.states()
+                with self._model.distribute_strategy.scope(), called(self._model):
+                    made = trace(function, list(specs), self._variables, self._expected)
+                captured = tuple(self._copies.get(id(held), held) for held in made.captured)
+                has_drawn = not generators.are_equal(generators.states(), before)
+                has_drawn |= PythonState(self._model).has_drawn(began)
+            if has_drawn and given is None:
                 raise UnsupportedModelError(_DRAWS)
             return dataclasses.replace(made, captured=captured), has_drawn
         except UnsupportedModelError as error:
@@ -153,7 +170,7 @@ class Traces:
                 f"{what} could not be traced to a graph: {type(error).__name__}: {error}"
             ) from error
         finally:
-            _set_states(present)
+            present.put_back()
 
 
 def _with_symbols(given: Mapping[str, Any], symbols: Sequence[Any]) -> dict[str, Any]:
@@ -180,17 +197,3 @@ def _described(leaf: Any) -> Any:
     return (
         (_spec(leaf), leaf.mask is None, leaf.logits is None) if isinstance(leaf, Tensor) else leaf
     )
-
-
-def _states() -> Any:
-    """Return the states of Python's and of NumPy's own random generator."""
-    return random.getstate(), np.random.get_state()  # noqa: NPY002 - users' code draws from it
-
-
-def _set_states(states: Any) -> None:
-    random.setstate(states[0])
-    np.random.set_state(states[1])  # noqa: NPY002
-
-
-def _are_states(states: Any, others: Any) -> bool:
-    return states[0] == others[0] and all(map(np.array_equal, states[1], others[1]))

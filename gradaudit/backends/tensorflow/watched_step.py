@@ -1,16 +1,15 @@
 """Keras's train step, watched: what it is given, its loss, and what its optimizer receives."""
 
-import random
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
 import keras
-import numpy as np
 import tensorflow as tf
 
 from gradaudit.backends.patch import patched
+from gradaudit.backends.tensorflow import generators
 from gradaudit.backends.tensorflow.read import reads
 from gradaudit.rules import single_optimizers, slot_variables, state_variables, variable_keys
 
@@ -101,8 +100,7 @@ class WatchedStep:
         """Note the states of random generators; return the place where they stand."""
         if tf.executing_eagerly():
             self.generators.clear()
-        states = random.getstate(), np.random.get_state()  # noqa: NPY002 - users draw from it
-        self.generators.append(states)
+        self.generators.append(generators.states())
         return tf.constant(len(self.generators) - 1)
 
 

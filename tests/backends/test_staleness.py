@@ -1,0 +1,323 @@
+"""What Keras compiled, against what the model's code says now."""
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from gradaudit import GradientAudit, check, load
+from gradaudit.backends.tensorflow import compiled as compiling
+from gradaudit.backends.tensorflow.graph_form import draws, form_of
+from gradaudit.backends.tensorflow.python_state import PythonState
+from gradaudit.backends.tensorflow.staleness import differences
+
+X = np.random.default_rng(0).normal(size=(16, 4)).astype(np.float32)
+Y = np.random.default_rng(1).normal(size=(16, 2)).astype(np.float32)
+
+
+class Penalised(keras.layers.Layer):
+    """Adds a loss whose weight is an attribute."""
+
+    weight = 0.0
+
+    def call(self, x):
+        self.add_loss(self.weight * tf.reduce_mean(tf.square(x)))
+        return x
+
+
+class Sampled(keras.layers.Layer):
+    """Adds noise, from one of three generators of Python and NumPy."""
+
+    def __init__(self, source):
+        super().__init__(name="sampled")
+        self.source, self.own = source, np.random.default_rng(3)
+
+    def call(self, x):
+        if self.source == "none":
+            return x
+        noise = np.random.normal() if self.source == "numpy" else self.own.normal()  # noqa: NPY002
+        return x + np.float32(noise)
+
+
+class Counting(keras.layers.Layer):
+    """Counts its traces, and reads the count."""
+
+    count = 0
+
+    def call(self, x):
+        self.count += 1
+        return x * (1.0 + 0.1 * self.count)
+
+
+def model_with(*middle, optimizer="sgd", **options):
+    keras.utils.set_random_seed(0)
+    layers = [keras.layers.Dense(3, "tanh", name="first"), *middle]
+    model = keras.Sequential([keras.Input((4,)), *layers, keras.layers.Dense(2, name="last")])
+    model.compile(optimizer, "mse", **options)
+    return model
+
+
+def fit(model, *callbacks, epochs=1, **options):
+    options = {"batch_size": 8, "shuffle": False, "verbose": 0, **options}
+    model.fit(X, Y, epochs=epochs, callbacks=list(callbacks), **options)
+    return np.concatenate([weight.ravel() for weight in model.get_weights()])
+
+
+def at_epoch_two(change):
+    return keras.callbacks.LambdaCallback(
+        on_epoch_begin=lambda epoch, logs: change() if epoch == 1 else None
+    )
+
+
+def annealed(folder, options, change_to):
+    layer = Penalised(name="kl")
+    model = model_with(layer)
+    audit = [] if options is None else [GradientAudit(folder, verbose=0, **options)]
+    change = at_epoch_two(lambda: setattr(layer, "weight", change_to))
+    return fit(model, *audit, change, epochs=3)
+
+
+@pytest.mark.parametrize("options", [{}, {"every": "epoch"}, {"steps": (3,)}], ids=str)
+def test_a_number_that_a_callback_changes_is_told_and_the_training_stays(tmp_path, options):
+    alone = annealed(None, None, 0.5)
+    np.testing.assert_array_equal(annealed(tmp_path / "run", options, 0.5), alone)
+    run = load(tmp_path / "run")
+    (words,) = run.run["stale"]
+    assert (
+        "multiplies by the constant 0.0 where the model's code now has 0.5 in layer 'kl'" in words
+    )
+    assert "test_staleness.py:" in words
+    assert run.verdict == "fail"
+    failed = run.tensors[run.tensors["verdict"] == "fail"]
+    assert set(failed["path"].str.rpartition("/")[0].str.rpartition("/")[2]) == {"first"}
+    assert failed["cause"].str.startswith("stale: the compiled step multiplies").all()
+
+
+def test_a_number_that_is_set_to_what_it_is_changes_nothing(tmp_path):
+    annealed(tmp_path / "run", {}, 0.0)
+    run = load(tmp_path / "run")
+    assert (run.verdict, run.run["stale"]) == ("pass", [])
+
+
+@pytest.mark.parametrize("is_frozen", [True, False])
+@pytest.mark.parametrize("audits_first", [True, False])
+def test_a_layer_that_is_frozen_after_a_fit_is_told(tmp_path, is_frozen, audits_first):
+    def trained(*callbacks):
+        model = model_with()
+        fit(model, *(callbacks if audits_first else ()))
+        model.get_layer("first").trainable = not is_frozen
+        return fit(model, *callbacks)
+
+    alone = trained()
+    np.testing.assert_array_equal(trained(GradientAudit(tmp_path / "run", verbose=0)), alone)
+    run = load(tmp_path / "run")
+    assert run.verdict == ("fail" if is_frozen else "pass")
+    assert len(run.run["stale"]) == 2 * is_frozen  # kernel and bias
+    assert all("which is frozen now (trainable=False)" in words for words in run.run["stale"])
+    if is_frozen:
+        moved = run.tensors.query("verdict == 'fail' and stage == 'update'")
+        assert {"sequential/first/kernel", "sequential/first/bias"} <= set(
+            moved["path"].str.replace(r"sequential_\d+", "sequential", regex=True)
+        )
+
+
+@pytest.mark.parametrize("source", ["none", "numpy", "own"])
+def test_numbers_drawn_in_a_trace_are_told(tmp_path, source):
+    alone = fit(model_with(Sampled(source)))
+    audit = GradientAudit(tmp_path / "run", verbose=0)
+    np.testing.assert_array_equal(fit(model_with(Sampled(source)), audit), alone)
+    run = load(tmp_path / "run")
+    assert run.verdict == "pass"
+    assert len(run.run["stale"]) == (source != "none")
+    for words in run.run["stale"]:
+        assert "numbers drawn from NumPy or Python" in words
+        assert "in layer 'sampled' at" in words
+
+
+def test_the_console_names_the_stale_steps(tmp_path, capsys):
+    fit(model_with(Sampled("numpy")), GradientAudit(tmp_path / "run"))
+    said = capsys.readouterr().err
+    assert "stale, from step 0 on: numbers drawn" in said
+    assert "PASS, 2 steps audited, 2 of them stale" in said
+
+
+@pytest.mark.parametrize("options", [{}, {"first": 1}, {"steps": (1,)}], ids=str)
+@pytest.mark.parametrize("jit_compile", [False, pytest.param(True, marks=pytest.mark.long)])
+def test_a_trace_for_the_audit_leaves_the_python_values(tmp_path, options, jit_compile):
+    """Keras traces the second shape of batches with the count that it would have alone."""
+
+    def trained(*callbacks):
+        model = model_with(Counting(), jit_compile=jit_compile)
+        for size in (8, 4):
+            data = tf.data.Dataset.from_tensor_slices((X, Y)).batch(size, drop_remainder=True)
+            model.fit(data, verbose=0, shuffle=False, callbacks=list(callbacks))
+        return [*model.get_weights(), model.layers[1].count]
+
+    for mine, other in zip(
+        trained(GradientAudit(tmp_path / "run", verbose=0, **options)), trained(), strict=True
+    ):
+        np.testing.assert_array_equal(mine, other)
+
+
+def test_without_the_comparison_another_step_would_train(tmp_path, monkeypatch):
+    """The fault that the comparison of graphs is there for, planted."""
+
+    def trained(*callbacks):
+        layer = Penalised()
+        model = model_with(layer)
+        fit(model)
+        layer.weight = 5.0
+        return fit(model, *callbacks)
+
+    alone = trained()
+    np.testing.assert_array_equal(trained(GradientAudit(tmp_path / "a", verbose=0)), alone)
+
+    def all_alike(graph, outputs):
+        return compiling.Form(b"", (), frozenset())
+
+    monkeypatch.setattr(compiling, "form_of", all_alike)
+    monkeypatch.setattr("gradaudit.backends.tensorflow.sibling.form_of", all_alike)
+    assert not np.array_equal(trained(GradientAudit(tmp_path / "b", verbose=0)), alone)
+
+
+def test_what_xla_trains_is_judged_by_the_rounding_of_its_gradients(tmp_path):
+    """Healthy twin of a stale step under XLA: two runs of one step differ in the last digits."""
+    model = model_with(keras.layers.Dense(64, "gelu"), optimizer="adam", jit_compile=True)
+    fit(model, GradientAudit(tmp_path / "run", verbose=0), epochs=4)
+    assert load(tmp_path / "run").verdict == "pass"
+
+    layer = Penalised()
+    model = model_with(layer, optimizer="adam", jit_compile=True)
+    fit(model)
+    layer.weight = 1e-2
+    fit(model, GradientAudit(tmp_path / "stale", verbose=0))
+    run = load(tmp_path / "stale")
+    assert run.verdict == "fail"
+    updates = run.tensors.query("verdict == 'fail' and stage == 'update'")
+    assert updates["cause"].str.contains("the step that trained is not the judged one").all()
+    assert not any("last digits" in words for words in run.run["left_out"])
+
+
+def test_stateful_draws_of_tensorflow_train_by_keras_s_own_function(tmp_path):
+    class Stream(keras.layers.Layer):
+        def call(self, x):
+            return x + tf.random.normal(tf.shape(x))
+
+    alone = fit(model_with(Stream()), epochs=2)
+    for options in ({}, {"first": 1}, {"steps": (2,)}):
+        audit = GradientAudit(tmp_path / str(options), verbose=0, **options)
+        np.testing.assert_array_equal(fit(model_with(Stream()), audit, epochs=2), alone)
+        assert load(tmp_path / str(options)).verdict == "unjudged"
+    assert "each compiled function has for itself" in " ".join(
+        load(tmp_path / str({"steps": (2,)})).run["unjudged"]
+    )
+
+
+def test_a_check_leaves_the_model_s_python_values_and_generators():
+    model = model_with(Sampled("numpy"))
+    before = np.random.get_state()[1].copy()  # noqa: NPY002
+    assert check(model, X, Y).verdict == "pass"
+    np.testing.assert_array_equal(np.random.get_state()[1], before)  # noqa: NPY002
+
+
+def form(function, *arguments):
+    graph = tf.function(function, autograph=False).get_concrete_function(*arguments).graph
+    return form_of(graph, graph.outputs)
+
+
+@pytest.mark.parametrize(
+    ("other", "same"),
+    [
+        (lambda x: tf.tanh(x * 2.0, name="again"), True),
+        (lambda x: tf.function(lambda z: tf.tanh(z * 2.0), autograph=False)(x), True),
+        (lambda x: tf.tanh(x * 3.0), False),
+        (lambda x: tf.sin(x * 2.0), False),
+        (lambda x: tf.tanh(2.0 * x), False),
+        (lambda x: tf.tanh(x[:1] * 2.0), False),
+    ],
+)
+def test_two_traces_have_one_form_where_they_compute_alike(other, same):
+    spec = tf.TensorSpec((2,), tf.float32)
+    mine, its = form(lambda x: tf.tanh(x * 2.0), spec), form(other, spec)
+    assert (mine.key == its.key) is same
+
+
+def test_the_order_of_reads_and_assignments_is_in_the_form():
+    variable = tf.Variable(1.0)
+
+    def first_read():
+        value = variable + 0.0
+        variable.assign(2.0)
+        return value
+
+    def first_assign():
+        variable.assign(2.0)
+        return variable + 0.0
+
+    assert form(first_read).key == form(first_read).key != form(first_assign).key
+    assert form(first_read).assigned == {id(variable.handle)}
+
+
+def test_bodies_of_loops_are_in_the_form():
+    def loop(factor):
+        return lambda x: tf.while_loop(lambda i, y: i < 3, lambda i, y: (i + 1, y * factor), (0, x))
+
+    spec = tf.TensorSpec((), tf.float32)
+    assert form(loop(2.0), spec).key == form(loop(2.0), spec).key != form(loop(3.0), spec).key
+    words = differences(model_with(), form(loop(2.0), spec), form(loop(3.0), spec))
+    assert "the constant 2.0 where the model's code now has 3.0" in words[0]
+
+
+def test_draws_are_those_that_a_function_keeps_the_state_of():
+    def drawing(x):
+        stateless = tf.random.stateless_normal((2,), (1, 2))
+        return tf.cond(x > 0, lambda: tf.random.normal((2,)), lambda: stateless)
+
+    graph = tf.function(drawing).get_concrete_function(tf.constant(1.0)).graph
+    assert [operation.type for operation in draws(graph)] == ["RandomStandardNormal"]
+
+
+SETTINGS = {"scale": [1.0]}
+
+
+class Reading(keras.layers.Layer):
+    slope = 1.0
+
+    def __init__(self):
+        super().__init__()
+        self.numbers, self.table, self.own = [1, 2], {"a": np.ones(2)}, np.random.default_rng(0)
+
+    def call(self, x):
+        return x * SETTINGS["scale"][0]
+
+
+def _append(layer):
+    layer.numbers.append(3)
+
+
+def _set_class(layer):
+    Reading.slope += 1.0
+
+
+def _set_global(layer):
+    SETTINGS["scale"][0] += 1.0
+
+
+def _set_array(layer):
+    layer.table["a"] = layer.table["a"] + 1
+
+
+def _draw(layer):
+    layer.own.normal()
+
+
+@pytest.mark.parametrize("change", [_append, _set_class, _set_global, _set_array, _draw])
+def test_values_in_reach_of_the_code_are_seen_and_put_back(change):
+    layer = Reading()
+    model = model_with(layer)
+    before = PythonState(model)
+    assert not PythonState(model).changed(before)
+    change(layer)
+    assert PythonState(model).changed(before)
+    before.put_back()
+    assert not PythonState(model).changed(before)
