@@ -60,6 +60,9 @@ class Simulated(Carrier):
     ) -> Any:
         if function is np.sum:
             return self._sum(*args, **kwargs)
+        if function is np.mean:
+            total = self._sum(*args, **kwargs)
+            return total / (args[0].size // max(total.size, 1))
         return self._rounded(function, args, kwargs)
 
     def _sum(self, a: "Simulated", axis: Any = None, keepdims: bool = False) -> "Simulated":

@@ -2,11 +2,12 @@
 
 import dataclasses
 import functools
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from gradaudit import keras_compat
 from gradaudit.numerics import (
@@ -24,7 +25,7 @@ from gradaudit.records import Arrays, Estimate, Oracle, Passed, StepRecord, Step
 from gradaudit.reference.backprop import backprop
 from gradaudit.reference.framework import Traces
 from gradaudit.reference.graph import is_float
-from gradaudit.reference.kappa import FURTHER_TWINS, REPETITION, kappa, mean_multiplicity
+from gradaudit.reference.kappa import UNITS, kappa, refined, step_beside
 from gradaudit.reference.losses import loss_terms
 from gradaudit.reference.update import updated
 from gradaudit.reference.walk import Walk
@@ -90,10 +91,12 @@ class Runs:
             ]
             assigned = [dict(each) for each in floats]
             passed = walks[0][2]
-            found = self._combined([w[0] for w in walks], self._further_errors())
+            found = self._combined([w[0] for w in walks])
+            found = self._looked_again(0, found, {"": record.loss, **record.gradients})
             for path in passed.keys() & found.keys():
                 found[path] = _with_provenance(found[path], passed[path])
             moved = self._combined(floats, before=record.variables)
+            moved = self._looked_again(1, moved, self._changes(moved))
         for path in walks[0][1].keys() - moved.keys():  # whole numbers, which are exact
             change = np.subtract(walks[0][1][path], record.variables[path], dtype=np.float64)
             moved[path] = Estimate(change, np.zeros(change.shape), None, 1.0, self.oracle)
@@ -200,37 +203,67 @@ class Runs:
         loss = backprop(self.spec.model, record, walk, self.whole)
         return {"": loss.value, **walk.cotangents}, walk.assigned, walk.provenance
 
-    def _further_errors(self) -> list[Arrays]:
-        """Return the errors of further twins where rows repeat, at weights close to the step's.
+    def _looked_again(
+        self, place: int, estimates: dict[str, Estimate], taken: Mapping[str, ArrayLike | None]
+    ) -> dict[str, Estimate]:
+        """Return estimates, with the σ of further twins where what the framework has is far off.
 
-        Other roundings happen there, and their errors are as large.
+        place: 0 for gradients, 1 for what layers assign to; as `_gradients` returns them.
         """
-        record = self.record
-        if self.has_halves or mean_multiplicity(record.x) < REPETITION:
-            return []
-        rng, errors = np.random.default_rng(0), []
-        for _ in range(FURTHER_TWINS):
-            beside = {
-                v.path: np.asarray(
-                    record.variables[v.path] * (1 + 1e-3 * rng.uniform(-1, 1, v.shape)), np.float32
-                )
-                for v in self.spec.model.trainable_variables
-            }
-            moved = dataclasses.replace(record, variables={**record.variables, **beside})
-            twin = self._gradients(moved, Plain(np.float32))[0]
-            right = self._gradients(moved, Plain(np.float64))[0]
-            errors.append({path: twin[path] - right.pop(path) for path in list(right)})
-        return errors
+        known = {path: v for path, v in taken.items() if v is not None and path in estimates}
+        weights = [v.path for v in self.spec.model.trainable_variables]
+        unit = max(UNITS.get(dtype, 1) for dtype in self.dtypes)
+        right, wrong = self._beside_in
+        scales: list[Arrays] = []
+
+        def errors(number: int) -> Arrays:
+            if not scales:  # the first twin
+                scales.append(self._scale(place, estimates))
+            moved = step_beside(self.record, weights, number, unit)
+            twin, near = (self._gradients(moved, each)[place] for each in (wrong, right))
+            made = {path: numbers(twin.pop(path)) - numbers(near.pop(path)) for path in known}
+            return {path: error * scales[0].get(path, 1.0) for path, error in made.items()}
+
+        return refined(estimates, known, errors)
+
+    @property
+    def _beside_in(self) -> tuple[Arithmetic, Arithmetic]:
+        """The arithmetics of the right values beside those of the step, and of the twins there."""
+        if self._mixed:
+            return self.arithmetics()[0], Simulating()
+        return Plain(np.float64), Plain(np.float32)
+
+    def _scale(self, place: int, estimates: Mapping[str, Estimate]) -> Arrays:
+        """Return by what float32 errors are multiplied in the precision of the audited step.
+
+        It is the quotient of the two σ, by path; empty where the twins are in that precision.
+        """
+        scale: Arrays = {}
+        if self._mixed or len(self.arithmetics()) == 2:
+            return scale
+        singles = self._gradients(self.record, _FLOAT32)[place]
+        for path, estimate in estimates.items():
+            single = as_rounded(singles[path]).sigma
+            own = estimate.sigma / estimate.kappa
+            scale[path] = np.divide(own, single, out=np.zeros(own.shape), where=single > 0)
+        return scale
+
+    def _changes(self, paths: Iterable[str]) -> Arrays:
+        """Return by how much variables changed over the step, of those that were read after it."""
+        before, after = self.record.variables, self.record.variables_after
+        return {
+            path: np.subtract(after[path], before[path], dtype=np.float64)
+            for path in paths
+            if path in after
+        }
 
     def _combined(
         self,
         runs: list[dict[str, Array]],
-        further: Sequence[Arrays] = (),
         before: Arrays | None = None,
     ) -> dict[str, Estimate]:
         """Combine the runs in the `arithmetics`. They are used up: large models need the memory.
 
-        further: errors of further twins, which κ covers as well.
         before: where given, the estimates are of the changes since these values.
         """
         estimates = {}
@@ -240,8 +273,6 @@ class Runs:
             single = as_rounded(rest[0]) if rest else reference
             compared = reference if self.has_halves else single
             factor = kappa(twin, compared)
-            for errors in further:
-                factor = max(factor, kappa(compared.value + errors.pop(path), compared))
             sigma = factor * reference.sigma
             if self.has_halves and self.record.jit:
                 # XLA may leave out casts to a half precision and back (xla_allow_excess_precision).
@@ -260,6 +291,11 @@ class Runs:
             *(v.dtype for v in model.trainable_variables),
             *(term.dtype for term in loss_terms(model)),
         }
+
+    @property
+    def _mixed(self) -> bool:
+        """Whether a few errors of a narrow precision may outweigh those of a wide one beside it."""
+        return self.has_halves or len(self.dtypes) > 1
 
     @functools.cached_property
     def has_halves(self) -> bool:
