@@ -52,5 +52,7 @@ def _judged(reason: str) -> str:
 
 def _not_all(cell: Cell) -> str:
     if cell.stale:
-        return f"; stale{', fails' if cell.fails else ''}: … {cell.stale} …"
+        return f"; stale: … {cell.stale} …" + (f"; {cell.verdict}" if cell.verdict else "")
+    if cell.verdict:
+        return f"; {cell.verdict}"
     return f"; for some weights unjudged: … {cell.some_update} …" if cell.some_update else ""

@@ -17,7 +17,8 @@ class Cell:
     train: trains it with a list of callbacks; returns what must not depend on the audit.
     gradient, update: words of the reason why that stage is unjudged; empty where it is judged.
     some_update: words of the reason why the update of some of the weights is.
-    stale: words of what is stale in a compiled step. fails: it makes the training fail.
+    stale: words of what is stale in a compiled step.
+    verdict: of the run; empty for "pass", or "unjudged" where something is.
     warns: a pattern of the warnings that Keras itself gives.
     """
 
@@ -28,7 +29,7 @@ class Cell:
     update: str = ""
     some_update: str = ""
     stale: str = ""
-    fails: bool = False
+    verdict: str = ""
     warns: str = ""
 
 
