@@ -290,16 +290,24 @@ def test_draws_are_those_of_the_step(draw, jit):
 class Chancy(layers.Layer):
     """Draws from a generator of its own as it is traced."""
 
-    def __init__(self):
+    def __init__(self, generator):
         super().__init__()
-        self.generator = np.random.default_rng(0)
+        self.generator = generator
 
     def call(self, x):
         return x * self.generator.random()
 
 
+def test_numbers_from_a_generator_of_a_layer_s_own_are_drawn_again():
+    model = keras.Sequential([keras.Input((4,)), layers.Dense(3), Chancy(np.random.default_rng(0))])
+    model.compile("sgd", "mse", jit_compile=False)
+    x = np.random.default_rng(0).standard_normal((8, 4))
+    assert gradaudit.check(model, x, x[:, :3]).verdict == "pass"
+
+
 def test_code_whose_traces_differ_is_unjudged():
-    model = keras.Sequential([keras.Input((4,)), layers.Dense(3), Chancy()])
+    chancy = Chancy(random.SystemRandom())
+    model = keras.Sequential([keras.Input((4,)), layers.Dense(3), chancy])
     model.compile("sgd", "mse", jit_compile=False)
     x = np.random.default_rng(0).standard_normal((8, 4))
     run = gradaudit.check(model, x, x[:, :3])
@@ -485,3 +493,83 @@ def test_code_on_several_replicas_is_judged(name, function, tmp_path, monkeypatc
     run = gradaudit.report.load(tmp_path)
     assert run.verdict == ("pass" if function is right else "fail"), run.run["unjudged"]
     assert set(run.tensors["replica"]) == {0, 1}
+
+
+def _noisy():
+    """Return layers that do something else in training, one of them inside another model."""
+    layers = keras.layers
+    inner = keras.Sequential([layers.Dense(4), layers.Dropout(0.5), layers.BatchNormalization()])
+    return [layers.Dense(5, "tanh"), layers.Dropout(0.5), inner, layers.Dense(2)]
+
+
+class WithoutMode(keras.Model):
+    """Its `call` takes no `training`: Keras hands none on, and all in it runs as in inference."""
+
+    def __init__(self):
+        super().__init__()
+        self.parts = _noisy()
+
+    def call(self, x):
+        for part in self.parts:
+            x = part(x)
+        return x
+
+
+class WithMode(WithoutMode):
+    """The same, in training."""
+
+    def call(self, x, training=None):
+        return super().call(x)
+
+
+class HalfFrozen(WithoutMode):
+    """Runs its first parts in inference, and says nothing to the others: they follow them."""
+
+    def call(self, x, training=None):
+        for part in self.parts[:2]:
+            x = part(x, training=False)
+        for part in self.parts[2:]:
+            x = part(x)
+        return x
+
+
+class Block(keras.layers.Layer):
+    """A layer that takes no `training`: that of the model around it holds within."""
+
+    def __init__(self, is_frozen=False):
+        super().__init__()
+        self.parts, self.is_frozen = _noisy(), is_frozen
+
+    def call(self, x):
+        for part in self.parts:
+            x = part(x, training=False) if self.is_frozen else part(x)
+        return x
+
+
+def _functional(*blocks):
+    inputs = outputs = keras.Input((3,))
+    for block in blocks:
+        outputs = block(outputs)
+    return keras.Model(inputs, keras.layers.Dense(2)(outputs))
+
+
+MODES = {
+    "no argument": WithoutMode,
+    "an argument": WithMode,
+    "half frozen": HalfFrozen,
+    "a functional model in one without": lambda: keras.Sequential([WithoutMode()]),
+    "a layer without": lambda: _functional(Block()),
+    "a model without in a functional one": lambda: _functional(WithoutMode()),
+    "a frozen layer before one without": lambda: _functional(Block(True), Block()),
+}
+
+
+@pytest.mark.parametrize("name", MODES)
+def test_layers_run_in_the_mode_that_they_have_in_the_step(name):
+    keras.utils.set_random_seed(4)
+    model = MODES[name]()
+    model.compile("sgd", "mse")
+    rng = np.random.default_rng(2)
+    x, y = (rng.standard_normal((12, width)).astype(np.float32) for width in (3, 2))
+    run = gradaudit.check(model, x, y)
+    assert run.verdict == "pass", run.run["failures"]

@@ -79,6 +79,8 @@ class PythonState:
             self.values[where] = x.shape, x.dtype.str, _digest(x)
         elif isinstance(x, tf.Tensor):
             self.values[where] = "symbolic" if tf.is_symbolic_tensor(x) else id(x)
+        elif isinstance(x, random.SystemRandom):
+            pass  # draws from the machine, and has no state
         elif isinstance(x, (np.random.Generator, np.random.RandomState, random.Random)):
             self._generators.add(where)
             self.values[where] = repr(self._state(x))
