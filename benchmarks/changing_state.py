@@ -178,9 +178,13 @@ class Case:
             is_audited = audit and (self.audited is None or number in self.audited)
             # After the changes, so that the audit meets what Keras's function would meet.
             callbacks = [changing, audit] if is_audited else [changing]
-            history = model.fit(
-                x, y, size, epochs, verbose=0, callbacks=callbacks, shuffle=number % 2 == 0
-            )
+            try:
+                history = model.fit(
+                    x, y, size, epochs, verbose=0, callbacks=callbacks, shuffle=number % 2 == 0
+                )
+            except ValueError as error:  # Keras's own, of weights that its optimizer does not know
+                left.append({"error": str(error)})
+                break
             left.append(history.history)
         variables = [*model.variables, *model.optimizer.variables]
         return [*left, *(np.array(v.value.numpy()) for v in variables)]
