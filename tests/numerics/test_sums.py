@@ -214,8 +214,7 @@ def test_equal_rows_carry_equal_errors():
 
 
 def test_equal_rows_of_zeros_make_no_errors_that_add():
-    a, b = in_runs(1e-6, 0)
+    a, b = in_runs(0.3, 0)
     b[64:] = 0
-    part = exact(a[:, :64]) @ exact(b[:64])
-    ratio = (exact(a) @ exact(b)).sigma / part.sigma
-    assert np.max(ratio) < 2  # the partial sums stay large for longer; as many errors as terms: 3
+    distinct = b + 1e-20 * np.random.default_rng(1).standard_normal(b.shape)
+    assert np.allclose((exact(a) @ exact(b)).sigma, (exact(a) @ exact(distinct)).sigma, rtol=1e-2)
