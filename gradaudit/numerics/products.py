@@ -7,6 +7,14 @@ u is the unit roundoff of the accumulator (Precision.matmul_roundoff), v that to
 are rounded first, 0 for none (Precision.product_roundoff); u²/3 is the rounding of each product.
 Σ sₖ² is that of the terms in their own order. Kinks: kink(a) |b| + |a| kink(b).
 
+Runs. Where rows of B are equal, as in the gradient of a mean over positions, their errors are, too:
+a run R of them contributes (Σ_R a)² σb², and not Σ_R a² σb². Terms of a run may differ by less than
+the last place U of the partial sums; then these additions round off the same part. The part of a
+term x is a sawtooth of x/U, of which the first harmonic, cos(2π x/U), has 6/π² of the variance. Its
+mean over two terms with a spread s is exp(−(2π s/U)²), the correlation of their roundings, and
+
+    Σ mₗ = n + Σ_R |R| (|R| − 1) exp(−(2π s_R/U)²)
+
 Shapes: (..., I, n) @ (..., n, O) -> (..., I, O), and vectors as np.matmul takes them.
 """
 
@@ -16,6 +24,7 @@ import numpy as np
 
 from gradaudit.numerics.dispatch import handles
 from gradaudit.numerics.partial_sums import SHORT, in_order, multiplicities, repeating
+from gradaudit.numerics.precision import binade
 from gradaudit.numerics.rounded import Part, Rounded, operands, plus, round_once
 
 IN_TURN = 48
@@ -71,7 +80,9 @@ def _matmul(x: Any, y: Any) -> Rounded:
         return wide.reshape((a.value @ b.value).shape)
     p, n = a.precision, a.shape[-1]
     value, squares = _product(a.value, b.value)
-    variance, count = _errors_of_terms(a, b)
+    size = np.abs(value) if squares is None else np.maximum(np.abs(value), np.sqrt(squares / n))
+    last_place = 2 * p.matmul_roundoff * binade(size)
+    variance, count = _errors_of_terms(a, b, last_place)
     if n > 1:
         per_addition = p.variance(p.matmul_roundoff) * count  # m n u²
         from_sum = value**2  # in place from here on
@@ -89,8 +100,12 @@ def _matmul(x: Any, y: Any) -> Rounded:
     return round_once(value, variance, kink, p)
 
 
-def _errors_of_terms(a: Rounded, b: Rounded) -> tuple[Part, int | np.ndarray]:
+def _errors_of_terms(
+    a: Rounded, b: Rounded, last_place: np.ndarray
+) -> tuple[Part, int | np.ndarray]:
     """Return the walk's sum over the terms, Σₗ mₗ [...], and Σₗ mₗ = m n.
+
+    last_place: the unit in the last place of the whole sum or, if larger, of its partial sums.
 
     Products repeat at most as often as factors in the row of A, and as those in the column of B:
     the smaller of each of the two sums counts.
@@ -100,6 +115,7 @@ def _errors_of_terms(a: Rounded, b: Rounded) -> tuple[Part, int | np.ndarray]:
     per_product = 2 * p.variance(p.product_roundoff)
     if n > 1:
         per_product += (1 / 3 + n / 18) * p.variance(p.matmul_roundoff)
+    in_runs = _errors_in_runs(a, b, per_product, last_place)
     columns = np.swapaxes(b.value, -1, -2)
     if n > 1 and repeating(columns) and repeating(a.value):
         factor = plus(per_product * bb, b.variance)
@@ -113,7 +129,12 @@ def _errors_of_terms(a: Rounded, b: Rounded) -> tuple[Part, int | np.ndarray]:
             np.sum(in_rows * (a.value != 0), axis=-1, keepdims=True),
             np.sum(in_columns * (b.value != 0), axis=-2, keepdims=True),
         )
-        return np.minimum(by_a, by_b), count
+        repeated = np.minimum(by_a, by_b)
+        if in_runs is None:
+            return repeated, count
+        return np.maximum(repeated, in_runs[0]), np.maximum(count, in_runs[1])
+    if in_runs is not None:
+        return in_runs
     own = plus(b.variance, per_product * bb if per_product else None)
     variance = None if own is None else aa @ own
     if a.variance is not None:
@@ -122,3 +143,52 @@ def _errors_of_terms(a: Rounded, b: Rounded) -> tuple[Part, int | np.ndarray]:
             from_a += variance
         variance = from_a
     return variance, n
+
+
+def _errors_in_runs(
+    a: Rounded, b: Rounded, per_product: float, last_place: np.ndarray
+) -> tuple[np.ndarray, np.ndarray] | None:
+    """Return what `_errors_of_terms` does where rows of B are equal in runs; else None."""
+    starts = _runs_of_equal_rows(b.value)
+    if starts is None:
+        return None
+    bb = b.value**2
+    found = a.value**2 @ (per_product * bb)
+    if b.variance is not None:
+        found += np.add.reduceat(a.value, starts, axis=-1) ** 2 @ b.variance[starts]
+    if a.variance is not None:
+        found += a.variance @ bb
+    return found, _alike(a.value, b.value[starts], starts, last_place)
+
+
+def _runs_of_equal_rows(b: np.ndarray) -> np.ndarray | None:
+    """Return where runs of equal rows of B begin; None where these are not long, as mostly.
+
+    The gradient of a mean over positions, for instance, is the same for all of them.
+    """
+    n = len(b)
+    if b.ndim != 2 or n < SHORT or not b.size or np.count_nonzero(b[1:, 0] != b[:-1, 0]) > n // 2:
+        return None
+    begins = np.ones(n, bool)
+    begins[1:] = np.any(b[1:] != b[:-1], axis=1)
+    return np.flatnonzero(begins) if np.count_nonzero(begins) <= n // 2 else None
+
+
+def _alike(a: np.ndarray, b: np.ndarray, starts: np.ndarray, last_place: np.ndarray) -> np.ndarray:
+    """Return Σₗ mₗ for terms that are alike within runs: aᵢₗ bₗⱼ with one bₗⱼ in each run.
+
+    Terms that are 0 make no rounding.
+
+    a: (..., n); b: (runs, O); last_place: (..., O), as the result.
+    """
+    lengths = np.diff(starts, append=a.shape[-1])
+    mean = np.add.reduceat(a, starts, axis=-1) / lengths
+    spread = np.sqrt(np.add.reduceat((a - np.repeat(mean, lengths, -1)) ** 2, starts, -1) / lengths)
+    count = np.full(last_place.shape, float(a.shape[-1]))
+    with np.errstate(all="ignore"):
+        for run, length in enumerate(lengths):
+            apart = spread[..., run, None] * np.abs(b[run]) / last_place
+            rounds = np.isfinite(apart) & (mean[..., run, None] != 0) & (b[run] != 0)
+            alike = np.where(rounds, np.exp(-((2 * np.pi * apart) ** 2)), 0.0)
+            count += length * (length - 1) * alike
+    return count

@@ -30,7 +30,11 @@ with 0 for terms that are 0. While sₖ stays in one binade, adding a rounds off
 the last place of sₖ, the same part each time. So equal terms err by mᵢ times one error and not √mᵢ
 times, and the errors that they carry are equal too. For distinct terms m is 1. The products of an
 element of A B are not searched for equal ones: they repeat at most as often as the factors in the
-row of A, and as those in the column of B; the smaller of the two variances counts.
+row of A, and as those in the column of B; the smaller of the two variances counts. Runs of equal
+rows of B, and terms in them that are alike to less than the last place of their sum: products.py.
+
+Other errors that are shared. Elements that depend on one rounding do not err independently, and
+the model has no term for that. Runs of the rules in float32 measure it: reference/kappa.py.
 
 Half precisions. r(y) = h(y)²: with 8 or 11 bits, equal rows round alike, and constants and kernels
 err in the same way for all rows.

@@ -84,8 +84,10 @@ class ExactTies:
 
     def made(self, op: Op, inputs: Sequence[Primal], outputs: Sequence[Primal]) -> None:
         """Note an op whose floats tie."""
+        if op.kind not in FRAMEWORK:
+            return
         values = [x.value for x in inputs]
-        if not values or np.asarray(numbers(values[0])).dtype.kind != "f":
+        if np.asarray(numbers(values[0])).dtype.kind != "f":
             return
         if op.kind in _REDUCING:
             axes = tuple(np.atleast_1d(numbers(values[1])).tolist())
@@ -97,7 +99,7 @@ class ExactTies:
         elif op.kind in _POOLING:
             x = numbers(values[0])
             self.found += [_Place(op, 0, ())] if np.unique(x).size < x.size else []
-        elif (tie := tie_of(op, values)) is not None and op.kind in FRAMEWORK:
+        elif (tie := tie_of(op, values)) is not None:
             self.found.append(_Place(op, 0, tie.place))
 
     def carried(

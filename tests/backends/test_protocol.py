@@ -81,7 +81,7 @@ class HandMade:
                 learning_rates=(RATE,),
             )
             # Nothing is drawn, and all parts have a rule.
-            framework = SimpleNamespace(draw=None, traces=lambda expect: None)
+            framework = SimpleNamespace(draw=None, traces=lambda expect: NoCode())
             spec = StepSpec(model, model.optimizer, present_config(), framework, {})
             observer.taken([taken], spec, 0.0)
 

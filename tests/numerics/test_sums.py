@@ -176,3 +176,45 @@ def test_products_without_columns_and_with_nan():
         y = exact(a) @ exact(np.full((400, 3), 0.1))
     assert np.isnan(y.value[0]).all()
     assert np.isfinite(y.sigma[1]).all()
+
+
+def in_runs(spread, seed):
+    """Return A (8, 256) and B (256, 8) in float32: runs of 64 equal rows of B, alike ones of A."""
+    rng = np.random.default_rng(seed)
+    means, sizes = rng.uniform(0.5, 1.5, (8, 4)), rng.uniform(1e-3, 1.0, (4, 8))
+    a = np.repeat(means, 64, axis=1) * (1 + spread * rng.standard_normal((8, 256)))
+    return a.astype(np.float32), np.repeat(sizes, 64, axis=0).astype(np.float32)
+
+
+@pytest.mark.parametrize("name", ["A B one by one", "A B by TensorFlow"])
+@pytest.mark.parametrize("spread", [1e-7, 1e-5, 1e-4, 1e-2, 0.3])
+def test_terms_that_are_alike_round_alike(name, spread):
+    z = []
+    for seed in range(30):
+        a, b = in_runs(spread, seed)
+        ours = exact(a) @ exact(b)
+        theirs = np.asarray(SUMMED[name](a, b), np.float64)
+        z.append(np.abs(theirs - ours.value) / ours.sigma)
+    assert np.max(z) < 5
+    if name == "A B one by one":
+        assert np.sqrt(np.mean(np.square(z))) > 0.2  # nor is σ too large to be of use
+
+
+def test_equal_rows_carry_equal_errors():
+    """With an error of 1 in each row of a run, the product errs by the sum over A, not by √n."""
+    a, b = in_runs(0.3, 0)
+    carried = Rounded(b.astype(np.float64), np.full(b.shape, 1e-6), None, FLOAT32)
+    sums = a.astype(np.float64).reshape(8, 4, 64).sum(axis=-1)
+    expected = 1e-3 * np.sqrt(np.sum(sums**2, axis=-1, keepdims=True))
+    assert np.allclose((exact(a) @ carried).sigma, expected, rtol=1e-3)
+    b[::2] *= np.float32(1.001)
+    carried = Rounded(b.astype(np.float64), np.full(b.shape, 1e-6), None, FLOAT32)
+    expected = 1e-3 * np.linalg.norm(a, axis=-1, keepdims=True)
+    assert np.allclose((exact(a) @ carried).sigma, expected, rtol=1e-3)
+
+
+def test_equal_rows_of_zeros_make_no_errors_that_add():
+    a, b = in_runs(0.3, 0)
+    b[64:] = 0
+    distinct = b + 1e-20 * np.random.default_rng(1).standard_normal(b.shape)
+    assert np.allclose((exact(a) @ exact(b)).sigma, (exact(a) @ exact(distinct)).sigma, rtol=1e-2)
