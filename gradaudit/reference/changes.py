@@ -10,8 +10,9 @@ from gradaudit import keras_compat
 from gradaudit.errors import GapCode
 from gradaudit.records import Estimate, Gap, Stage
 from gradaudit.reference.coverage import Coverage
+from gradaudit.reference.found import Found
 from gradaudit.reference.policy import Policy
-from gradaudit.reference.runs import Found, Runs
+from gradaudit.reference.runs import Runs
 from gradaudit.reference.update import takes_parts
 from gradaudit.rules import assigned_weights, moved_by, single_optimizers
 

@@ -22,11 +22,12 @@ from gradaudit.records import (
 from gradaudit.reference.arguments import empty_gaps
 from gradaudit.reference.changes import Unjudged, step_gaps, updates_of
 from gradaudit.reference.coverage import Coverage, coverage
+from gradaudit.reference.found import Found
 from gradaudit.reference.graph import is_float
 from gradaudit.reference.kinks import at_ties_of, doubts_of
 from gradaudit.reference.origin import is_finite, origin_of
 from gradaudit.reference.policy import DEFAULT, Policy
-from gradaudit.reference.runs import Found, Runs
+from gradaudit.reference.runs import Runs
 from gradaudit.reference.settle import settled
 from gradaudit.reference.trained import trained
 
@@ -160,10 +161,10 @@ def _is_unsteady(runs: Runs, loss: Estimate, policy: Policy) -> bool:
 def _second_opinion(runs: Runs) -> tuple[Unjudged, tuple[Gap, ...]]:
     """Return the gradients that `_disputed` finds, and why the step could not be traced."""
     try:
-        traced = runs.plain_gradients(traced=True)
+        traced = dataclasses.replace(runs, whole=True).rounded_gradients()
     except UnsupportedModelError as error:  # the derived rules are then the only oracle
         return {}, (Gap(error.code, error.part, str(error)),)
-    return _disputed(runs.plain_gradients(traced=False), traced), ()
+    return _disputed(runs.rounded_gradients(), traced), ()
 
 
 def _disputed(derived: Mapping[str, Rounded], traced: Mapping[str, Rounded]) -> Unjudged:

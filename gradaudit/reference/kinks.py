@@ -1,14 +1,12 @@
 """Which choices at kinks a step depends on, and what another choice would give."""
 
 from collections.abc import Iterator
-from dataclasses import replace
 
 import numpy as np
 
 from gradaudit import keras_compat
 from gradaudit.errors import UnsupportedModelError
-from gradaudit.numerics import Plain, Rounding, as_rounded, numbers
-from gradaudit.numerics.arithmetic import Array
+from gradaudit.numerics import Plain, Rounding
 from gradaudit.numerics.ties import CONVENTIONS
 from gradaudit.records import AtTies, Estimate
 from gradaudit.reference.runs import Runs
@@ -20,7 +18,8 @@ def doubts_of(runs: Runs) -> str:
     watch = Doubts()
     try:
         with np.errstate(all="ignore"):
-            runs.watched(runs.record, _rounding(runs), watch)
+            rounding = Rounding(tensorfloat32=runs.record.tensorfloat32)
+            runs.watched(runs.record, rounding, watch)
     except UnsupportedModelError:
         return ""
     return in_words(watch.found, _layers(runs))
@@ -41,22 +40,16 @@ def at_ties_of(runs: Runs) -> Iterator[AtTies]:
     if not watch.found:
         return
     where, usual = in_words(watch.found, _layers(runs)), convention_of(watch.found)
-    right = runs.gradients_in(_rounding(runs))
+    loss = runs.rounded_gradients()[""].value
     for ties in CONVENTIONS:
-        found = runs.gradients_in(replace(_rounding(runs), ties=ties))
-        loss, own = found.pop(""), right[""]
-        if np.array_equal(numbers(loss), numbers(own)):
+        found = runs.rounded_gradients(ties)
+        if found.pop("").value == loss:
             words = f"{ties.words} ({where}{'; ' + usual if usual else ''})"
-            yield AtTies(words, {path: _estimate(runs, each) for path, each in found.items()})
-
-
-def _estimate(runs: Runs, found: Array) -> Estimate:
-    held = as_rounded(found)
-    return Estimate(held.value, held.sigma, held.kink, 1.0, runs.oracle)
-
-
-def _rounding(runs: Runs) -> Rounding:
-    return Rounding(tensorfloat32=runs.record.tensorfloat32)
+            gradients = {
+                path: Estimate(each.value, each.sigma, each.kink, 1.0, runs.oracle)
+                for path, each in found.items()
+            }
+            yield AtTies(words, gradients)
 
 
 def _layers(runs: Runs) -> set[str]:

@@ -1,6 +1,5 @@
 """The runs of one step's rules in several arithmetics, and the estimates that they give."""
 
-import dataclasses
 import functools
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -21,8 +20,10 @@ from gradaudit.numerics import (
     numbers,
 )
 from gradaudit.numerics.arithmetic import Array
-from gradaudit.records import Arrays, Estimate, Oracle, Passed, StepRecord, StepSpec
+from gradaudit.numerics.ties import Convention
+from gradaudit.records import Arrays, Estimate, Oracle, StepRecord, StepSpec
 from gradaudit.reference.backprop import backprop
+from gradaudit.reference.found import Found, with_provenance
 from gradaudit.reference.framework import Traces
 from gradaudit.reference.graph import is_float
 from gradaudit.reference.kappa import UNITS, kappa, refined, step_beside
@@ -33,21 +34,6 @@ from gradaudit.rules.tape import Provenances
 from gradaudit.tracing.watch import OpWatch
 
 _FLOAT32 = Rounding(uniform=PRECISIONS["float32"])
-
-
-@dataclass(frozen=True)
-class Found:
-    """What the runs of a step give.
-
-    loss: its estimate. gradients: by path, of the variables that the loss depends on.
-    moved: the changes of variables that layers assign to.
-    assigned: the float values that they assign, in each of the arithmetics.
-    """
-
-    loss: Estimate
-    gradients: dict[str, Estimate]
-    moved: dict[str, Estimate]
-    assigned: list[dict[str, Array]]
 
 
 @dataclass(frozen=True)
@@ -94,7 +80,7 @@ class Runs:
             found = self._combined([w[0] for w in walks])
             found = self._looked_again(0, found, {"": record.loss, **record.gradients})
             for path in passed.keys() & found.keys():
-                found[path] = _with_provenance(found[path], passed[path])
+                found[path] = with_provenance(found[path], passed[path])
             moved = self._combined(floats, before=record.variables)
             moved = self._looked_again(1, moved, self._changes(moved))
         for path in walks[0][1].keys() - moved.keys():  # whole numbers, which are exact
@@ -112,20 +98,14 @@ class Runs:
         walk.op_watch = watch
         return backprop(self.spec.model, record, walk, traced=True).value
 
-    def gradients_in(self, arithmetic: Arithmetic) -> dict[str, Array]:
-        """Return the gradients in one arithmetic, the loss under the empty path."""
-        with np.errstate(all="ignore"):
-            return self._gradients(self.record, arithmetic)[0]
+    def rounded_gradients(self, ties: Convention | None = None) -> dict[str, Rounded]:
+        """Return the gradients with their rounding errors, the loss under the empty path.
 
-    def plain_gradients(self, traced: bool) -> dict[str, Rounded]:
-        """Return the gradients with rounding errors, the loss under the empty path.
-
-        traced: by a trace of the whole step, whatever has a derived rule.
+        ties: which subgradient exact ties take; None for the framework's.
         """
+        arithmetic = Rounding(tensorfloat32=self.record.tensorfloat32, ties=ties)
         with np.errstate(all="ignore"):
-            walk = self._walk(self.record, self.arithmetics()[0])
-            loss = backprop(self.spec.model, self.record, walk, traced)
-        found = {"": loss.value, **walk.cotangents}
+            found = self._gradients(self.record, arithmetic)[0]
         return {path: as_rounded(value) for path, value in found.items()}
 
     def updates(self, assigned: Sequence[dict[str, Array]]) -> Iterator[dict[str, Estimate]]:
@@ -258,9 +238,7 @@ class Runs:
         }
 
     def _combined(
-        self,
-        runs: list[dict[str, Array]],
-        before: Arrays | None = None,
+        self, runs: list[dict[str, Array]], before: Arrays | None = None
     ) -> dict[str, Estimate]:
         """Combine the runs in the `arithmetics`. They are used up: large models need the memory.
 
@@ -300,15 +278,3 @@ class Runs:
     @functools.cached_property
     def has_halves(self) -> bool:
         return bool(self.dtypes & {"float16", "bfloat16"})
-
-
-def _with_provenance(estimate: Estimate, passed: Provenances) -> Estimate:
-    """Return an estimate with the oracle that its provenance tells, and with the rest of that."""
-    kinds = {each.kind for each in passed}
-    oracle = Oracle.DERIVED
-    if Passed.NUMERIC in kinds:
-        oracle = Oracle.NUMERIC
-    elif Passed.TRACED in kinds:
-        oracle = Oracle.TRACED
-    provenance = tuple(sorted(each for each in passed if each.kind is not Passed.TRACED))
-    return dataclasses.replace(estimate, oracle=oracle, provenance=provenance)

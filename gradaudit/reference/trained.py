@@ -7,7 +7,8 @@ import numpy as np
 
 from gradaudit.numerics import PRECISIONS, Rounded, as_rounded
 from gradaudit.records import Estimate
-from gradaudit.reference.runs import Found, Runs
+from gradaudit.reference.found import Found
+from gradaudit.reference.runs import Runs
 from gradaudit.reference.update import updated
 
 

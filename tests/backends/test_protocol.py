@@ -10,7 +10,7 @@ from gradaudit.audit.session import Session
 from gradaudit.audit.settings import Settings
 from gradaudit.backends import backend_of
 from gradaudit.backends.tensorflow import present_config
-from gradaudit.errors import GapCode, UsageError
+from gradaudit.errors import GapCode, UnsupportedModelError, UsageError
 from gradaudit.records import Gap, StepRecord, StepSpec
 
 RATE = 0.5
@@ -43,6 +43,13 @@ def record(model, step, epoch, **given):
             **given,
         }
     )
+
+
+class NoCode:
+    """Traces of a backend that cannot trace."""
+
+    def step(self, record):
+        raise UnsupportedModelError("there is no code")
 
 
 class HandMade:

@@ -6,7 +6,6 @@ import pytest
 from keras import layers, regularizers
 
 from gradaudit import GradientAudit, load
-from gradaudit.reference.walk import Walk
 from suite import by_default
 
 RNG = np.random.default_rng(0)
