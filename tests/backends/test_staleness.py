@@ -134,6 +134,19 @@ def test_numbers_drawn_in_a_trace_are_told(tmp_path, source):
         assert "in layer 'sampled' at" in words
 
 
+def test_an_eager_model_draws_what_it_would_draw_as_it_is_built(tmp_path):
+    def trained(*callbacks):
+        keras.utils.set_random_seed(0)
+        model = keras.Sequential([Sampled("numpy"), keras.layers.Dense(2)])
+        model.compile("sgd", "mse", run_eagerly=True)
+        return fit(model, *callbacks)
+
+    np.testing.assert_array_equal(trained(GradientAudit(tmp_path / "run", verbose=0)), trained())
+    run = load(tmp_path / "run")
+    assert list(run.steps["verdict"]) == ["unjudged", "pass"]
+    assert "is not built yet" in run.run["unjudged"][0]
+
+
 def test_the_console_names_the_stale_steps(tmp_path, capsys):
     fit(model_with(Sampled("numpy")), GradientAudit(tmp_path / "run"))
     said = capsys.readouterr().err

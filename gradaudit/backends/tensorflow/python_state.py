@@ -40,6 +40,7 @@ class PythonState:
         self._undo: list[Callable[[], None]] = []
         self._rewind: list[Callable[[], None]] = []
         self._generators: set[str] = set()
+        self.names_random = False
         self._seen: dict[int, Any] = {}
         waiting: deque[tuple[str, Any]] = deque([("model", model)])
         while waiting and len(self._seen) < _MOST:
@@ -62,6 +63,14 @@ class PythonState:
     def has_drawn(self, since: "PythonState") -> bool:
         """Return whether a generator that the code holds has drawn since an earlier moment."""
         return bool(self.changed(since) & self._generators)
+
+    @property
+    def may_draw(self) -> bool:
+        """Whether the code in reach holds a random generator, or names one of Python's or NumPy's.
+
+        NumPy's module counts where the code names "random", too.
+        """
+        return bool(self._generators) or self.names_random
 
     def put_back(self) -> None:
         """Give everything the values of this moment."""
@@ -106,6 +115,7 @@ class PythonState:
             yield from ((f"type({where})", kind) for kind in type(x).__mro__)
             yield from ((f"{where}.{name}", part) for name, part in held.items())
         else:
+            self.names_random |= _names_random(x)
             yield from _parts_of(x, where)
 
     def _state(self, generator: Any) -> Any:
@@ -176,6 +186,21 @@ def _parts_of(x: Any, where: str) -> Parts:
         if _is_users(x.__module__ or ""):
             yield f"{where}.__defaults__", (x.__defaults__, x.__kwdefaults__)
             yield from _named(x.__code__, x.__globals__)
+
+
+def _names_random(x: Any) -> bool:
+    """Return whether a function draws from Python's or NumPy's generator, as far as names tell."""
+    if (getattr(x, "__module__", None) or "").startswith(("random", "numpy.random")):
+        return True
+    if not isinstance(x, types.FunctionType) or not _is_users(x.__module__ or ""):
+        return False
+    names = x.__code__.co_names
+    named = [x.__globals__.get(name) for name in names]
+    modules = [part.__name__ for part in named if isinstance(part, types.ModuleType)]
+    return any(
+        name in ("random", "numpy.random") or (name == "numpy" and "random" in names)
+        for name in modules
+    )
 
 
 def _named(code: types.CodeType, names: dict[str, Any]) -> Parts:

@@ -12,6 +12,7 @@ from gradaudit.backends.tensorflow import generators
 from gradaudit.backends.tensorflow.batches import ITERATORS, once, signature, without_optionals
 from gradaudit.backends.tensorflow.compiled import Compiled, OwnFunction
 from gradaudit.backends.tensorflow.graph_form import drawing
+from gradaudit.backends.tensorflow.python_state import PythonState
 from gradaudit.backends.tensorflow.read import (
     of_each,
     relative_distance,
@@ -80,6 +81,8 @@ class Capture:
             self._present = self._own.compiled(functions, data, iterator)
             self._check_beside(iterator, train_function)
             return
+        if self._model.run_eagerly and train_function is not None:
+            self._check_draws()
         with generators.kept():
             build(self._model, data)
             key = signature(iterator, data)
@@ -126,6 +129,20 @@ class Capture:
         is_stale = isinstance(self._present, Compiled) and self._present.sibling is None
         is_known = isinstance(self._present, Compiled)
         return self._jit or is_stale or not is_known or bool(self.draws)
+
+    def _check_draws(self) -> None:
+        """Refuse to build a model beforehand whose code may draw numbers as it is built.
+
+        Raises:
+            UnsupportedModelError: it may.
+        """
+        layers = keras_compat.all_layers(self._model)
+        if not all(each.built for each in layers) and PythonState(self._model).may_draw:
+            raise UnsupportedModelError(
+                "the model runs eagerly, is not built yet, and its code names random generators of "
+                "Python or NumPy: the first step is left to make the variables, so that it draws "
+                "what it would draw. Build the model before fit"
+            )
 
     def _check_beside(self, iterator: Any, train_function: Callable | None) -> None:
         """Refuse to run a sibling beside Keras's function where that would move the training.
