@@ -25,9 +25,8 @@ app = typer.Typer(
     no_args_is_help=True,
     help="Check the gradients that Keras really applied, weight by weight.",
     epilog="Exit codes: 0 all judged and passed, 1 an audit failed (also by NaN or infinity, "
-    "nonfinite; or by a compiled step that is stale and trains otherwise than the model's code says "
-    "now), 2 usage, 3 could not audit, 130 interrupted, 141 the reader of the output closed the "
-    "pipe.",
+    "nonfinite; or by a compiled step that is stale and trains otherwise than the code says now), "
+    "2 usage, 3 could not audit, 130 interrupted, 141 the reader of the output closed the pipe.",
 )
 
 
