@@ -179,11 +179,7 @@ class Origin:
     skipped: bool = False
 
 
-def _no_ties() -> Iterator[AtTies]:
-    return iter(())
-
-
-def _no_updates() -> Iterator[tuple[str, Estimate]]:
+def _nothing() -> Iterator[Any]:
     return iter(())
 
 
@@ -199,17 +195,21 @@ class Reference:
     unjudged: why there is no reference, by stage and path.
     origin: of what is not finite in the framework's step; None where all is finite.
     doubts: tells which ops choose within rounding errors. at_ties: gives the gradients by other
-        choices at exact ties, which are as right.
+        choices at exact ties, which are as right. turned: gives the gradients with choices within
+        rounding errors turned, each in some of several runs; kinks that are left have other
+        reasons. overflow: tells which op may overflow.
     """
 
     loss: Estimate | None
     gradients: dict[str, Estimate]
-    updates: Callable[[], Iterator[tuple[str, Estimate]]] = _no_updates
-    trained: Callable[[], Iterator[tuple[str, Estimate]]] = _no_updates
+    updates: Callable[[], Iterator[tuple[str, Estimate]]] = _nothing
+    trained: Callable[[], Iterator[tuple[str, Estimate]]] = _nothing
     unjudged: Mapping[tuple[Stage, str], tuple[Gap, ...]] = field(default_factory=dict)
     origin: Origin | None = None
     doubts: Callable[[], str] = str
-    at_ties: Callable[[], Iterator[AtTies]] = _no_ties
+    at_ties: Callable[[], Iterator[AtTies]] = _nothing
+    turned: Callable[[], Iterator[Mapping[str, Estimate]]] = _nothing
+    overflow: Callable[[], Origin | None] = lambda: None
 
 
 @dataclass(frozen=True)

@@ -37,8 +37,11 @@ def _compare(ufunc: np.ufunc, x: Any, y: Any) -> Decision:
             for part in (a, b)
         )
         outcome[doubtful] = ufunc(*held)
-    if a.precision.ties is not None and a.precision.ties.turned and ufunc in _ORDERS:
+    ties = a.precision.ties
+    if ties is not None and ties.turned and ufunc in _ORDERS:
         outcome = outcome ^ (a.value == b.value)
+    if ties is not None and ties.draw is not None:
+        outcome, doubtful = outcome ^ (doubtful & ties.turns(a.value, b.value)), doubtful & False
     return Decision(outcome, doubtful, a.precision)
 
 
@@ -101,18 +104,26 @@ def _clip(a: Rounded, low: Any, high: Any) -> Rounded:
 
 @handles(np.sign)
 def _sign(a: Rounded) -> Rounded:
-    doubtful = _compare(np.greater, a, 0.0).doubtful
-    kink = np.where(doubtful, 2.0, 0.0) if doubtful.any() else None
-    sign = np.sign(a.value)
-    if a.precision.ties is not None and a.precision.ties.turned:
+    is_positive = _compare(np.greater, a, 0.0)
+    kink = np.where(is_positive.doubtful, 2.0, 0.0) if is_positive.doubtful.any() else None
+    sign, ties = np.sign(a.value), a.precision.ties
+    if ties is not None and ties.turned:
         sign = np.where(sign == 0, 1.0, sign)
+    if ties is not None and ties.draw is not None:
+        sign = np.where(is_positive.value == (a.value > 0), sign, -sign)
     return Rounded(sign, None, kink, a.precision)
 
 
 def _step(function: Callable[[np.ndarray], np.ndarray], a: Rounded) -> Rounded:
     value, doubt = function(a.precision.nearest(a.value)), a.doubt
-    kink = np.abs(function(a.value + doubt) - function(a.value - doubt))
-    kink = np.where(doubt > 0, kink, 0.0)
+    low, high = function(a.value - doubt), function(a.value + doubt)
+    kink = np.where(doubt > 0, np.abs(high - low), 0.0)
+    ties = a.precision.ties
+    if ties is not None and ties.draw is not None:
+        other = np.where(value == low, high, low)
+        return Rounded(
+            np.where((kink > 0) & ties.turns(a.value, doubt), other, value), None, None, a.precision
+        )
     return Rounded(value, None, kink if kink.any() else None, a.precision)
 
 

@@ -24,8 +24,8 @@ from gradaudit.reference.changes import Unjudged, step_gaps, updates_of
 from gradaudit.reference.coverage import Coverage, coverage
 from gradaudit.reference.found import Found
 from gradaudit.reference.graph import is_float
-from gradaudit.reference.kinks import at_ties_of, doubts_of
-from gradaudit.reference.origin import is_finite, origin_of
+from gradaudit.reference.kinks import at_ties_of, doubts_of, turned_of
+from gradaudit.reference.origin import is_finite, origin_of, overflow_of
 from gradaudit.reference.policy import DEFAULT, Policy
 from gradaudit.reference.runs import Runs
 from gradaudit.reference.settle import settled
@@ -76,6 +76,8 @@ def derive(record: StepRecord, spec: StepSpec, policy: Policy = DEFAULT) -> Refe
         origin=origin,
         doubts=functools.partial(doubts_of, runs),
         at_ties=functools.partial(at_ties_of, runs),
+        turned=functools.partial(turned_of, runs),
+        overflow=functools.partial(overflow_of, runs),
     )
     if Stage.UPDATE not in policy.stages:
         return reference

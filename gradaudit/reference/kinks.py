@@ -1,13 +1,13 @@
 """Which choices at kinks a step depends on, and what another choice would give."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 import numpy as np
 
 from gradaudit import keras_compat
 from gradaudit.errors import UnsupportedModelError
-from gradaudit.numerics import Plain, Rounding
-from gradaudit.numerics.ties import CONVENTIONS
+from gradaudit.numerics import Plain, Rounded, Rounding
+from gradaudit.numerics.ties import CONVENTIONS, TURNED
 from gradaudit.records import AtTies, Estimate
 from gradaudit.reference.runs import Runs
 from gradaudit.tracing.kinks import Doubts, ExactTies, convention_of, in_words
@@ -45,11 +45,20 @@ def at_ties_of(runs: Runs) -> Iterator[AtTies]:
         found = runs.rounded_gradients(ties)
         if found.pop("").value == loss:
             words = f"{ties.words} ({where}{'; ' + usual if usual else ''})"
-            gradients = {
-                path: Estimate(each.value, each.sigma, each.kink, 1.0, runs.oracle)
-                for path, each in found.items()
-            }
-            yield AtTies(words, gradients)
+            yield AtTies(words, _estimates(runs, found))
+
+
+def turned_of(runs: Runs) -> Iterator[dict[str, Estimate]]:
+    """Yield the gradients with comparisons turned that rounding errors decide."""
+    for ties in TURNED:
+        yield _estimates(runs, runs.rounded_gradients(ties))
+
+
+def _estimates(runs: Runs, found: Mapping[str, Rounded]) -> dict[str, Estimate]:
+    return {
+        path: Estimate(each.value, each.sigma, each.kink, 1.0, runs.oracle)
+        for path, each in found.items()
+    }
 
 
 def _layers(runs: Runs) -> set[str]:

@@ -9,6 +9,7 @@ import numpy as np
 from keras import tree
 
 from gradaudit import keras_compat
+from gradaudit.errors import UnsupportedModelError
 from gradaudit.numerics import Arithmetic, Plain, Rounding, Simulating
 from gradaudit.records import Origin, StepRecord
 from gradaudit.reference.runs import Runs
@@ -49,13 +50,21 @@ def origin_of(runs: Runs) -> Origin:
 
 
 def overflow_of(runs: Runs) -> Origin | None:
-    """Return which op of a step may overflow, where one may."""
-    found = _watched(runs, Rounding(tensorfloat32=runs.record.tensorfloat32), 1.0)[0].doubtful
+    """Return which op of a step may overflow, where one may and the step can be traced."""
+    rounding = Rounding(tensorfloat32=runs.record.tensorfloat32)
+    try:
+        found = _watched(runs, rounding, runs.record.loss_scale)[0].doubtful
+    except UnsupportedModelError:
+        return None
     return None if found is None else Origin(_words(runs, found))
 
 
 def _origin(runs: Runs, found: Origins, loss: Any) -> tuple[str, Found | None]:
-    first = found.of(loss) or found.on_the_way_back or found.singular
+    gradients = [each for each in runs.record.gradients.values() if each is not None]
+    if all(np.isfinite(each).all() for each in gradients):  # a layer assigned it to a variable
+        first = found.of(loss) or found.first()
+    else:
+        first = found.of(loss) or found.on_the_way_back or found.singular
     if first is None:
         rounded = _watched(runs, Rounding(tensorfloat32=runs.record.tensorfloat32), 1.0)[0]
         first = rounded.doubtful

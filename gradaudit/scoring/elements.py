@@ -1,5 +1,7 @@
 """The verdict on each element of one tensor."""
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from gradaudit.records import AtTies, Estimate, Origin, Verdict
@@ -29,8 +31,13 @@ class Judged:
         self, tape: np.ndarray, estimate: Estimate, threshold: float, origin: Origin | None
     ) -> None:
         self.tape, self.estimate, self.threshold, self.origin = tape, estimate, threshold, origin
-        value, sigma = estimate.value, estimate.sigma
-        kink = np.broadcast_to(0.0 if estimate.kink is None else estimate.kink, value.shape)
+        self._choices = ""  # at kinks, in words
+        kink = 0.0 if estimate.kink is None else estimate.kink
+        self._judge(np.broadcast_to(kink, estimate.value.shape))
+
+    def _judge(self, kink: np.ndarray) -> None:
+        tape, threshold, origin = self.tape, self.threshold, self.origin
+        value, sigma = self.estimate.value, self.estimate.sigma
         self.kink = kink
         self.overflows = np.isfinite(value) & ~np.isfinite(kink)
         finite, known = np.isfinite(tape), np.isfinite(value)
@@ -56,7 +63,22 @@ class Judged:
             verdicts[verdicts == PASS] = UNRESOLVED
         self.verdicts = verdicts
         self._excused = excused
-        self._choices = ""  # at kinks, in words
+
+    def narrow(self, turned: Sequence[Estimate]) -> None:
+        """Judge again, without the kinks of choices that change nothing.
+
+        A choice between branches that lead to the same gradient is none: min(a, b) of equal a and b
+        that depend alike on the weights. Each choice is turned in some of the runs; where none of
+        these moves an element, its kink is what is left of it for other reasons.
+        """
+        if not turned:
+            return
+        with np.errstate(all="ignore"):
+            moved = np.max([np.abs(t.value - self.estimate.value) for t in turned], axis=0)
+        kinks = [np.zeros(self.kink.shape) if t.kink is None else t.kink for t in turned]
+        left = np.max(kinks, axis=0)
+        is_choice = ~(moved <= self.threshold * self.estimate.sigma)
+        self._judge(np.where(is_choice, self.kink, np.minimum(left, self.kink)))
 
     def excuse(self, ties: AtTies, path: str) -> bool:
         """Make a kink of what fails or depends on a kink, where it agrees with another choice.
@@ -80,6 +102,11 @@ class Judged:
     def depends_on_kinks(self) -> bool:
         """Whether choices at kinks within rounding errors decide on the verdict."""
         return bool(self._excused.any()) and not self._choices
+
+    @property
+    def may_overflow(self) -> bool:
+        """Whether nothing can be said since a correct computation may overflow."""
+        return self.verdict == UNRESOLVED and bool(self.overflows.any())
 
     def chosen_at(self, doubts: str) -> None:
         """Note which ops choose, in words."""

@@ -51,41 +51,44 @@ def compare(
     batch_size = len(rows[0]) if rows and np.ndim(rows[0]) else 0
     before = record.variables | record.optimizer_variables
     after = record.variables_after | record.optimizer_variables_after
-    origins = {
-        Stage.GRADIENT: reference.origin,
-        Stage.UPDATE: _origin_of_update(record) or reference.origin,
-    }
+    of_update = _origin_of_update(record)
+
+    def origin(stage: Stage, path: str) -> Origin | None:
+        is_moved = path in record.gradients or path in record.optimizer_variables
+        return of_update if stage is Stage.UPDATE and is_moved and of_update else reference.origin
 
     def tensor(stage: Stage, path: str, judged: Judged) -> TensorComparison:
         if stage is Stage.GRADIENT and judged.depends_on_kinks:
             judged.chosen_at(doubts())
+        if stage is Stage.GRADIENT and judged.may_overflow and judged.origin is None:
+            judged.origin = overflow()
         return _tensor(stage, path, before[path], judged, batch_size, rows_per_tensor)
 
-    doubts = functools.cache(reference.doubts)
+    doubts, overflow = functools.cache(reference.doubts), functools.cache(reference.overflow)
     gradients = {}
     for path, estimate in reference.gradients.items():
         gradient = record.gradients.get(path)
         tape = np.zeros(estimate.value.shape) if gradient is None else gradient
         tape = np.asarray(tape, np.float64)
-        gradients[path] = Judged(tape, estimate, threshold, origins[Stage.GRADIENT])
-    _excuse_at_ties(gradients, reference)
+        gradients[path] = Judged(tape, estimate, threshold, origin(Stage.GRADIENT, path))
+    _settle_kinks(gradients, reference)
     tensors = [tensor(Stage.GRADIENT, path, judged) for path, judged in gradients.items()]
     for path, estimate in reference.updates():
         tape = np.asarray(after[path], np.float64) - np.asarray(before[path], np.float64)
-        judged = Judged(tape, estimate, threshold, origins[Stage.UPDATE])
+        judged = Judged(tape, estimate, threshold, origin(Stage.UPDATE, path))
         tensors.append(tensor(Stage.UPDATE, path, judged))
     for (stage, path), gaps in reference.unjudged.items():
         found = record.gradients.get(path)
         if stage is Stage.UPDATE:
             found = after[path] - before[path] if path in after else None
         unjudged = _unjudged(
-            stage, path, found, before[path], gaps, rows_per_tensor, origins[stage]
+            stage, path, found, before[path], gaps, rows_per_tensor, origin(stage, path)
         )
         tensors.append(unjudged)
     for path, estimate in reference.trained():
         trained = (record.trained or {})[path]
         moved = np.asarray(trained, np.float64) - np.asarray(before[path], np.float64)
-        judged = Judged(moved, estimate, threshold, origins[Stage.UPDATE])
+        judged = Judged(moved, estimate, threshold, origin(Stage.UPDATE, path))
         other = tensor(Stage.UPDATE, path, judged)
         if other.verdict is Verdict.FAIL:
             place = (Stage.UPDATE, path)
@@ -124,8 +127,12 @@ def compare(
     )
 
 
-def _excuse_at_ties(gradients: Mapping[str, Judged], reference: Reference) -> None:
-    """Make kinks of gradients that another choice at exact ties gives."""
+def _settle_kinks(gradients: Mapping[str, Judged], reference: Reference) -> None:
+    """Leave only kinks of real choices, and make kinks of what another one at exact ties gives."""
+    kinked = {path: judged for path, judged in gradients.items() if judged.depends_on_kinks}
+    turned = list(reference.turned()) if kinked else []
+    for path, judged in kinked.items():
+        judged.narrow([each[path] for each in turned if path in each])
     open_ = {p: j for p, j in gradients.items() if j.verdict == FAIL or j.depends_on_kinks}
     choices = reference.at_ties() if open_ else iter(())
     while open_ and (ties := next(choices, None)) is not None:
@@ -136,12 +143,14 @@ def _origin_of_update(record: StepRecord) -> Origin | None:
     """Return why the update is not finite, where the gradients and the weights before it are."""
     gradients = [gradient for gradient in record.gradients.values() if gradient is not None]
     given = (*gradients, *record.variables.values(), *record.optimizer_variables.values())
-    if not all(np.isfinite(array).all() for array in given if array.dtype.kind == "f"):
+    floats = [np.asarray(a, np.float64) for a in given if a.dtype.kind not in "biuOSU"]
+    if not all(np.isfinite(array).all() for array in floats):
         return None
+    largest = max((float(np.max(np.abs(g), initial=0.0)) for g in gradients), default=0.0)
     rates = " and ".join(f"{rate:.6g}" for rate in record.learning_rates)
     return Origin(
-        "the update makes it, from finite gradients, weights and slots: the learning rate is "
-        f"{rates}"
+        f"the optimizer makes it, of finite weights, slots and gradients of up to {largest:.3g}; "
+        f"the learning rate is {rates}"
     )
 
 

@@ -119,11 +119,14 @@ class Origins:
         )
         return None if event is None else _made(self._root(event))
 
+    def first(self) -> Found | None:
+        """Return the first op of all that makes what is not finite, on the way forward."""
+        return _made(self._root(self._events[0])) if self._events else None
+
     def _root(self, event: _Event) -> _Event:
         """Return the first op from which what is not finite reaches an event.
 
-        An infinity that a constant brings, such as the −∞ of a mask, is meant: the op that makes
-        NaN of it is the first one.
+        An infinity that a constant brings is meant, as the −∞ of a mask: not what makes NaN of it.
         """
         roots = self._roots(event, {})
         first = min(roots, key=lambda each: each.place) if roots else event
@@ -140,7 +143,9 @@ class Origins:
                 waiting += missing
                 continue
             found = {root for parent in parents for root in known[parent.place]}
-            is_meant = bool(bad) and not any(_has_nan(y.value) for y in each.outputs)
+            is_meant = bool(bad) and not any(
+                np.isnan(a).any() for y in each.outputs for a in _floats(y.value)
+            )
             known[waiting.pop().place] = found or (set() if is_meant else {each})
         return known[event.place]
 
@@ -165,10 +170,6 @@ def _floats(value: Value) -> list[np.ndarray]:
 
 def _is_finite(value: Value) -> bool:
     return all(np.isfinite(array).all() for array in _floats(value))
-
-
-def _has_nan(value: Value) -> bool:
-    return any(np.isnan(array).any() for array in _floats(value))
 
 
 def _made(event: _Event) -> Found:

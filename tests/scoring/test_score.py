@@ -3,7 +3,7 @@ import pytest
 
 from gradaudit.audit.tally import Tally
 from gradaudit.errors import GapCode
-from gradaudit.records import Estimate, Gap, Reference, Stage, StepRecord
+from gradaudit.records import Estimate, Gap, Origin, Reference, Stage, StepRecord
 from gradaudit.scoring import compare
 
 NO_RULE = Gap(GapCode.NO_RULE, "d", "no rule")
@@ -179,3 +179,31 @@ def test_a_weight_that_is_one_number_counts_in_its_stage():
     scalar = StepRecord(**{**vars(record(1.0)), "gradients": {"d/kernel": np.array(1.0)}})
     found = compare(scalar, Reference(None, {"d/kernel": estimate}), 8.0)
     assert found.verdict == "pass"
+
+
+def test_what_may_overflow_names_the_op_that_may():
+    estimate = Estimate(np.array([2.5]), np.array([0.03]), np.array([np.inf]), 1.0, "derived")
+    reference = Reference(
+        None, {"d/kernel": estimate}, overflow=lambda: Origin("Exp(89) may overflow")
+    )
+    tensor = compare(record([7.0]), reference, 8.0).tensors[0]
+    assert tensor.verdict == "unresolved"
+    assert tensor.cause.endswith("may overflow in the precision of the step: Exp(89) may overflow")
+
+
+def test_a_kink_of_branches_that_lead_to_the_same_excuses_nothing():
+    """The kink 5 of the first element is that of a choice that moves nothing; that of the second
+    has another reason, and stays."""
+    value, sigma = np.array([2.0, 2.0]), np.array([0.01, 0.01])
+    estimate = Estimate(value, sigma, np.array([5.0, 5.0]), 1.0, "derived")
+    left = Estimate(value, sigma, np.array([0.0, 5.0]), 1.0, "derived")
+    turned = [{"d/kernel": left}] * 4
+    found = compare(
+        record([3.0, 3.0]), Reference(None, {"d/kernel": estimate}, turned=lambda: iter(turned)), 8
+    )
+    assert found.tensors[0].weights.verdict.tolist() == ["fail", "unresolved"]
+    moved = [{"d/kernel": Estimate(value + 3, sigma, None, 1.0, "derived")}, *turned[:3]]
+    found = compare(
+        record([3.0, 3.0]), Reference(None, {"d/kernel": estimate}, turned=lambda: iter(moved)), 8
+    )
+    assert found.tensors[0].weights.verdict.tolist() == ["unresolved", "unresolved"]
