@@ -19,7 +19,7 @@ def _loaded():
 
 
 changing_state = _loaded()
-BY_DEFAULT = (3, 8, 12, 21, 33)
+BY_DEFAULT = (3, 12)
 
 
 @pytest.mark.parametrize(

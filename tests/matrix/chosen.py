@@ -41,7 +41,6 @@ CHOSEN: dict[str, frozenset[str]] = {
             "a float of a layer changes",
             "noise drawn from NumPy while the step is traced",
             "call without training, unbuilt augmentation",
-            "call without training, Dropout and BatchNormalization",
             "noise of tf.random",
         }
     ),

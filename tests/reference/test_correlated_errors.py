@@ -66,6 +66,7 @@ def test_it_passes_with_other_weights_and_under_xla(name, seed, jit):
     assert largest_z(**BLOCKS[name], seed=seed, jit=jit) < 6
 
 
+@pytest.mark.long
 def test_without_further_twins_it_comes_near_the_threshold(monkeypatch):
     """What the other tests rest on: these blocks do have correlated errors."""
     monkeypatch.setattr(runs, "refined", lambda estimates, taken, errors: estimates)

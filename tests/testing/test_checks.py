@@ -18,7 +18,6 @@ from gradaudit.rules import all_rules, find_rule
 from gradaudit.rules.registry import _RULES
 from gradaudit.testing import CHECKS, PLANTED, check_rule, parametrize_with_checks
 from gradaudit.testing.check import applicable
-from gradaudit.testing.kernels import needs_xla
 from gradaudit.tracing.tf_ops import arithmetic
 
 EXPENSIVE = ["rule_equals_trace", "stays_float32"]
@@ -78,18 +77,8 @@ def test_each_family(check):
 
 @pytest.mark.long
 @parametrize_with_checks(NOT_AUDITED, DEAR)
-def test_all_the_others_of_each_family(check, request):
-    attention = check.rule.name == "MultiHeadAttention" and check.case.name == "causal dropout"
-    if attention and check.check == "rounding_is_calibrated" and without_onednn():
-        reason = "4.6 σ: the errors of attention are correlated, and σ takes them as independent"
-        request.applymarker(pytest.mark.xfail(reason=reason, raises=CheckFailure, strict=False))
+def test_all_the_others_of_each_family(check):
     check()
-
-
-def without_onednn():
-    """Return whether TensorFlow runs without oneDNN's kernels on this processor."""
-    (case,) = [c for c in find_rule(keras.layers.Conv2D).cases if c.name == "channels first"]
-    return needs_xla(case, "float32")
 
 
 def test_every_family_is_audited_in_the_default_run():
