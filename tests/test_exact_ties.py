@@ -115,6 +115,20 @@ def test_any_subgradient_at_an_exact_tie_is_a_kink_and_is_named(name):
     assert set(checked(function, X)["verdict"]) == {"pass"}
 
 
+def test_a_mixture_of_subgradients_is_a_kink():
+    """The slope 1/2 at 0 is between 0 and 1, and 3/2 is not."""
+
+    def slope(at_zero):
+        return lambda x, dy: tf.where(x > 0, dy, tf.where(x == 0, at_zero * dy, 0.0))
+
+    found = checked(written(tf.nn.relu, slope(0.5))(1.0), X)
+    assert found.loc["before/bias", "verdict"] == "kink"
+    assert (
+        "a mixture, 0.5 of: the derivative of the other side" in found.loc["before/bias", "cause"]
+    )
+    assert checked(written(tf.nn.relu, slope(1.5))(1.0), X).loc["before/bias", "verdict"] == "fail"
+
+
 def test_an_error_beside_ties_still_fails():
     found = checked(written(rows, lambda x, dy: dy * tf.ones_like(x))(1.0), X)
     assert found.loc["before/bias", "verdict"] == "fail"

@@ -58,6 +58,8 @@ def merge(path: Path, workers: int) -> None:
         "failed": sum(run.run["failed"] for run in runs),
         "failures": [words for run in runs for words in run.run["failures"]],
         "unjudged": sorted({words for run in runs for words in run.run["unjudged"]}),
+        "stale": sorted({words for run in runs for words in run.run["stale"]}),
+        "stale_steps": max(run.run["stale_steps"] for run in runs),
         "left_out": sorted({words for run in runs for words in run.run["left_out"]}),
         "faults": {
             "count": sum(run.run["faults"]["count"] for run in runs),

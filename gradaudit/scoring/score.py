@@ -22,7 +22,6 @@ from gradaudit.records import (
     WeightComparisons,
 )
 from gradaudit.scoring.elements import (
-    FAIL,
     NONFINITE,
     UNJUDGED,
     VERDICTS,
@@ -30,6 +29,7 @@ from gradaudit.scoring.elements import (
     not_finite,
     words_of,
 )
+from gradaudit.scoring.kinks import settle_kinks
 from gradaudit.scoring.provenance import described
 
 _OTHER = "the step that trained is not the judged one"
@@ -71,7 +71,7 @@ def compare(
         tape = np.zeros(estimate.value.shape) if gradient is None else gradient
         tape = np.asarray(tape, np.float64)
         gradients[path] = Judged(tape, estimate, threshold, origin(Stage.GRADIENT, path))
-    _settle_kinks(gradients, reference)
+    settle_kinks(gradients, reference)
     tensors = [tensor(Stage.GRADIENT, path, judged) for path, judged in gradients.items()]
     for path, estimate in reference.updates():
         tape = np.asarray(after[path], np.float64) - np.asarray(before[path], np.float64)
@@ -125,18 +125,6 @@ def compare(
         capture_ms=record.capture_ms,
         origin="" if reference.origin is None else reference.origin.words,
     )
-
-
-def _settle_kinks(gradients: Mapping[str, Judged], reference: Reference) -> None:
-    """Leave only kinks of real choices, and make kinks of what another one at exact ties gives."""
-    kinked = {path: judged for path, judged in gradients.items() if judged.depends_on_kinks}
-    turned = list(reference.turned()) if kinked else []
-    for path, judged in kinked.items():
-        judged.narrow([each[path] for each in turned if path in each])
-    open_ = {p: j for p, j in gradients.items() if j.verdict == FAIL or j.depends_on_kinks}
-    choices = reference.at_ties() if open_ else iter(())
-    while open_ and (ties := next(choices, None)) is not None:
-        open_ = {path: each for path, each in open_.items() if not each.excuse(ties, path)}
 
 
 def _origin_of_update(record: StepRecord) -> Origin | None:
