@@ -264,6 +264,13 @@ def test_a_slope_that_no_cotangent_reaches_leaves_no_trace(name):
     assert causes.str.contains("custom gradient of '_wrong_by_half'").any()
 
 
+@pytest.mark.parametrize("a", [_with_zero(1.5), 1.5], ids=["by zero", "by others"])
+def test_where_a_quotient_jumps_no_gradient_is_called_wrong(a):
+    run = _checked(lambda x, a, b: tf.math.divide_no_nan(x * b, a), a, 0.5)
+    assert run.verdict == "pass", run.run["failures"]
+    assert not run.tensors.query("stage == 'gradient'")["cause"].any()
+
+
 def test_an_eager_tape_past_a_dead_branch_passes():
     keras.utils.set_random_seed(0)
     function, a = LIMITS["a root in the branch that is not taken"]
