@@ -27,11 +27,11 @@ _AT = {"Relu6": [0.0, 6.0], **{key: [0.0] for key in ("Abs", "Sign", "Relu", "Le
 
 
 class Tie(NamedTuple):
-    """An exact tie in an op; place: index of the first element that ties; count: of such ones."""
+    """An exact tie in an op; place: index of the first element that ties; elements: their number."""
 
     op: Op
     place: tuple[int, ...]
-    count: int
+    elements: int
 
 
 def tie_of(op: Op, given: Sequence[Any]) -> Tie | None:
@@ -52,7 +52,7 @@ def tie_of(op: Op, given: Sequence[Any]) -> Tie | None:
 
 def contradict(ties: Sequence[Tie]) -> bool:
     """Return whether ties may add up to no subgradient: one of an equality, or several elements."""
-    return of_equality_in(ties) or sum(tie.count for tie in ties) > 1
+    return of_equality_in(ties) or sum(tie.elements for tie in ties) > 1
 
 
 def of_equality_in(ties: Sequence[Tie]) -> bool:
