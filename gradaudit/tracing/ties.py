@@ -27,7 +27,7 @@ _AT = {"Relu6": [0.0, 6.0], **{key: [0.0] for key in ("Abs", "Sign", "Relu", "Le
 
 
 class Tie(NamedTuple):
-    """An exact tie in an op; place: index of the first element that ties; elements: their number."""
+    """An exact tie in an op; place: index of the first element that ties; elements: how many."""
 
     op: Op
     place: tuple[int, ...]
