@@ -1,5 +1,7 @@
 """The line of the user's own code that an op comes from."""
 
+import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -8,6 +10,10 @@ import tensorflow as tf
 
 _OURS = (str(Path(__file__).parents[1]),)
 _LIBRARIES = (*tf.__path__, *keras.__path__, "<")  # generated code has names in angle brackets
+
+_STANDARD = str(Path(os.__file__).parent) + os.sep
+_INSTALLED = frozenset({"site-packages", "dist-packages"})
+_TOOLS = ("numpy", "optree", "tree", "wrapt")
 
 
 class Place(NamedTuple):
@@ -24,13 +30,14 @@ class Place(NamedTuple):
 def place_of(operation: tf.Operation) -> Place:
     """Return the line of the user's own code that made an op: the innermost outside libraries.
 
-    It is empty for an op that a library makes by itself, in no call of the user's code.
+    A line of an installed package is the user's where all others are of libraries, too. It is empty
+    for an op that TensorFlow or Keras makes by itself, in no call of the user's code.
     """
-    frames = [frame for frame in _frames(operation) if not is_in_library(frame.filename)]
-    if not frames:
+    frames = _frames(operation)
+    own = _own(frames)
+    if own is None:
         return Place()
-    last = frames[-1]
-    return Place(last.filename, last.lineno, last.line or "")
+    return Place(frames[own].filename, frames[own].lineno, frames[own].line or "")
 
 
 def library_function_of(operation: tf.Operation) -> str:
@@ -39,8 +46,8 @@ def library_function_of(operation: tf.Operation) -> str:
     It is empty where that function makes nothing but the op: its name then says no more.
     """
     frames = _frames(operation)
-    outside = [i for i, frame in enumerate(frames) if not is_in_library(frame.filename)]
-    names = [frame.name for frame in frames[max(outside, default=-1) + 1 :]]
+    own = _own(frames)
+    names = [frame.name for frame in frames[0 if own is None else own + 1 :]]
     named = [name for name in names if name not in _WRAPPING and not name.startswith("_")]
     alike = operation.type.lower()
     return named[0] if named and named[0].lower() != alike else ""
@@ -58,6 +65,31 @@ def _frames(operation: tf.Operation) -> list[Any]:
     frames = list(operation.traceback)
     ours = [i for i, frame in enumerate(frames) if frame.filename.startswith(_OURS)]
     return frames[max(ours, default=-1) + 1 :]
+
+
+def _own(frames: Sequence[Any]) -> int | None:
+    """Return which frame is the user's own: the innermost outside of all that is installed.
+
+    A model may be installed, too. Where no other frame is left, it is the innermost of an installed
+    package, but not of those with which TensorFlow and Keras call their own code.
+    """
+    names = [frame.filename for frame in frames]
+    others = [i for i, name in enumerate(names) if not (is_in_library(name) or _is_tool(name))]
+    own = [i for i in others if not _is_installed(names[i])]
+    return max(own or others, default=None)
+
+
+def _is_installed(filename: str) -> bool:
+    return not _INSTALLED.isdisjoint(Path(filename).parts)
+
+
+def _is_tool(filename: str) -> bool:
+    """Return whether a file is of the standard library, or of what TensorFlow and Keras need."""
+    parts = Path(filename).parts
+    for i, part in enumerate(parts[:-1]):
+        if part in _INSTALLED:
+            return parts[i + 1] in _TOOLS
+    return filename.startswith(_STANDARD)
 
 
 def is_in_library(filename: str) -> bool:

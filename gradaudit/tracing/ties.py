@@ -1,10 +1,11 @@
 """Exact ties of ops that choose by their operands, and what comes of them.
 
-At a tie every op takes the derivative of one of its pieces. Of one op that is a subgradient. Of
-several it need not be: log(eᵃ + eᵇ), as max(a, b) + log(1 + exp(−|a − b|)), has the gradient
-(1/2, 1/2) at a = b, where max gives (1, 0) and |·| gives 0. (S. Kakade and J. Lee, Provably correct
-automatic subdifferentiation for qualified programs, 2018.) And the branch that an equality takes on
-a single point says nothing of the function beside that point. `beside.py` takes gradients there.
+At a tie every op takes the derivative of one of its pieces. Of one element that is a subgradient.
+Of several, in one op or in more, it need not be: log(eᵃ + eᵇ), as max(a, b) + log(1 + e⁻ᵈ) with
+d = |a − b|, has the gradient (1/2, 1/2) at a = b, where max gives (1, 0) and |·| gives 0. (S.
+Kakade and J. Lee, Provably correct automatic subdifferentiation for qualified programs, 2018.) And
+the branch that an equality takes on a single point says nothing of the function beside that point.
+`beside.py` takes gradients there.
 """
 
 from collections.abc import Sequence
@@ -26,10 +27,11 @@ _AT = {"Relu6": [0.0, 6.0], **{key: [0.0] for key in ("Abs", "Sign", "Relu", "Le
 
 
 class Tie(NamedTuple):
-    """An exact tie in an op; place: index of the first element that ties."""
+    """An exact tie in an op; place: index of the first element that ties; elements: how many."""
 
     op: Op
     place: tuple[int, ...]
+    elements: int
 
 
 def tie_of(op: Op, given: Sequence[Any]) -> Tie | None:
@@ -40,16 +42,17 @@ def tie_of(op: Op, given: Sequence[Any]) -> Tie | None:
         sides = [(given[0], bound) for bound in given[1:]]
     else:
         sides = [(given[0], bound) for bound in _AT.get(op.kind, ())]
-    for a, b in sides:
-        equal = np.argwhere(numbers(a) == numbers(b))
-        if len(equal):
-            return Tie(op, tuple(equal[0].tolist()))
-    return None
+    equal = [np.argwhere(numbers(a) == numbers(b)) for a, b in sides]
+    count = sum(map(len, equal))
+    if not count:
+        return None
+    first = next(places for places in equal if len(places))[0]
+    return Tie(op, tuple(first.tolist()), count)
 
 
 def contradict(ties: Sequence[Tie]) -> bool:
-    """Return whether ties may add up to no subgradient: one of an equality, or of several ops."""
-    return of_equality_in(ties) or len({tie.op for tie in ties}) > 1
+    """Return whether ties may add up to no subgradient: one of an equality, or several elements."""
+    return of_equality_in(ties) or sum(tie.elements for tie in ties) > 1
 
 
 def of_equality_in(ties: Sequence[Tie]) -> bool:
@@ -72,12 +75,21 @@ def corrected(cotangent: Array, settled: Settled, of_equality: bool) -> Array:
 
 
 def provenance(ties: Sequence[Tie]) -> frozenset[Provenance]:
-    """Return the provenance of cotangents that were corrected: one for each line with such ties."""
+    """Return the provenance of cotangents that were corrected: one for each line with such ties.
+
+    Lines whose ties are of several ops, or of an equality, are named before those where one op has
+    several, as every rectifier has.
+    """
     lines: dict[Any, list[Tie]] = {}
     for tie in ties:
         lines.setdefault(tie.op.place, []).append(tie)
-    groups = [group for group in lines.values() if contradict(group)] or [list(ties)]
-    return frozenset(map(_named, groups))
+    several = [group for group in lines.values() if _of_several_ops(group)]
+    likely = several or [group for group in lines.values() if contradict(group)] or [list(ties)]
+    return frozenset(map(_named, likely))
+
+
+def _of_several_ops(ties: Sequence[Tie]) -> bool:
+    return of_equality_in(ties) or len({tie.op for tie in ties}) > 1
 
 
 def _named(ties: Sequence[Tie]) -> Provenance:

@@ -184,6 +184,8 @@ def _labels(name):
         "soft": 0.7 * hot + 0.3 / 4,
         "tags": hot + (np.arange(6)[:, None] == 4) * np.eye(4)[2],
         "padded": hot * (np.arange(6)[:, None] != 4),
+        "nearly": (0.7 * hot + 0.3 / 4) * np.where(np.arange(6) == 4, 1.00005, 1)[:, None],
+        "softmax": keras.ops.convert_to_numpy(keras.ops.softmax(X.astype(np.float32))),
     }[name]
 
 
@@ -193,6 +195,10 @@ def _labels(name):
         ("one-hot", None, "derived", False),
         ("soft", None, "derived", True),
         ("soft", None, "traced", False),
+        ("softmax", None, "derived", False),
+        ("softmax", None, "traced", False),
+        ("nearly", 1.00005, "derived", False),
+        ("nearly", 1.00005, "traced", False),
         ("tags", 2, "derived", False),
         ("tags", 2, "derived", True),
         ("tags", 2, "traced", False),
@@ -254,6 +260,13 @@ def test_a_slope_that_no_cotangent_reaches_leaves_no_trace(name):
 
     causes = _checked(spoilt, a, 0.5).tensors.query("verdict == 'fail'")["cause"]
     assert causes.str.contains("custom gradient of '_wrong_by_half'").any()
+
+
+@pytest.mark.parametrize("a", [_with_zero(1.5), 1.5], ids=["by zero", "by others"])
+def test_where_a_quotient_jumps_no_gradient_is_called_wrong(a):
+    run = _checked(lambda x, a, b: tf.math.divide_no_nan(x * b, a), a, 0.5)
+    assert run.verdict == "pass", run.run["failures"]
+    assert not run.tensors.query("stage == 'gradient'")["cause"].any()
 
 
 def test_an_eager_tape_past_a_dead_branch_passes():

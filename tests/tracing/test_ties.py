@@ -1,16 +1,19 @@
 """What gradients beside an exact tie say of the gradient at the tie."""
 
+import importlib
+
 import numpy as np
 import pytest
 import tensorflow as tf
 
 from gradaudit.numerics import Plain, Rounding, numbers
 from gradaudit.tracing import trace
-from gradaudit.tracing.beside import DIRECTIONS, Sample, settle
+from gradaudit.tracing.beside import DIRECTIONS, STEPS, Sample, settle
 from gradaudit.tracing.place import library_function_of
 from gradaudit.tracing.values import is_discrete
 
 X = np.zeros((3, 4))
+TRACE = importlib.import_module("gradaudit.tracing.trace")
 
 
 DOUBLE = Plain(np.float64)
@@ -24,7 +27,13 @@ def _gradients(function, x=X, arithmetic=DOUBLE):
     return back.of_inputs[0], {each.detail for each in back.passed_to_inputs}
 
 
+def _halves(x):
+    h = tf.nn.relu(tf.concat([x, -x], -1))
+    return h[:, :4] - h[:, 4:]
+
+
 SMOOTH = {
+    "x in two halves of one op": (_halves, 1.0),
     "x in two halves": (lambda x: tf.nn.relu(x) - tf.nn.relu(-x), 1.0),
     "x as the larger and the smaller": (lambda x: tf.maximum(x, 0.0) + tf.minimum(x, 0.0), 1.0),
     "half of x beside |x| / 2": (lambda x: tf.nn.relu(x) - tf.abs(x) / 2, 0.5),
@@ -49,6 +58,12 @@ def test_where_all_sides_agree_theirs_is_the_gradient(name, arithmetic):
 
 
 KINKS = {
+    "|x| in two halves of one op": lambda x: tf.reduce_sum(
+        tf.nn.relu(tf.stack([x, -x])) * [[[1.0]], [[3.0]]], 0
+    ),
+    "rectifiers with zeros, one behind the other": lambda x: tf.nn.relu(
+        tf.nn.relu(x + tf.roll(x, 1, 1)) @ tf.random.stateless_normal((4, 4), (0, 1)) - x
+    ),
     "two kinks of which each direction turns one on": lambda x: (
         tf.nn.relu(x[:, :2] - x[:, 2:]) + tf.nn.relu(x[:, 2:] - x[:, :2])
     ),
@@ -88,13 +103,34 @@ def test_random_directions_alone_miss_a_rectifier_behind_others(monkeypatch):
     assert details
 
 
+def _refuse(beside):
+    raise AssertionError(beside)
+
+
 def test_a_single_kink_costs_no_further_run(monkeypatch):
-    monkeypatch.setattr("gradaudit.tracing.beside.DIRECTIONS", 0)
-    found, details = _gradients(lambda x: tf.nn.relu(x) * 2)
+    monkeypatch.setattr(TRACE, "settle", _refuse)
+    x = np.where(np.arange(12).reshape(3, 4) == 5, 0.0, -1.0)
+    found, details = _gradients(lambda x: tf.nn.relu(x) * 2, x)
     assert not found.any()
     assert not details
-    with pytest.raises(AssertionError):  # without directions nothing is found
-        test_where_all_sides_agree_theirs_is_the_gradient("x in two halves", Plain(np.float64))
+    with pytest.raises(AssertionError):
+        _gradients(lambda x: tf.nn.relu(x) * 2)
+
+
+def test_ties_of_one_op_cost_two_runs_beside_them_at_each_step(monkeypatch):
+    runs = []
+
+    def counted(beside):
+        def noted(directions, size):
+            runs.append(size)
+            return beside(directions, size)
+
+        return settle(noted)
+
+    monkeypatch.setattr(TRACE, "settle", counted)
+    _, details = _gradients(lambda x: tf.nn.relu(x) * 2)
+    assert not details
+    assert runs == [0.0, *(side * step for step in STEPS for side in (1, -1))]
 
 
 def test_the_branch_of_an_equality_is_a_kink_where_nothing_agrees():

@@ -2,7 +2,7 @@
 
 from keras import layers
 
-from gradaudit.rules.layers.families.precision import at_least_single
+from gradaudit.rules.layers.families.precision import at_least_single, wide_dtype
 from gradaudit.rules.primitives.moments import normalize
 from gradaudit.rules.registry import Case, rule
 
@@ -40,8 +40,11 @@ def group_normalization(call, x):
     within = (layer.groups, shape[at] // layer.groups)
     along = (1,) * at + within + (1,) * (x.ndim - at - 1)
     axes = tuple(i for i in range(1, x.ndim + 1) if i != at)
+    wide = wide_dtype(call, x)
     gamma, beta = (
-        call.weights[name].reshape(along) if name in call.weights else None
+        call.arithmetic.cast(call.weights[name], wide).reshape(along)
+        if name in call.weights
+        else None
         for name in ("gamma", "beta")
     )
 

@@ -2,7 +2,7 @@
 
 from keras import layers
 
-from gradaudit.rules.layers.families.precision import at_least_single
+from gradaudit.rules.layers.families.precision import at_least_single, wide_dtype
 from gradaudit.rules.primitives.moments import moments, normalize
 from gradaudit.rules.primitives.scaling import inverse_root, scaled
 from gradaudit.rules.registry import Case, rule
@@ -47,8 +47,11 @@ def layer_normalization(call, x):
     layer = call.layer
     axes = tuple(axis % x.ndim for axis in layer.axis)
     along = [n if i in axes else 1 for i, n in enumerate(x.shape)]
+    wide = wide_dtype(call, x)
     gamma, beta = (
-        call.weights[name].reshape(along) if name in call.weights else None
+        call.arithmetic.cast(call.weights[name], wide).reshape(along)
+        if name in call.weights
+        else None
         for name in ("gamma", "beta")
     )
 

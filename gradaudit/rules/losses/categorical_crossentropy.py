@@ -71,7 +71,7 @@ def categorical_crossentropy(call, y_true, y_pred):
         return -(t * np.log(p)).sum(axis=axis), vjp
 
     log_p, p = log_softmax(y_pred, axis)
-    if row := not_one(call.numbers(t).sum(axis=axis)):
+    if row := not_one(call.numbers(t), axis, call.dtype):
         call.misleads("SoftmaxCrossEntropyWithLogits", row)
 
     def logits_vjp(d):

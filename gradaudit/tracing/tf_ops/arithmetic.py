@@ -93,11 +93,9 @@ def squared_difference(node, a, b):
 def div_no_nan(node, a, b):
     """Compute y = a / b, and 0 where b = 0; da = dy / b, db = −y dy / b, and 0 where b = 0.
 
-    At b = 0 it jumps unless a = 0, too, and has no derivative by b.
+    At b = 0 it jumps unless a = 0, too, and has no derivative by b that TensorFlow's 0 could miss.
     """
     is_zero = node.numbers(b) == 0
-    if node.wanted[1]:
-        node.misleads("by b where b is 0 and a is not", is_zero & (node.numbers(a) != 0))
     safe = np.where(is_zero, 1.0, b)
     quotient = a / safe
 

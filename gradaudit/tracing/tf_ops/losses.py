@@ -15,7 +15,7 @@ def softmax_cross_entropy(node, z, t):
     dt = −log p dℓ − dq.
     """
     log_p, p = log_softmax(z, -1)
-    if node.wanted[0] and (row := not_one(node.numbers(t).sum(axis=-1))):
+    if node.wanted[0] and (row := not_one(node.numbers(t), -1, node.dtype)):
         node.misleads(row)
 
     def vjp(dloss, dq):

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 
+from gradaudit.numerics import Rounded, Simulated
 from gradaudit.numerics.arithmetic import Array
 from gradaudit.rules.context import LayerCall
 
@@ -14,17 +15,29 @@ def at_least_single(
 ) -> tuple[Array, Callable[[Array], tuple[Array, Cotangents]]]:
     """Return (y, vjp) of a layer that casts a narrower x to float32, and y back.
 
-    forward: x, in at least float32, to (y, vjp), both in that precision. Where Keras does not cast
-    the layer's input, x may be float32 already, and dx is left in float32 for the caller to cast.
+    forward: x, in at least float32, to (y, vjp), both in that precision: `wide_dtype`. Where Keras
+    does not cast the layer's input, y is rounded to the dtype of x first, and then to the layer's.
     """
-    wide = single_or_wider(call.dtype)
+    own, wide = _dtype_of(call, x), wide_dtype(call, x)
     y, wide_vjp = forward(call.arithmetic.cast(x, wide))
 
     def vjp(dy: Array) -> tuple[Array, Cotangents]:
-        dx, cotangents = wide_vjp(call.arithmetic.cast(dy, wide))
-        return call.arithmetic.cast(dx, call.dtype) if call.layer.autocast else dx, cotangents
+        dx, cotangents = wide_vjp(call.arithmetic.cast(call.arithmetic.cast(dy, own), wide))
+        return call.arithmetic.cast(dx, own), cotangents
 
-    return call.arithmetic.cast(y, call.dtype), vjp
+    return call.arithmetic.cast(call.arithmetic.cast(y, own), call.dtype), vjp
+
+
+def wide_dtype(call: LayerCall, x: Array) -> str:
+    """Return the dtype, of at least float32, in which a layer computes that is given x."""
+    return single_or_wider(_dtype_of(call, x))
+
+
+def _dtype_of(call: LayerCall, x: Array) -> str:
+    """Return the dtype of x: the layer's, unless Keras leaves its inputs as they are."""
+    if isinstance(x, Rounded | Simulated) and not call.layer.autocast:
+        return x.precision.name
+    return call.dtype
 
 
 def single_or_wider(dtype: str) -> str:
