@@ -277,6 +277,7 @@ def test_bodies_of_loops_are_in_the_form():
 
     spec = tf.TensorSpec((), tf.float32)
     assert form(loop(2.0), spec).key == form(loop(2.0), spec).key != form(loop(3.0), spec).key
+    assert len({form(loop(2.0), spec).key for _ in range(20)}) == 1
     words = differences(model_with(), form(loop(2.0), spec), form(loop(3.0), spec))
     assert "the constant 2.0 where the model's code now has 3.0" in words[0]
 

@@ -135,9 +135,12 @@ def drawing(operations: list[tf.Operation]) -> str:
 
 
 def functions_of(operation: tf.Operation) -> list[str]:
-    """Return the names of the functions that an op calls."""
+    """Return the names of the functions that an op calls, in the order of its attributes' names.
+
+    The attributes themselves come in another order in each trace.
+    """
     found = []
-    for value in operation.node_def.attr.values():
+    for _, value in sorted(operation.node_def.attr.items(), key=lambda item: item[0]):
         found += [value.func.name] if value.HasField("func") else []
         found += [each.name for each in value.list.func] if value.HasField("list") else []
     if keras_compat.is_function(operation.graph, operation.type):
