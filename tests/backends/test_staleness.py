@@ -335,3 +335,58 @@ def test_values_in_reach_of_the_code_are_seen_and_put_back(change):
     assert PythonState(model).changed(before)
     before.put_back()
     assert not PythonState(model).changed(before)
+
+
+class Warming(keras.layers.Layer):
+    """Doubles its input from the third epoch on."""
+
+    epoch = 0
+
+    def call(self, x):
+        return x * (2.0 if self.epoch >= 2 else 1.0)
+
+
+@pytest.mark.parametrize("last", [1, 3])
+def test_a_counter_is_looked_at_again_at_each_of_its_values(tmp_path, last):
+    def trained(*callbacks):
+        layer = Warming()
+        count = keras.callbacks.LambdaCallback(
+            on_epoch_begin=lambda epoch, logs: setattr(layer, "epoch", min(epoch, last))
+        )
+        return fit(model_with(layer), count, *callbacks, epochs=4)
+
+    np.testing.assert_array_equal(trained(GradientAudit(tmp_path / "run", verbose=0)), trained())
+    run = load(tmp_path / "run")
+    assert run.run["stale_steps"] == (0 if last == 1 else 4)
+    assert run.verdict == ("pass" if last == 1 else "fail")
+
+
+@pytest.mark.parametrize("audits_first", [True, False])
+@pytest.mark.parametrize("is_compiled_again", [True, False])
+def test_code_that_no_longer_traces_is_told_at_each_step(
+    tmp_path, is_compiled_again, audits_first
+):
+    """A layer that is unfrozen, whose weights the optimizer does not know."""
+
+    def trained(*callbacks):
+        model = model_with(optimizer="adam")
+        model.get_layer("first").trainable = False
+        model.compile("adam", "mse")
+        fit(model, *(callbacks if audits_first else ()))
+        model.get_layer("first").trainable = True
+        if is_compiled_again:
+            model.compile("adam", "mse")
+        return fit(model, *callbacks, epochs=2)
+
+    np.testing.assert_array_equal(trained(GradientAudit(tmp_path / "run", verbose=0)), trained())
+    run = load(tmp_path / "run")
+    assert run.run["faults"]["count"] == 0
+    verdicts = list(run.steps["verdict"])[-4:]
+    if is_compiled_again:
+        assert (verdicts, run.run["stale"]) == (["pass"] * 4, [])
+        return
+    assert verdicts == ["unjudged"] * 4
+    assert run.run["stale_steps"] == 4
+    (words,) = run.run["stale"]
+    assert "no longer traces now: ValueError: " in words
+    assert "compile the model again" in words

@@ -28,6 +28,9 @@ _MOST = 100_000
 
 Parts = Iterator[tuple[str, Any]]
 
+Changes = frozenset[tuple[str, str]]
+"""What differs between two moments: each place, with what is there at the later one."""
+
 
 class PythonState:
     """The values at one moment.
@@ -59,6 +62,10 @@ class PythonState:
             for where in mine.keys() | theirs.keys()
             if mine.get(where, _parts_of) != theirs.get(where, _parts_of)
         )
+
+    def changes(self, since: "PythonState") -> Changes:
+        """Return what is other than at an earlier moment, with what it is now."""
+        return frozenset((where, repr(self.values.get(where))) for where in self.changed(since))
 
     def has_drawn(self, since: "PythonState") -> bool:
         """Return whether a generator that the code holds has drawn since an earlier moment."""

@@ -106,6 +106,15 @@ def build(model: keras.Model, data: Any) -> None:
     if all(part.built for part in (*keras_compat.all_layers(model), *optimizer)):
         return
 
+    trace_alone(model, data)
+
+
+def trace_alone(model: keras.Model, data: Any) -> None:
+    """Trace a model's own step for a batch, or its spec, with no further outputs; nothing runs.
+
+    Raises:
+        Exception: whatever stops the step from being traced.
+    """
     failed = []
 
     @tf.autograph.experimental.do_not_convert

@@ -52,7 +52,9 @@ class Capture:
     def stale(self) -> tuple[str, ...]:
         """In words, what of the step that trains is not what the model's code says now."""
         present = self._present
-        return (*present.stale, *present.drawn) if isinstance(present, Compiled) else ()
+        if not isinstance(present, Compiled):
+            return ()
+        return (*filter(None, [present.fails]), *present.stale, *present.drawn)
 
     @property
     def draws(self) -> list[tf.Operation]:
@@ -71,14 +73,17 @@ class Capture:
         `train_function`, is traced if Keras would trace it for this batch.
 
         Raises:
-            UnsupportedModelError: what the first step makes cannot be known before.
+            UnsupportedModelError: what the first step makes cannot be known before; or Keras has
+                compiled the model's code before, and it cannot be traced any more.
             Exception: whatever stops the step from being traced with further outputs.
         """
         self._present = None
         data = without_optionals(data)
         functions = keras_compat.train_functions(train_function)
         if functions is not None:
-            self._present = self._own.compiled(functions, data, iterator)
+            self._present = present = self._own.compiled(functions, data, iterator)
+            if present.fails:
+                raise UnsupportedModelError(present.fails)
             self._check_beside(iterator, train_function)
             return
         if self._model.run_eagerly and train_function is not None:
