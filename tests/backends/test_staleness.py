@@ -390,3 +390,91 @@ def test_code_that_no_longer_traces_is_told_at_each_step(
     (words,) = run.run["stale"]
     assert "no longer traces now: ValueError: " in words
     assert "compile the model again" in words
+
+
+class Named:
+    """A key of a dict that cannot be printed."""
+
+    def __repr__(self):
+        raise RuntimeError
+
+
+class Chosen(keras.layers.Layer):
+    """Applies one of its functions."""
+
+    def __init__(self):
+        super().__init__(name="chosen")
+        self.one, self.two = keras.layers.Activation("tanh"), keras.layers.Activation("sigmoid")
+        self.current, self.lists = self.one, {"a": [1.0], "b": [2.0]}
+        self.factors, self.function = self.lists["a"], lambda x: x * 2.0
+        self.method, self.kernel = self.one.call, self.factor_of(2.0)
+
+    @staticmethod
+    def factor_of(factor):
+        return lambda x: x * factor
+
+    def call(self, x):
+        return self.kernel(self.method(self.function(self.current(x) * self.factors[0])))
+
+
+def _alias(layer):
+    layer.current = layer.two
+
+
+def _list_alias(layer):
+    layer.factors = layer.lists["b"]
+
+
+def _lambda(layer):
+    layer.function = lambda x: x * 3.0
+
+
+def _method(layer):
+    layer.method = layer.two.call
+
+
+def _closure(layer):
+    layer.kernel = layer.factor_of(3.0)
+
+
+def _same(layer):
+    layer.current, layer.method, layer.kernel = layer.one, layer.one.call, layer.factor_of(2.0)
+
+
+@pytest.mark.parametrize("change", [_alias, _list_alias, _lambda, _method, _closure, _same])
+def test_what_a_place_refers_to_is_seen(change):
+    layer = Chosen()
+    layer.__dict__["table"] = {Named(): 1}
+    model = model_with(layer)
+    before = PythonState(model)
+    change(layer)
+    assert bool(PythonState(model).changed(before)) is (change is not _same)
+
+
+@pytest.mark.parametrize("activation", [keras.activations.linear, keras.activations.tanh])
+def test_an_activation_that_is_swapped_is_told(tmp_path, activation):
+    def trained(*callbacks):
+        model = model_with()
+        layer = model.get_layer("first")
+        change = at_epoch_two(lambda: setattr(layer, "activation", activation))
+        return fit(model, change, *callbacks, epochs=2)
+
+    np.testing.assert_array_equal(trained(GradientAudit(tmp_path / "run", verbose=0)), trained())
+    is_other = activation is not keras.activations.tanh
+    assert load(tmp_path / "run").run["stale_steps"] == 2 * is_other
+
+
+def test_python_values_that_stay_are_looked_at_once(tmp_path, monkeypatch):
+    made = []
+    trace = compiling.OwnFunction._traced
+
+    def counted(self, *arguments):
+        made.append(1)
+        return trace(self, *arguments)
+
+    monkeypatch.setattr(compiling.OwnFunction, "_traced", counted)
+    model = model_with(keras.layers.BatchNormalization(), optimizer="adam")
+    fit(model, GradientAudit(tmp_path / "run", verbose=0), epochs=3)
+    first = len(made)
+    fit(model, GradientAudit(tmp_path / "other", verbose=0), epochs=3)
+    assert (first, len(made)) == (1, 2)

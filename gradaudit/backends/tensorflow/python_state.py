@@ -28,14 +28,15 @@ _MOST = 100_000
 
 Parts = Iterator[tuple[str, Any]]
 
-Changes = frozenset[tuple[str, str]]
+Changes = frozenset[tuple[str, Any]]
 """What differs between two moments: each place, with what is there at the later one."""
 
 
 class PythonState:
     """The values at one moment.
 
-    values: what each is, by where it is, such as "model.layers[1].beta".
+    values: what each is, by where it is, such as "model.layers[1].beta": hashable. What is met in
+    a second place is there as the name of the first.
     """
 
     def __init__(self, model: keras.Model) -> None:
@@ -44,14 +45,16 @@ class PythonState:
         self._rewind: list[Callable[[], None]] = []
         self._generators: set[str] = set()
         self.names_random = False
-        self._seen: dict[int, Any] = {}
+        self._seen: dict[int, tuple[str, Any]] = {}
         waiting: deque[tuple[str, Any]] = deque([("model", model)])
         while waiting and len(self._seen) < _MOST:
             where, x = waiting.popleft()
             if isinstance(x, _PLAIN):
-                self.values[where] = type(x).__name__, repr(x)
-            elif id(x) not in self._seen:
-                self._seen[id(x)] = x
+                self.values[where] = type(x).__name__, _plain(x)
+            elif id(x) in self._seen:
+                self.values[where] = "is", self._seen[id(x)][0]
+            else:
+                self._seen[id(x)] = where, x
                 waiting.extend(self._parts(where, x))
 
     def changed(self, since: "PythonState") -> frozenset[str]:
@@ -65,7 +68,7 @@ class PythonState:
 
     def changes(self, since: "PythonState") -> Changes:
         """Return what is other than at an earlier moment, with what it is now."""
-        return frozenset((where, repr(self.values.get(where))) for where in self.changed(since))
+        return frozenset((where, self.values.get(where)) for where in self.changed(since))
 
     def has_drawn(self, since: "PythonState") -> bool:
         """Return whether a generator that the code holds has drawn since an earlier moment."""
@@ -103,25 +106,30 @@ class PythonState:
         elif isinstance(x, dict):
             self._keep_mapping(x)
             self.values[where] = len(x)
-            yield from ((f"{where}[{key!r}]", part) for key, part in list(x.items()))
+            yield from (
+                (f"{where}[{_name(key, number)}]", part)
+                for number, (key, part) in enumerate(list(x.items()))
+            )
         elif isinstance(x, (list, tuple, deque)):
             if isinstance(x, list):
                 self._keep_list(x)
             self.values[where] = len(x)
             yield from ((f"{where}[{i}]", part) for i, part in enumerate(x))
         elif isinstance(x, (set, frozenset)):
-            self.values[where] = sorted(map(repr, x))
+            self.values[where] = tuple(sorted(map(_member, x)))
         elif isinstance(x, type):
+            self.values[where] = x.__module__, x.__qualname__
             if _is_users(x.__module__):
                 self._keep_class(x)
                 yield from _code(x, where)
         elif keras_compat.is_structural(x) or _is_users(type(x).__module__) or _is_bag(x):
             held = keras_compat.plain_attributes(x)
             self._keep_mapping(vars(x), frozenset(held)) if held else None
-            self.values[where] = sorted(held)
+            self.values[where] = _identity(x), tuple(sorted(held))
             yield from ((f"type({where})", kind) for kind in type(x).__mro__)
             yield from ((f"{where}.{name}", part) for name, part in held.items())
         else:
+            self.values[where] = _identity(x)
             self.names_random |= _names_random(x)
             yield from _parts_of(x, where)
 
@@ -173,6 +181,36 @@ class PythonState:
                     setattr(kind, name, part)
 
         self._undo.append(undo)
+
+
+def _plain(x: Any) -> str:
+    """Return a plain value in words, by the way of its own kind: a user's class may have another."""
+    return next(kind for kind in _PLAIN if isinstance(x, kind)).__repr__(x)
+
+
+def _name(key: Any, number: int) -> str:
+    """Return how a key of a dict is called; number: its place. No code of the user's runs."""
+    return _plain(key) if type(key) in _PLAIN else f"{type(key).__qualname__} {number}"
+
+
+def _member(x: Any) -> str:
+    return _plain(x) if isinstance(x, _PLAIN) else f"{type(x).__qualname__} {id(x)}"
+
+
+def _identity(x: Any) -> Any:
+    """Return what tells an object from another one in its place, by its parts aside.
+
+    A function is its code. Methods and partial functions, made anew each time, are their parts.
+    """
+    if isinstance(x, types.FunctionType):
+        return x.__module__, x.__code__
+    kind = type(x)
+    named = kind.__module__, kind.__qualname__
+    if keras_compat.is_structural(x) or isinstance(x, tf.Variable):
+        return *named, id(x)
+    if isinstance(x, (types.BuiltinFunctionType, np.ufunc)):
+        return *named, x.__name__
+    return named
 
 
 def _parts_of(x: Any, where: str) -> Parts:
