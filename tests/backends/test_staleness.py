@@ -363,9 +363,7 @@ def test_a_counter_is_looked_at_again_at_each_of_its_values(tmp_path, last):
 
 @pytest.mark.parametrize("audits_first", [True, False])
 @pytest.mark.parametrize("is_compiled_again", [True, False])
-def test_code_that_no_longer_traces_is_told_at_each_step(
-    tmp_path, is_compiled_again, audits_first
-):
+def test_code_that_no_longer_traces_is_told_at_each_step(tmp_path, is_compiled_again, audits_first):
     """A layer that is unfrozen, whose weights the optimizer does not know."""
 
     def trained(*callbacks):
@@ -478,3 +476,34 @@ def test_python_values_that_stay_are_looked_at_once(tmp_path, monkeypatch):
     first = len(made)
     fit(model, GradientAudit(tmp_path / "other", verbose=0), epochs=3)
     assert (first, len(made)) == (1, 2)
+
+
+class Limited(keras.layers.Layer):
+    """Refuses numbers above a limit; picks one of two factors."""
+
+    limit, index = 100.0, 0
+
+    def call(self, x):
+        tf.debugging.assert_less(tf.reduce_max(tf.abs(x)), self.limit)
+        return x * tf.gather(tf.constant([1.0, 1.0]), self.index)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "fails"), [("limit", 1e-3, True), ("index", 7, True), ("limit", 50.0, False)]
+)
+@pytest.mark.parametrize("audits_first", [True, False])
+def test_code_that_fails_now_does_not_end_the_training(tmp_path, name, value, fails, audits_first):
+    def trained(*callbacks):
+        layer = Limited()
+        model = model_with(layer)
+        fit(model, *(callbacks if audits_first else ()))
+        setattr(layer, name, value)
+        return fit(model, *callbacks)
+
+    np.testing.assert_array_equal(trained(GradientAudit(tmp_path / "run", verbose=0)), trained())
+    run = load(tmp_path / "run")
+    assert run.run["faults"]["count"] == 0
+    assert run.run["stale_steps"] == 2
+    assert list(run.steps["verdict"])[-2:] == ["unjudged" if fails else "pass"] * 2
+    told = any("no longer runs now: InvalidArgumentError" in each for each in run.run["stale"])
+    assert told is fails

@@ -13,10 +13,7 @@ from gradaudit.backends.tensorflow.graph_form import Form, called, form_of
 from gradaudit.backends.tensorflow.python_state import Changes, PythonState
 from gradaudit.backends.tensorflow.replay import Replay
 from gradaudit.backends.tensorflow.sibling import Sibling, trace_alone
-from gradaudit.backends.tensorflow.staleness import differences, drawn
-
-_LONGEST = 400
-"""Most characters of an error that are told: Keras's may hold all values of a variable."""
+from gradaudit.backends.tensorflow.staleness import brief, differences, drawn
 
 
 @dataclass(eq=False)
@@ -215,6 +212,4 @@ class OwnFunction:
 
 
 def _no_longer(error: Exception) -> str:
-    reason = " ".join(f"{type(error).__name__}: {error}".split())
-    reason = reason if len(reason) <= _LONGEST else f"{reason[:_LONGEST]}..."
-    return f"the model's code no longer traces now: {reason}; compile the model again"
+    return f"the model's code no longer traces now: {brief(error)}; compile the model again"

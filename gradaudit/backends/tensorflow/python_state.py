@@ -184,7 +184,7 @@ class PythonState:
 
 
 def _plain(x: Any) -> str:
-    """Return a plain value in words, by the way of its own kind: a user's class may have another."""
+    """Return a plain value in words, by its own kind: a user's class may have a way of its own."""
     return next(kind for kind in _PLAIN if isinstance(x, kind)).__repr__(x)
 
 

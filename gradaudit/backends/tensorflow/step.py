@@ -1,5 +1,6 @@
 """One step of a training, recorded: what went in, the gradients applied, what came out."""
 
+import contextlib
 from collections.abc import Callable
 from typing import Any, cast
 
@@ -55,6 +56,11 @@ class Capture:
         if not isinstance(present, Compiled):
             return ()
         return (*filter(None, [present.fails]), *present.stale, *present.drawn)
+
+    @property
+    def is_other(self) -> bool:
+        """Whether the model's code now is another than what Keras compiled."""
+        return isinstance(self._present, Compiled) and bool(self._present.stale)
 
     @property
     def draws(self) -> list[tf.Operation]:
@@ -169,14 +175,27 @@ class Capture:
             )
 
     def _run_beside(self, iterator: Any, train_function: Callable) -> dict[str, Any]:
+        """Run the sibling, then Keras's own function on the same batch from the same state.
+
+        "failed" is why the sibling raised, where it did: the model's code of now may, where what
+        Keras compiled does not.
+        """
         data = next(iterator)
         before = [(v, tf.identity(v)) for v in self._runs.variables]
-        with generators.kept():
-            seen = self._runs.on_data(without_optionals(data))
-        seen["after"] = self._after(len(seen["replicas"]))
-        for variable, value in before:
-            variable.assign(value)
+        calls_python = self._runs.calls_python
+        try:
+            # Else nothing here draws, and a thread that reads the data may, from NumPy's own.
+            with generators.kept() if calls_python else contextlib.nullcontext():
+                seen = self._runs.on_data(without_optionals(data))
+            seen["after"] = self._after(len(seen["replicas"]))
+        except Exception as error:
+            seen = {"replicas": [], "after": [], "failed": error}
+        finally:
+            for variable, value in before:
+                variable.assign(value)
         seen["logs"] = train_function(once(data, iterator))
+        if "failed" in seen:
+            return seen
         trained = self._after(len(seen["replicas"]))
         seen["apart"] = relative_distance(seen["after"], trained)
         if seen["apart"]:
