@@ -171,7 +171,8 @@ class OwnFunction:
         """Return whether the model's own code cannot be traced either, when nothing records it."""
         ((data,), _) = self._on_data(graph, is_iterator).structured_input_signature
         try:
-            trace_alone(self._model, data)
+            with generators.kept_by(state):
+                trace_alone(self._model, data)
         except Exception:
             return True
         finally:
@@ -188,7 +189,7 @@ class OwnFunction:
         sibling = Sibling(*self._given)
         began = PythonState(self._model)
         try:
-            with generators.kept(given):
+            with generators.kept_by(began, given):
                 before = generators.states()
                 in_graph = is_iterator and self._model.steps_per_execution == 1
                 if in_graph and not self._model.jit_compile:
@@ -198,7 +199,8 @@ class OwnFunction:
                     ((data,), _) = self._on_data(graph, is_iterator).structured_input_signature
                     sibling.trace(data)
                 states, ended = generators.states(), PythonState(self._model)
-                has_drawn = not generators.are_equal(states, before) or ended.has_drawn(began)
+                has_drawn = began.may_draw and not generators.are_equal(states, before)
+                has_drawn |= ended.has_drawn(began)
                 return _Traced(sibling, states, ended, has_drawn)
         finally:
             state.put_back()

@@ -46,6 +46,7 @@ class PythonState:
         self._generators: set[str] = set()
         self.names_random = False
         self._seen: dict[int, tuple[str, Any]] = {}
+        self._growing: set[int] = set()
         waiting: deque[tuple[str, Any]] = deque([("model", model)])
         while waiting and len(self._seen) < _MOST:
             where, x = waiting.popleft()
@@ -83,7 +84,7 @@ class PythonState:
         return bool(self._generators) or self.names_random
 
     def put_back(self) -> None:
-        """Give everything the values of this moment."""
+        """Give everything the values of this moment, but what was not built then."""
         for undo in (*self._undo, *self._rewind):
             undo()
 
@@ -104,14 +105,15 @@ class PythonState:
             self._generators.add(where)
             self.values[where] = repr(self._state(x))
         elif isinstance(x, dict):
-            self._keep_mapping(x)
+            if id(x) not in self._growing:
+                self._keep_mapping(x)
             self.values[where] = len(x)
             yield from (
                 (f"{where}[{_name(key, number)}]", part)
                 for number, (key, part) in enumerate(list(x.items()))
             )
         elif isinstance(x, (list, tuple, deque)):
-            if isinstance(x, list):
+            if isinstance(x, list) and id(x) not in self._growing:
                 self._keep_list(x)
             self.values[where] = len(x)
             yield from ((f"{where}[{i}]", part) for i, part in enumerate(x))
@@ -124,7 +126,10 @@ class PythonState:
                 yield from _code(x, where)
         elif keras_compat.is_structural(x) or _is_users(type(x).__module__) or _is_bag(x):
             held = keras_compat.plain_attributes(x)
-            self._keep_mapping(vars(x), frozenset(held)) if held else None
+            if getattr(x, "built", True):
+                self._keep_mapping(vars(x), frozenset(held)) if held else None
+            else:  # it keeps what building gives it
+                self._growing.update(map(id, held.values()))
             self.values[where] = _identity(x), tuple(sorted(held))
             yield from ((f"type({where})", kind) for kind in type(x).__mro__)
             yield from ((f"{where}.{name}", part) for name, part in held.items())
@@ -240,6 +245,8 @@ def _names_random(x: Any) -> bool:
     if not isinstance(x, types.FunctionType) or not _is_users(x.__module__ or ""):
         return False
     names = x.__code__.co_names
+    if "rvs" in names:  # of SciPy's distributions, which draw from NumPy's
+        return True
     named = [x.__globals__.get(name) for name in names]
     modules = [part.__name__ for part in named if isinstance(part, types.ModuleType)]
     return any(

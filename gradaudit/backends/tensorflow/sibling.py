@@ -104,13 +104,18 @@ class Sibling:
 def build(model: keras.Model, data: Any) -> None:
     """Make the variables that the first step would make: their values before it are wanted.
 
-    As Keras makes them: in a trace of its own step, but in one that never runs.
+    As Keras makes them: in a trace of its own step, but in one that never runs. What is built
+    already gets its Python values back.
     """
     optimizer = [] if model.optimizer is None else [model.optimizer]
     if all(part.built for part in (*keras_compat.all_layers(model), *optimizer)):
         return
 
-    trace_alone(model, data)
+    state = PythonState(model)
+    try:
+        trace_alone(model, data)
+    finally:
+        state.put_back()
 
 
 def trace_alone(model: keras.Model, data: Any) -> None:

@@ -94,7 +94,10 @@ class Capture:
             return
         if self._model.run_eagerly and train_function is not None:
             self._check_draws()
-        with generators.kept():
+        is_made = all(each.built for each in keras_compat.all_layers(self._model))
+        # What is built may draw, as Keras does for a seed; what is made already, if it says so.
+        may_draw = not is_made or PythonState(self._model).may_draw
+        with generators.kept() if may_draw else contextlib.nullcontext():
             build(self._model, data)
             key = signature(iterator, data)
             if key not in self._siblings:
