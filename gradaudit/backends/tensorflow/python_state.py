@@ -190,7 +190,8 @@ class PythonState:
 
 def _plain(x: Any) -> str:
     """Return a plain value in words, by its own kind: a user's class may have a way of its own."""
-    return next(kind for kind in _PLAIN if isinstance(x, kind)).__repr__(x)
+    kind: Any = next(kind for kind in _PLAIN if isinstance(x, kind))
+    return str(kind.__repr__(x))
 
 
 def _name(key: Any, number: int) -> str:

@@ -22,6 +22,7 @@ from gradaudit.backends.tensorflow.read import (
 )
 from gradaudit.backends.tensorflow.replay import Replay
 from gradaudit.backends.tensorflow.sibling import Sibling, build
+from gradaudit.backends.tensorflow.uncaptured import tensorfloat32
 from gradaudit.backends.tensorflow.workers import worker
 from gradaudit.errors import UnsupportedModelError
 from gradaudit.records import Arrays, StepRecord, StepSpec
@@ -247,7 +248,7 @@ class Capture:
                 loss_scale=float(replica["loss_scale"]),
                 learning_rates=tuple(float(rate) for rate in replica["learning_rates"]),
                 jit=self._jit,
-                tensorfloat32=_tensorfloat32(),
+                tensorfloat32=tensorfloat32(),
                 capture_ms=0.0,  # known to the hook that runs the step
                 generators=self._runs.generators[int(replica["generators"])],
                 trained=_both(seen["trained"][number]) if "trained" in seen else None,
@@ -266,33 +267,6 @@ class Capture:
         )
 
 
-def uncaptured(model: keras.Model, step: int, epoch: int) -> StepRecord:
-    """Return a record of a step of which nothing is known but the weights."""
-    return StepRecord(
-        step=step,
-        epoch=epoch,
-        x=None,
-        y=None,
-        sample_weight=None,
-        variables=values(
-            state_variables(model), variable_keys(model), model.distribute_strategy, 0
-        ),
-        optimizer_variables={},
-        variables_after={},
-        optimizer_variables_after={},
-        gradients={},
-        replica_gradients=(),
-        repeating=frozenset(),
-        applications=0,
-        loss=None,
-        loss_scale=1.0,
-        learning_rates=(),
-        jit=False,
-        tensorfloat32=_tensorfloat32(),
-        capture_ms=0.0,
-    )
-
-
 def _both(variables: tuple[Arrays, Arrays]) -> Arrays:
     return variables[0] | variables[1]
 
@@ -304,14 +278,3 @@ def _count(applications: Any) -> int | None:
 def _number(loss: tf.Tensor | None) -> float | None:
     """Return a loss that is one number; None where there is none, or one for each sample."""
     return float(loss) if loss is not None and loss.shape.rank == 0 else None
-
-
-def _tensorfloat32() -> bool:
-    """Return whether float32 matrix products run in TensorFloat-32 on this machine."""
-    if not tf.config.experimental.tensor_float_32_execution_enabled():
-        return False
-    details = [
-        tf.config.experimental.get_device_details(device)
-        for device in tf.config.list_physical_devices("GPU")
-    ]
-    return any(detail.get("compute_capability", (0,))[0] >= 8 for detail in details)
