@@ -9,7 +9,9 @@ from gradaudit import GradientAudit, check, load
 from gradaudit.backends.tensorflow import compiled as compiling
 from gradaudit.backends.tensorflow.graph_form import draws, form_of
 from gradaudit.backends.tensorflow.python_state import PythonState
+from gradaudit.backends.tensorflow.sibling import Sibling
 from gradaudit.backends.tensorflow.staleness import differences
+from gradaudit.backends.tensorflow.step import Capture
 
 X = np.random.default_rng(0).normal(size=(16, 4)).astype(np.float32)
 Y = np.random.default_rng(1).normal(size=(16, 2)).astype(np.float32)
@@ -277,6 +279,7 @@ def test_bodies_of_loops_are_in_the_form():
 
     spec = tf.TensorSpec((), tf.float32)
     assert form(loop(2.0), spec).key == form(loop(2.0), spec).key != form(loop(3.0), spec).key
+    assert len({form(loop(2.0), spec).key for _ in range(20)}) == 1
     words = differences(model_with(), form(loop(2.0), spec), form(loop(3.0), spec))
     assert "the constant 2.0 where the model's code now has 3.0" in words[0]
 
@@ -334,3 +337,219 @@ def test_values_in_reach_of_the_code_are_seen_and_put_back(change):
     assert PythonState(model).changed(before)
     before.put_back()
     assert not PythonState(model).changed(before)
+
+
+class Warming(keras.layers.Layer):
+    """Doubles its input from the third epoch on."""
+
+    epoch = 0
+
+    def call(self, x):
+        return x * (2.0 if self.epoch >= 2 else 1.0)
+
+
+@pytest.mark.parametrize("last", [1, 3])
+def test_a_counter_is_looked_at_again_at_each_of_its_values(tmp_path, last):
+    def trained(*callbacks):
+        layer = Warming()
+        count = keras.callbacks.LambdaCallback(
+            on_epoch_begin=lambda epoch, logs: setattr(layer, "epoch", min(epoch, last))
+        )
+        return fit(model_with(layer), count, *callbacks, epochs=4)
+
+    np.testing.assert_array_equal(trained(GradientAudit(tmp_path / "run", verbose=0)), trained())
+    run = load(tmp_path / "run")
+    assert run.run["stale_steps"] == (0 if last == 1 else 4)
+    assert run.verdict == ("pass" if last == 1 else "fail")
+
+
+@pytest.mark.parametrize("audits_first", [True, False])
+@pytest.mark.parametrize("is_compiled_again", [True, False])
+def test_code_that_no_longer_traces_is_told_at_each_step(tmp_path, is_compiled_again, audits_first):
+    """A layer that is unfrozen, whose weights the optimizer does not know."""
+
+    def trained(*callbacks):
+        model = model_with(optimizer="adam")
+        model.get_layer("first").trainable = False
+        model.compile("adam", "mse")
+        fit(model, *(callbacks if audits_first else ()))
+        model.get_layer("first").trainable = True
+        if is_compiled_again:
+            model.compile("adam", "mse")
+        return fit(model, *callbacks, epochs=2)
+
+    np.testing.assert_array_equal(trained(GradientAudit(tmp_path / "run", verbose=0)), trained())
+    run = load(tmp_path / "run")
+    assert run.run["faults"]["count"] == 0
+    verdicts = list(run.steps["verdict"])[-4:]
+    if is_compiled_again:
+        assert (verdicts, run.run["stale"]) == (["pass"] * 4, [])
+        return
+    assert verdicts == ["unjudged"] * 4
+    assert run.run["stale_steps"] == 4
+    (words,) = run.run["stale"]
+    assert "no longer traces now: ValueError: " in words
+    assert "compile the model again" in words
+
+
+class Named:
+    """A key of a dict that cannot be printed."""
+
+    def __repr__(self):
+        raise RuntimeError
+
+
+class Chosen(keras.layers.Layer):
+    """Applies one of its functions."""
+
+    def __init__(self):
+        super().__init__(name="chosen")
+        self.one, self.two = keras.layers.Activation("tanh"), keras.layers.Activation("sigmoid")
+        self.current, self.lists = self.one, {"a": [1.0], "b": [2.0]}
+        self.factors, self.function = self.lists["a"], lambda x: x * 2.0
+        self.method, self.kernel = self.one.call, self.factor_of(2.0)
+
+    @staticmethod
+    def factor_of(factor):
+        return lambda x: x * factor
+
+    def call(self, x):
+        return self.kernel(self.method(self.function(self.current(x) * self.factors[0])))
+
+
+def _alias(layer):
+    layer.current = layer.two
+
+
+def _list_alias(layer):
+    layer.factors = layer.lists["b"]
+
+
+def _lambda(layer):
+    layer.function = lambda x: x * 3.0
+
+
+def _method(layer):
+    layer.method = layer.two.call
+
+
+def _closure(layer):
+    layer.kernel = layer.factor_of(3.0)
+
+
+def _same(layer):
+    layer.current, layer.method, layer.kernel = layer.one, layer.one.call, layer.factor_of(2.0)
+
+
+@pytest.mark.parametrize("change", [_alias, _list_alias, _lambda, _method, _closure, _same])
+def test_what_a_place_refers_to_is_seen(change):
+    layer = Chosen()
+    layer.__dict__["table"] = {Named(): 1}
+    model = model_with(layer)
+    before = PythonState(model)
+    change(layer)
+    assert bool(PythonState(model).changed(before)) is (change is not _same)
+
+
+@pytest.mark.parametrize("activation", [keras.activations.linear, keras.activations.tanh])
+def test_an_activation_that_is_swapped_is_told(tmp_path, activation):
+    def trained(*callbacks):
+        model = model_with()
+        layer = model.get_layer("first")
+        change = at_epoch_two(lambda: setattr(layer, "activation", activation))
+        return fit(model, change, *callbacks, epochs=2)
+
+    np.testing.assert_array_equal(trained(GradientAudit(tmp_path / "run", verbose=0)), trained())
+    is_other = activation is not keras.activations.tanh
+    assert load(tmp_path / "run").run["stale_steps"] == 2 * is_other
+
+
+def test_python_values_that_stay_are_looked_at_once(tmp_path, monkeypatch):
+    made = []
+    trace = compiling.OwnFunction._traced
+
+    def counted(self, *arguments):
+        made.append(1)
+        return trace(self, *arguments)
+
+    monkeypatch.setattr(compiling.OwnFunction, "_traced", counted)
+    model = model_with(keras.layers.BatchNormalization(), optimizer="adam")
+    fit(model, GradientAudit(tmp_path / "run", verbose=0), epochs=3)
+    first = len(made)
+    fit(model, GradientAudit(tmp_path / "other", verbose=0), epochs=3)
+    assert (first, len(made)) == (1, 2)
+
+
+class Limited(keras.layers.Layer):
+    """Refuses numbers above a limit; picks one of two factors."""
+
+    limit, index = 100.0, 0
+
+    def call(self, x):
+        tf.debugging.assert_less(tf.reduce_max(tf.abs(x)), self.limit)
+        return x * tf.gather(tf.constant([1.0, 1.0]), self.index)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "fails"), [("limit", 1e-3, True), ("index", 7, True), ("limit", 50.0, False)]
+)
+@pytest.mark.parametrize("audits_first", [True, False])
+def test_code_that_fails_now_does_not_end_the_training(tmp_path, name, value, fails, audits_first):
+    def trained(*callbacks):
+        layer = Limited()
+        model = model_with(layer)
+        fit(model, *(callbacks if audits_first else ()))
+        setattr(layer, name, value)
+        return fit(model, *callbacks)
+
+    np.testing.assert_array_equal(trained(GradientAudit(tmp_path / "run", verbose=0)), trained())
+    run = load(tmp_path / "run")
+    assert run.run["faults"]["count"] == 0
+    assert run.run["stale_steps"] == 2
+    fails = fails and not audits_first  # else what Keras compiled has a sibling, and that runs
+    assert not fails or list(run.steps["verdict"]) == ["unjudged"] * 2
+    assert run.verdict == "pass" or (name, value) != ("limit", 50.0)
+    told = any("no longer runs now: InvalidArgumentError" in each for each in run.run["stale"])
+    assert told is fails
+
+
+def test_an_eager_step_counts_as_it_would(tmp_path):
+    """The variables of the optimizer are made before the first step, in a trace of it."""
+
+    def trained(*callbacks):
+        model = model_with(Counting(), optimizer="adam", run_eagerly=True)
+        return [*fit(model, *callbacks), model.layers[1].count]
+
+    alone = trained()
+    np.testing.assert_array_equal(trained(GradientAudit(tmp_path / "run", verbose=0)), alone)
+    assert load(tmp_path / "run").verdict == "pass"
+
+
+class Drawing:
+    """Draws from NumPy's own generator while the step runs, as a thread that reads data does."""
+
+    def __init__(self, monkeypatch, place, name):
+        self.draws = 0
+        function = getattr(place, name)
+
+        def drawing(*arguments, **options):
+            self.draws += 1
+            np.random.normal()  # noqa: NPY002
+            return function(*arguments, **options)
+
+        monkeypatch.setattr(place, name, drawing)
+
+
+@pytest.mark.parametrize("method", ["trace", "_after"])
+def test_what_a_thread_draws_meanwhile_stays_drawn(tmp_path, monkeypatch, method):
+    place = Sibling if method == "trace" else Capture
+    model = model_with(jit_compile=method != "trace")
+    drawing = Drawing(monkeypatch, place, method)
+    np.random.seed(0)  # noqa: NPY002
+    fit(model, GradientAudit(tmp_path / "run", verbose=0))
+    found = np.random.normal()  # noqa: NPY002
+    np.random.seed(0)  # noqa: NPY002
+    assert drawing.draws
+    expected = np.random.normal(size=drawing.draws + 1)[-1]  # noqa: NPY002
+    assert found == expected
+    assert load(tmp_path / "run").run["stale"] == []

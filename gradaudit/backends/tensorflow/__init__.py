@@ -11,8 +11,9 @@ from gradaudit.backends.tensorflow.hook import StepHook
 from gradaudit.backends.tensorflow.read import to_numpy
 from gradaudit.backends.tensorflow.replay import Replay
 from gradaudit.backends.tensorflow.spec import present_config, specified
-from gradaudit.backends.tensorflow.step import Capture, uncaptured
+from gradaudit.backends.tensorflow.step import Capture
 from gradaudit.backends.tensorflow.step_file import read_step, write_step
+from gradaudit.backends.tensorflow.uncaptured import uncaptured
 from gradaudit.backends.tensorflow.workers import wait_for_all, worker
 
 __all__ = [

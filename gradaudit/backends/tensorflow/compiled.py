@@ -10,10 +10,10 @@ from gradaudit import keras_compat
 from gradaudit.backends.tensorflow import generators
 from gradaudit.backends.tensorflow.batches import ITERATORS
 from gradaudit.backends.tensorflow.graph_form import Form, called, form_of
-from gradaudit.backends.tensorflow.python_state import PythonState
+from gradaudit.backends.tensorflow.python_state import Changes, PythonState
 from gradaudit.backends.tensorflow.replay import Replay
-from gradaudit.backends.tensorflow.sibling import Sibling
-from gradaudit.backends.tensorflow.staleness import differences, drawn
+from gradaudit.backends.tensorflow.sibling import Sibling, trace_alone
+from gradaudit.backends.tensorflow.staleness import brief, differences, drawn
 
 
 @dataclass(eq=False)
@@ -23,7 +23,10 @@ class Compiled:
     graph: of the function, which lives as long as this. form: what one step computes.
     sibling: computes the same; None where the model's code has become another before one was made.
     now: a sibling of the model's code as it is now, where that is not what was compiled.
+    state: Python values when it was made. seen: those that the model's code was traced with last.
     stale: in words, what of the function is not as the model's code has it now, or never changes.
+    fails: in words, why the model's code cannot be traced now; "" where it can.
+    inert: changes of Python values since it was made that make no difference to what it computes.
     """
 
     graph: Any
@@ -31,10 +34,12 @@ class Compiled:
     sibling: Sibling | None
     now: Sibling | None
     state: PythonState
+    seen: PythonState
     states: Any
     stale: tuple[str, ...] = ()
     drawn: tuple[str, ...] = ()
-    inert: frozenset[str] = field(default_factory=frozenset)
+    fails: str = ""
+    inert: set[Changes] = field(default_factory=set)
 
     @property
     def runs(self) -> Sibling:
@@ -109,10 +114,17 @@ class OwnFunction:
         given = states if is_new else None
         if is_new:
             state.rewind()
-        traced = self._traced(graph, is_iterator, after, given)
         form = self._form(graph, is_iterator)
+        try:
+            traced = self._traced(graph, is_iterator, after, given)
+        except Exception as error:
+            if is_new or not self._compares or not self._fails_alone(graph, is_iterator, after):
+                raise
+            found = Compiled(graph, form, None, None, after, after, states)
+            found.fails = _no_longer(error)
+            return found
         if not self._compares:
-            return Compiled(graph, form, traced.sibling, None, after, states)
+            return Compiled(graph, form, traced.sibling, None, after, after, states)
         now = traced.sibling.form()
         if is_new and form.key != now.key:
             # The first trace of a function that makes variables is thrown away: it traces again.
@@ -120,7 +132,8 @@ class OwnFunction:
             again = self._traced(graph, is_iterator, after, traced.states)
             if again.sibling.form().key == form.key:
                 traced, now = again, again.sibling.form()
-        found = Compiled(graph, form, traced.sibling, None, after, traced.sibling.generators[0])
+        states = traced.sibling.generators[0]
+        found = Compiled(graph, form, traced.sibling, None, after, after, states)
         if form.key != now.key:
             found.sibling, found.now = None, traced.sibling
             found.stale = differences(self._model, form, now)
@@ -131,16 +144,40 @@ class OwnFunction:
         return found
 
     def _look_again(self, known: Compiled, state: PythonState, is_iterator: bool) -> None:
-        changed = state.changed(known.state)
-        known.state = state
-        if not changed - known.inert:
+        if not state.changed(known.seen):
             return
-        now = self._traced(known.graph, is_iterator, state, known.states).sibling
+        changes = state.changes(known.state)
+        if changes in known.inert:
+            known.stale, known.now, known.fails, known.seen = (), None, "", state
+            return
+        try:
+            now = self._traced(known.graph, is_iterator, state, known.states).sibling
+        except Exception as error:
+            known.fails = ""
+            if not self._fails_alone(known.graph, is_iterator, state):
+                raise
+            known.stale, known.now, known.fails, known.seen = (), None, _no_longer(error), state
+            return
+        known.fails, known.seen = "", state
         known.stale = differences(self._model, known.form, now.form())
-        known.inert = frozenset() if known.stale else known.inert | changed
         known.now = now if known.stale else None
-        if not known.stale and known.sibling is None:
+        if known.stale:
+            return
+        known.inert.add(changes)
+        if known.sibling is None:
             known.sibling = now
+
+    def _fails_alone(self, graph: Any, is_iterator: bool, state: PythonState) -> bool:
+        """Return whether the model's own code cannot be traced either, when nothing records it."""
+        ((data,), _) = self._on_data(graph, is_iterator).structured_input_signature
+        try:
+            with generators.kept_by(state):
+                trace_alone(self._model, data)
+        except Exception:
+            return True
+        finally:
+            state.put_back()
+        return False
 
     def _traced(
         self, graph: Any, is_iterator: bool, state: PythonState, given: Any = None
@@ -152,7 +189,7 @@ class OwnFunction:
         sibling = Sibling(*self._given)
         began = PythonState(self._model)
         try:
-            with generators.kept(given):
+            with generators.kept_by(began, given):
                 before = generators.states()
                 in_graph = is_iterator and self._model.steps_per_execution == 1
                 if in_graph and not self._model.jit_compile:
@@ -162,7 +199,8 @@ class OwnFunction:
                     ((data,), _) = self._on_data(graph, is_iterator).structured_input_signature
                     sibling.trace(data)
                 states, ended = generators.states(), PythonState(self._model)
-                has_drawn = not generators.are_equal(states, before) or ended.has_drawn(began)
+                has_drawn = began.may_draw and not generators.are_equal(states, before)
+                has_drawn |= ended.has_drawn(began)
                 return _Traced(sibling, states, ended, has_drawn)
         finally:
             state.put_back()
@@ -173,3 +211,7 @@ class OwnFunction:
 
     def _on_data(self, graph: Any, is_iterator: bool) -> Any:
         return called(graph, keras_compat.STEP_ON_DATA) if is_iterator else graph
+
+
+def _no_longer(error: Exception) -> str:
+    return f"the model's code no longer traces now: {brief(error)}; compile the model again"

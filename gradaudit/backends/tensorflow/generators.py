@@ -2,10 +2,12 @@
 
 import random
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
 import numpy as np
+
+from gradaudit.backends.tensorflow.python_state import PythonState
 
 
 def states() -> Any:
@@ -22,6 +24,14 @@ def set_states(given: Any) -> None:
 def are_equal(some: Any, others: Any) -> bool:
     """Return whether these are the same states of both."""
     return some[0] == others[0] and all(map(np.array_equal, some[1], others[1]))
+
+
+def kept_by(code: PythonState, given: Any = None) -> AbstractContextManager[None]:
+    """Keep both around a trace of code that may draw from them.
+
+    Where it may not, nothing is put back: what moves them is a thread that reads the data.
+    """
+    return kept(given) if code.may_draw else nullcontext()
 
 
 @contextmanager

@@ -118,13 +118,19 @@ def _called(graph: Any, name: str) -> Iterator[Any]:
 
 def draws(graph: Any) -> list[tf.Operation]:
     """Return the ops that draw from a generator which only the running function has."""
-    found = []
+    return [
+        operation
+        for operation in operations_of(graph)
+        if operation.op_def.is_stateful and "seed2" in operation.node_def.attr
+    ]
+
+
+def operations_of(graph: Any) -> Iterator[tf.Operation]:
+    """Yield the ops of a graph and of all functions that it calls, however deep."""
     for operation in graph.get_operations():
-        if operation.op_def.is_stateful and "seed2" in operation.node_def.attr:
-            found.append(operation)
+        yield operation
         for function in functions_of(operation):
-            found += draws(keras_compat.function_graph(graph, function)[0])
-    return found
+            yield from operations_of(keras_compat.function_graph(graph, function)[0])
 
 
 def drawing(operations: list[tf.Operation]) -> str:
@@ -135,9 +141,12 @@ def drawing(operations: list[tf.Operation]) -> str:
 
 
 def functions_of(operation: tf.Operation) -> list[str]:
-    """Return the names of the functions that an op calls."""
+    """Return the names of the functions that an op calls, in the order of its attributes' names.
+
+    The attributes themselves come in another order in each trace.
+    """
     found = []
-    for value in operation.node_def.attr.values():
+    for _, value in sorted(operation.node_def.attr.items(), key=lambda item: item[0]):
         found += [value.func.name] if value.HasField("func") else []
         found += [each.name for each in value.list.func] if value.HasField("list") else []
     if keras_compat.is_function(operation.graph, operation.type):

@@ -13,6 +13,7 @@ from gradaudit.backends.fit import StepCounter
 from gradaudit.backends.patch import patch
 from gradaudit.backends.tensorflow.batches import peeked, signature
 from gradaudit.backends.tensorflow.graph_form import drawing
+from gradaudit.backends.tensorflow.staleness import brief
 from gradaudit.backends.tensorflow.step import Capture
 from gradaudit.errors import GapCode
 from gradaudit.records import Gap
@@ -139,9 +140,21 @@ class StepHook:
                 self.trace(data, iterator)
         return self._keras_function(iterator)
 
-    def _tell_stale(self, step: int) -> None:
-        if self._capture is not None and self._capture.stale:
-            self._observer.stale(step, self._capture.stale)
+    def _tell_stale(self, step: int, *more: str) -> None:
+        stale = () if self._capture is None else self._capture.stale
+        if words := (*more, *stale):
+            self._observer.stale(step, words)
+
+    def _tell_failed(self, capture: Capture, step: int, error: Exception) -> None:
+        """Tell why the recorded step failed beside Keras's function, which trained."""
+        epoch = self._counter.epoch
+        if not capture.is_other:
+            gap = self._observer.failed(error, f"running step {step}")
+            self._observer.missed(step, epoch, gap)
+            return
+        words = f"the model's code no longer runs now: {brief(error)}; compile the model again"
+        self._tell_stale(step, words)
+        self._observer.missed(step, epoch, Gap(GapCode.CAPTURE, "", words))
 
     def _record(self, capture: Capture, seen: dict[str, Any], step: int, began: float) -> None:
         """Hand a step to the observer.
@@ -149,6 +162,9 @@ class StepHook:
         began: when its capture began. The time is shared out among the records of the replicas.
         """
         epoch = self._counter.epoch
+        if "failed" in seen:
+            self._tell_failed(capture, step, seen["failed"])
+            return
         self._tell_stale(step)
         if capture.draws and seen.get("apart"):
             words = _DRAWN.format(drawing(capture.draws))

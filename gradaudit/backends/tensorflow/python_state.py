@@ -28,11 +28,15 @@ _MOST = 100_000
 
 Parts = Iterator[tuple[str, Any]]
 
+Changes = frozenset[tuple[str, Any]]
+"""What differs between two moments: each place, with what is there at the later one."""
+
 
 class PythonState:
     """The values at one moment.
 
-    values: what each is, by where it is, such as "model.layers[1].beta".
+    values: what each is, by where it is, such as "model.layers[1].beta": hashable. What is met in
+    a second place is there as the name of the first.
     """
 
     def __init__(self, model: keras.Model) -> None:
@@ -41,14 +45,17 @@ class PythonState:
         self._rewind: list[Callable[[], None]] = []
         self._generators: set[str] = set()
         self.names_random = False
-        self._seen: dict[int, Any] = {}
+        self._seen: dict[int, tuple[str, Any]] = {}
+        self._growing: set[int] = set()
         waiting: deque[tuple[str, Any]] = deque([("model", model)])
         while waiting and len(self._seen) < _MOST:
             where, x = waiting.popleft()
             if isinstance(x, _PLAIN):
-                self.values[where] = type(x).__name__, repr(x)
-            elif id(x) not in self._seen:
-                self._seen[id(x)] = x
+                self.values[where] = type(x).__name__, _plain(x)
+            elif id(x) in self._seen:
+                self.values[where] = "is", self._seen[id(x)][0]
+            else:
+                self._seen[id(x)] = where, x
                 waiting.extend(self._parts(where, x))
 
     def changed(self, since: "PythonState") -> frozenset[str]:
@@ -59,6 +66,10 @@ class PythonState:
             for where in mine.keys() | theirs.keys()
             if mine.get(where, _parts_of) != theirs.get(where, _parts_of)
         )
+
+    def changes(self, since: "PythonState") -> Changes:
+        """Return what is other than at an earlier moment, with what it is now."""
+        return frozenset((where, self.values.get(where)) for where in self.changed(since))
 
     def has_drawn(self, since: "PythonState") -> bool:
         """Return whether a generator that the code holds has drawn since an earlier moment."""
@@ -73,7 +84,7 @@ class PythonState:
         return bool(self._generators) or self.names_random
 
     def put_back(self) -> None:
-        """Give everything the values of this moment."""
+        """Give everything the values of this moment, but what was not built then."""
         for undo in (*self._undo, *self._rewind):
             undo()
 
@@ -94,27 +105,36 @@ class PythonState:
             self._generators.add(where)
             self.values[where] = repr(self._state(x))
         elif isinstance(x, dict):
-            self._keep_mapping(x)
+            if id(x) not in self._growing:
+                self._keep_mapping(x)
             self.values[where] = len(x)
-            yield from ((f"{where}[{key!r}]", part) for key, part in list(x.items()))
+            yield from (
+                (f"{where}[{_name(key, number)}]", part)
+                for number, (key, part) in enumerate(list(x.items()))
+            )
         elif isinstance(x, (list, tuple, deque)):
-            if isinstance(x, list):
+            if isinstance(x, list) and id(x) not in self._growing:
                 self._keep_list(x)
             self.values[where] = len(x)
             yield from ((f"{where}[{i}]", part) for i, part in enumerate(x))
         elif isinstance(x, (set, frozenset)):
-            self.values[where] = sorted(map(repr, x))
+            self.values[where] = tuple(sorted(map(_member, x)))
         elif isinstance(x, type):
+            self.values[where] = x.__module__, x.__qualname__
             if _is_users(x.__module__):
                 self._keep_class(x)
                 yield from _code(x, where)
         elif keras_compat.is_structural(x) or _is_users(type(x).__module__) or _is_bag(x):
             held = keras_compat.plain_attributes(x)
-            self._keep_mapping(vars(x), frozenset(held)) if held else None
-            self.values[where] = sorted(held)
+            if getattr(x, "built", True):
+                self._keep_mapping(vars(x), frozenset(held)) if held else None
+            else:  # it keeps what building gives it
+                self._growing.update(map(id, held.values()))
+            self.values[where] = _identity(x), tuple(sorted(held))
             yield from ((f"type({where})", kind) for kind in type(x).__mro__)
             yield from ((f"{where}.{name}", part) for name, part in held.items())
         else:
+            self.values[where] = _identity(x)
             self.names_random |= _names_random(x)
             yield from _parts_of(x, where)
 
@@ -168,6 +188,37 @@ class PythonState:
         self._undo.append(undo)
 
 
+def _plain(x: Any) -> str:
+    """Return a plain value in words, by its own kind: a user's class may have a way of its own."""
+    kind: Any = next(kind for kind in _PLAIN if isinstance(x, kind))
+    return str(kind.__repr__(x))
+
+
+def _name(key: Any, number: int) -> str:
+    """Return how a key of a dict is called; number: its place. No code of the user's runs."""
+    return _plain(key) if type(key) in _PLAIN else f"{type(key).__qualname__} {number}"
+
+
+def _member(x: Any) -> str:
+    return _plain(x) if isinstance(x, _PLAIN) else f"{type(x).__qualname__} {id(x)}"
+
+
+def _identity(x: Any) -> Any:
+    """Return what tells an object from another one in its place, by its parts aside.
+
+    A function is its code. Methods and partial functions, made anew each time, are their parts.
+    """
+    if isinstance(x, types.FunctionType):
+        return x.__module__, x.__code__
+    kind = type(x)
+    named = kind.__module__, kind.__qualname__
+    if keras_compat.is_structural(x) or isinstance(x, tf.Variable):
+        return *named, id(x)
+    if isinstance(x, (types.BuiltinFunctionType, np.ufunc)):
+        return *named, x.__name__
+    return named
+
+
 def _parts_of(x: Any, where: str) -> Parts:
     """Yield what a function holds, and the globals that it names."""
     if isinstance(x, types.MethodType):
@@ -195,6 +246,8 @@ def _names_random(x: Any) -> bool:
     if not isinstance(x, types.FunctionType) or not _is_users(x.__module__ or ""):
         return False
     names = x.__code__.co_names
+    if "rvs" in names:  # of SciPy's distributions, which draw from NumPy's
+        return True
     named = [x.__globals__.get(name) for name in names]
     modules = [part.__name__ for part in named if isinstance(part, types.ModuleType)]
     return any(

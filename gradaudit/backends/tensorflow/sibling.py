@@ -7,13 +7,15 @@ import tensorflow as tf
 
 from gradaudit import keras_compat
 from gradaudit.backends.tensorflow.batches import without_optionals
-from gradaudit.backends.tensorflow.graph_form import Form, called, draws, form_of
+from gradaudit.backends.tensorflow.graph_form import Form, called, draws, form_of, operations_of
 from gradaudit.backends.tensorflow.python_state import PythonState
 from gradaudit.backends.tensorflow.read import per_replica
 from gradaudit.backends.tensorflow.replay import Replay
 from gradaudit.backends.tensorflow.spec import specified
 from gradaudit.backends.tensorflow.watched_step import WatchedStep
 from gradaudit.records import StepSpec
+
+_OF_PYTHON = frozenset({"PyFunc", "PyFuncStateless", "EagerPyFunc"})
 
 
 class Sibling:
@@ -34,6 +36,7 @@ class Sibling:
         self._compile()
         self._graph: Any = None  # of one step on a batch
         self.draws: list[tf.Operation] = []
+        self.calls_python = False  # while it runs, as `tf.py_function` does
 
     @property
     def spec(self) -> StepSpec:
@@ -64,6 +67,7 @@ class Sibling:
             outer = self.on_iterator.get_concrete_function(iterator).graph
             self._graph = called(outer, "on_data")
         self.draws = draws(self._graph)
+        self.calls_python = any(each.type in _OF_PYTHON for each in operations_of(self._graph))
 
     def form(self) -> Form:
         """Return the form of what it has in common with Keras's function."""
@@ -100,12 +104,26 @@ class Sibling:
 def build(model: keras.Model, data: Any) -> None:
     """Make the variables that the first step would make: their values before it are wanted.
 
-    As Keras makes them: in a trace of its own step, but in one that never runs.
+    As Keras makes them: in a trace of its own step, but in one that never runs. What is built
+    already gets its Python values back.
     """
     optimizer = [] if model.optimizer is None else [model.optimizer]
     if all(part.built for part in (*keras_compat.all_layers(model), *optimizer)):
         return
 
+    state = PythonState(model)
+    try:
+        trace_alone(model, data)
+    finally:
+        state.put_back()
+
+
+def trace_alone(model: keras.Model, data: Any) -> None:
+    """Trace a model's own step for a batch, or its spec, with no further outputs; nothing runs.
+
+    Raises:
+        Exception: whatever stops the step from being traced.
+    """
     failed = []
 
     @tf.autograph.experimental.do_not_convert

@@ -10,6 +10,13 @@ from gradaudit.backends.tensorflow.graph_form import Form, Piece
 
 _MOST = 5
 """Most differences that are told of one trace: the first one often makes the others."""
+_LONGEST = 400
+
+
+def brief(error: Exception) -> str:
+    """Return an error in one line: Keras's may hold all values of a variable."""
+    words = " ".join(f"{type(error).__name__}: {error}".split())
+    return words if len(words) <= _LONGEST else f"{words[:_LONGEST]}..."
 
 
 def differences(model: keras.Model, compiled: Form, now: Form) -> tuple[str, ...]:

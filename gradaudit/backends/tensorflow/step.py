@@ -1,5 +1,6 @@
 """One step of a training, recorded: what went in, the gradients applied, what came out."""
 
+import contextlib
 from collections.abc import Callable
 from typing import Any, cast
 
@@ -21,6 +22,7 @@ from gradaudit.backends.tensorflow.read import (
 )
 from gradaudit.backends.tensorflow.replay import Replay
 from gradaudit.backends.tensorflow.sibling import Sibling, build
+from gradaudit.backends.tensorflow.uncaptured import tensorfloat32
 from gradaudit.backends.tensorflow.workers import worker
 from gradaudit.errors import UnsupportedModelError
 from gradaudit.records import Arrays, StepRecord, StepSpec
@@ -52,7 +54,14 @@ class Capture:
     def stale(self) -> tuple[str, ...]:
         """In words, what of the step that trains is not what the model's code says now."""
         present = self._present
-        return (*present.stale, *present.drawn) if isinstance(present, Compiled) else ()
+        if not isinstance(present, Compiled):
+            return ()
+        return (*filter(None, [present.fails]), *present.stale, *present.drawn)
+
+    @property
+    def is_other(self) -> bool:
+        """Whether the model's code now is another than what Keras compiled."""
+        return isinstance(self._present, Compiled) and bool(self._present.stale)
 
     @property
     def draws(self) -> list[tf.Operation]:
@@ -71,19 +80,25 @@ class Capture:
         `train_function`, is traced if Keras would trace it for this batch.
 
         Raises:
-            UnsupportedModelError: what the first step makes cannot be known before.
+            UnsupportedModelError: what the first step makes cannot be known before; or Keras has
+                compiled the model's code before, and it cannot be traced any more.
             Exception: whatever stops the step from being traced with further outputs.
         """
         self._present = None
         data = without_optionals(data)
         functions = keras_compat.train_functions(train_function)
         if functions is not None:
-            self._present = self._own.compiled(functions, data, iterator)
+            self._present = present = self._own.compiled(functions, data, iterator)
+            if present.fails:
+                raise UnsupportedModelError(present.fails)
             self._check_beside(iterator, train_function)
             return
         if self._model.run_eagerly and train_function is not None:
             self._check_draws()
-        with generators.kept():
+        is_made = all(each.built for each in keras_compat.all_layers(self._model))
+        # What is built may draw, as Keras does for a seed; what is made already, if it says so.
+        may_draw = not is_made or PythonState(self._model).may_draw
+        with generators.kept() if may_draw else contextlib.nullcontext():
             build(self._model, data)
             key = signature(iterator, data)
             if key not in self._siblings:
@@ -164,14 +179,27 @@ class Capture:
             )
 
     def _run_beside(self, iterator: Any, train_function: Callable) -> dict[str, Any]:
+        """Run the sibling, then Keras's own function on the same batch from the same state.
+
+        "failed" is why the sibling raised, where it did: the model's code of now may, where what
+        Keras compiled does not.
+        """
         data = next(iterator)
         before = [(v, tf.identity(v)) for v in self._runs.variables]
-        with generators.kept():
-            seen = self._runs.on_data(without_optionals(data))
-        seen["after"] = self._after(len(seen["replicas"]))
-        for variable, value in before:
-            variable.assign(value)
+        calls_python = self._runs.calls_python
+        try:
+            # Else nothing here draws, and a thread that reads the data may, from NumPy's own.
+            with generators.kept() if calls_python else contextlib.nullcontext():
+                seen = self._runs.on_data(without_optionals(data))
+            seen["after"] = self._after(len(seen["replicas"]))
+        except Exception as error:
+            seen = {"replicas": [], "after": [], "failed": error}
+        finally:
+            for variable, value in before:
+                variable.assign(value)
         seen["logs"] = train_function(once(data, iterator))
+        if "failed" in seen:
+            return seen
         trained = self._after(len(seen["replicas"]))
         seen["apart"] = relative_distance(seen["after"], trained)
         if seen["apart"]:
@@ -220,7 +248,7 @@ class Capture:
                 loss_scale=float(replica["loss_scale"]),
                 learning_rates=tuple(float(rate) for rate in replica["learning_rates"]),
                 jit=self._jit,
-                tensorfloat32=_tensorfloat32(),
+                tensorfloat32=tensorfloat32(),
                 capture_ms=0.0,  # known to the hook that runs the step
                 generators=self._runs.generators[int(replica["generators"])],
                 trained=_both(seen["trained"][number]) if "trained" in seen else None,
@@ -239,33 +267,6 @@ class Capture:
         )
 
 
-def uncaptured(model: keras.Model, step: int, epoch: int) -> StepRecord:
-    """Return a record of a step of which nothing is known but the weights."""
-    return StepRecord(
-        step=step,
-        epoch=epoch,
-        x=None,
-        y=None,
-        sample_weight=None,
-        variables=values(
-            state_variables(model), variable_keys(model), model.distribute_strategy, 0
-        ),
-        optimizer_variables={},
-        variables_after={},
-        optimizer_variables_after={},
-        gradients={},
-        replica_gradients=(),
-        repeating=frozenset(),
-        applications=0,
-        loss=None,
-        loss_scale=1.0,
-        learning_rates=(),
-        jit=False,
-        tensorfloat32=_tensorfloat32(),
-        capture_ms=0.0,
-    )
-
-
 def _both(variables: tuple[Arrays, Arrays]) -> Arrays:
     return variables[0] | variables[1]
 
@@ -277,14 +278,3 @@ def _count(applications: Any) -> int | None:
 def _number(loss: tf.Tensor | None) -> float | None:
     """Return a loss that is one number; None where there is none, or one for each sample."""
     return float(loss) if loss is not None and loss.shape.rank == 0 else None
-
-
-def _tensorfloat32() -> bool:
-    """Return whether float32 matrix products run in TensorFloat-32 on this machine."""
-    if not tf.config.experimental.tensor_float_32_execution_enabled():
-        return False
-    details = [
-        tf.config.experimental.get_device_details(device)
-        for device in tf.config.list_physical_devices("GPU")
-    ]
-    return any(detail.get("compute_capability", (0,))[0] >= 8 for detail in details)
