@@ -553,3 +553,48 @@ def test_what_a_thread_draws_meanwhile_stays_drawn(tmp_path, monkeypatch, method
     expected = np.random.normal(size=drawing.draws + 1)[-1]  # noqa: NPY002
     assert found == expected
     assert load(tmp_path / "run").run["stale"] == []
+
+
+MADE = 0
+
+
+def counting(kind):
+    """Return a function that counts its calls in one of the places that a function may set."""
+    called, cells, array, numbers = 0, set(), np.zeros(1), [0]
+
+    def count(x):
+        global MADE
+        nonlocal called
+        MADE, called = MADE + 1, called + 1
+        cells.add(len(cells))
+        array[0] += 1
+        numbers[0] += 1
+        counts = {"global": MADE, "nonlocal": called, "set": len(cells), "array": array[0]}
+        return x * (1.0 + 0.1 * float({**counts, "list": numbers[0]}[kind]))
+
+    return count
+
+
+@pytest.mark.parametrize("kind", ["global", "nonlocal", "set", "array", "list"])
+def test_values_that_a_function_sets_around_it_are_put_back(kind):
+    global MADE
+    MADE = 0
+    layer = keras.layers.Activation(counting(kind))
+    model = model_with(layer)
+    before = PythonState(model)
+    first = layer.activation(1.0)
+    before.put_back()
+    assert not PythonState(model).changed(before)
+    assert layer.activation(1.0) == first
+
+
+@pytest.mark.parametrize("kind", ["global", "array"])
+def test_an_eager_function_counts_as_it_would(tmp_path, kind):
+    def trained(*callbacks):
+        global MADE
+        MADE = 0
+        layer = keras.layers.Activation(counting(kind))
+        return fit(model_with(layer, optimizer="adam", run_eagerly=True), *callbacks)
+
+    audit = GradientAudit(tmp_path / "run", verbose=0)
+    np.testing.assert_array_equal(trained(audit), trained())

@@ -4,13 +4,10 @@ They are those in reach of the model, its layers, losses and optimizer: attribut
 attributes of classes, what functions hold from around them, and the globals that they name.
 """
 
-import functools
-import hashlib
 import random
-import sys
 import types
 from collections import deque
-from collections.abc import Callable, Iterator, MutableMapping
+from collections.abc import Callable, MutableMapping
 from typing import Any
 
 import keras
@@ -18,15 +15,26 @@ import numpy as np
 import tensorflow as tf
 
 from gradaudit import keras_compat
+from gradaudit.backends.tensorflow.python_parts import (
+    PLAIN,
+    Parts,
+    attributes_of,
+    digest,
+    identity,
+    is_bag,
+    is_users,
+    member,
+    name_of,
+    named_in,
+    names_random,
+    parts_of,
+    plain,
+)
 
-_PLAIN = (type(None), bool, int, float, complex, str, bytes, np.generic)
-_LIBRARIES = sys.stdlib_module_names | {
-    *("gradaudit", "keras", "matplotlib", "numpy", "pandas", "pytest", "scipy", "tensorflow")
-}
+_LARGEST = 1 << 16
+"""Bytes of the largest array that is put back: a layer may hold all the data."""
 _MOST = 100_000
 """Most objects that are looked at: a layer may hold a table of data."""
-
-Parts = Iterator[tuple[str, Any]]
 
 Changes = frozenset[tuple[str, Any]]
 """What differs between two moments: each place, with what is there at the later one."""
@@ -50,8 +58,8 @@ class PythonState:
         waiting: deque[tuple[str, Any]] = deque([("model", model)])
         while waiting and len(self._seen) < _MOST:
             where, x = waiting.popleft()
-            if isinstance(x, _PLAIN):
-                self.values[where] = type(x).__name__, _plain(x)
+            if isinstance(x, PLAIN):
+                self.values[where] = type(x).__name__, plain(x)
             elif id(x) in self._seen:
                 self.values[where] = "is", self._seen[id(x)][0]
             else:
@@ -64,7 +72,7 @@ class PythonState:
         return frozenset(
             where
             for where in mine.keys() | theirs.keys()
-            if mine.get(where, _parts_of) != theirs.get(where, _parts_of)
+            if mine.get(where, parts_of) != theirs.get(where, parts_of)
         )
 
     def changes(self, since: "PythonState") -> Changes:
@@ -96,7 +104,9 @@ class PythonState:
     def _parts(self, where: str, x: Any) -> Parts:
         """Yield what is in an object; note what is known of it otherwise."""
         if isinstance(x, np.ndarray):
-            self.values[where] = x.shape, x.dtype.str, _digest(x)
+            self.values[where] = x.shape, x.dtype.str, digest(x)
+            if x.nbytes <= _LARGEST and x.flags.writeable:
+                self._keep_array(x)
         elif isinstance(x, tf.Tensor):
             self.values[where] = "symbolic" if tf.is_symbolic_tensor(x) else id(x)
         elif isinstance(x, random.SystemRandom):
@@ -109,7 +119,7 @@ class PythonState:
                 self._keep_mapping(x)
             self.values[where] = len(x)
             yield from (
-                (f"{where}[{_name(key, number)}]", part)
+                (f"{where}[{name_of(key, number)}]", part)
                 for number, (key, part) in enumerate(list(x.items()))
             )
         elif isinstance(x, (list, tuple, deque)):
@@ -118,25 +128,29 @@ class PythonState:
             self.values[where] = len(x)
             yield from ((f"{where}[{i}]", part) for i, part in enumerate(x))
         elif isinstance(x, (set, frozenset)):
-            self.values[where] = tuple(sorted(map(_member, x)))
+            if isinstance(x, set):
+                self._keep_set(x)
+            self.values[where] = tuple(sorted(map(member, x)))
         elif isinstance(x, type):
             self.values[where] = x.__module__, x.__qualname__
-            if _is_users(x.__module__):
+            if is_users(x.__module__):
                 self._keep_class(x)
-                yield from _code(x, where)
-        elif keras_compat.is_structural(x) or _is_users(type(x).__module__) or _is_bag(x):
+                yield from attributes_of(x, where)
+        elif keras_compat.is_structural(x) or is_users(type(x).__module__) or is_bag(x):
             held = keras_compat.plain_attributes(x)
             if getattr(x, "built", True):
                 self._keep_mapping(vars(x), frozenset(held)) if held else None
             else:  # it keeps what building gives it
                 self._growing.update(map(id, held.values()))
-            self.values[where] = _identity(x), tuple(sorted(held))
+            self.values[where] = identity(x), tuple(sorted(held))
             yield from ((f"type({where})", kind) for kind in type(x).__mro__)
             yield from ((f"{where}.{name}", part) for name, part in held.items())
         else:
-            self.values[where] = _identity(x)
-            self.names_random |= _names_random(x)
-            yield from _parts_of(x, where)
+            self.values[where] = identity(x)
+            self.names_random |= names_random(x)
+            if isinstance(x, types.FunctionType) and is_users(x.__module__ or ""):
+                self._keep_outside(x)
+            yield from parts_of(x, where)
 
     def _state(self, generator: Any) -> Any:
         if isinstance(generator, np.random.Generator):
@@ -177,8 +191,37 @@ class PythonState:
 
         self._undo.append(undo)
 
+    def _keep_set(self, held: set[Any]) -> None:
+        before = set(held)
+
+        def undo() -> None:
+            held.intersection_update(before)
+            held.update(before)
+
+        self._undo.append(undo)
+
+    def _keep_array(self, held: np.ndarray) -> None:
+        before = held.copy()
+        self._undo.append(lambda: np.copyto(held, before))
+
+    def _keep_outside(self, function: types.FunctionType) -> None:
+        """Note the plain values that a function may set: of the code around it, and globals."""
+        names = function.__globals__
+        globals_ = {name: names[name] for name in named_in(function.__code__) if name in names}
+        globals_ = {name: part for name, part in globals_.items() if isinstance(part, PLAIN)}
+        filled = [each for each in function.__closure__ or () if each != types.CellType()]
+        cells = [(each, each.cell_contents) for each in filled]
+
+        def undo() -> None:
+            names.update(globals_)
+            for cell, part in cells:
+                if isinstance(part, PLAIN):
+                    cell.cell_contents = part
+
+        self._undo.append(undo)
+
     def _keep_class(self, kind: type) -> None:
-        before = {name: part for name, part in vars(kind).items() if isinstance(part, _PLAIN)}
+        before = {name: part for name, part in vars(kind).items() if isinstance(part, PLAIN)}
 
         def undo() -> None:
             for name, part in before.items():
@@ -186,113 +229,3 @@ class PythonState:
                     setattr(kind, name, part)
 
         self._undo.append(undo)
-
-
-def _plain(x: Any) -> str:
-    """Return a plain value in words, by its own kind: a user's class may have a way of its own."""
-    kind: Any = next(kind for kind in _PLAIN if isinstance(x, kind))
-    return str(kind.__repr__(x))
-
-
-def _name(key: Any, number: int) -> str:
-    """Return how a key of a dict is called; number: its place. No code of the user's runs."""
-    return _plain(key) if type(key) in _PLAIN else f"{type(key).__qualname__} {number}"
-
-
-def _member(x: Any) -> str:
-    return _plain(x) if isinstance(x, _PLAIN) else f"{type(x).__qualname__} {id(x)}"
-
-
-def _identity(x: Any) -> Any:
-    """Return what tells an object from another one in its place, by its parts aside.
-
-    A function is its code. Methods and partial functions, made anew each time, are their parts.
-    """
-    if isinstance(x, types.FunctionType):
-        return x.__module__, x.__code__
-    kind = type(x)
-    named = kind.__module__, kind.__qualname__
-    if keras_compat.is_structural(x) or isinstance(x, tf.Variable):
-        return *named, id(x)
-    if isinstance(x, (types.BuiltinFunctionType, np.ufunc)):
-        return *named, x.__name__
-    return named
-
-
-def _parts_of(x: Any, where: str) -> Parts:
-    """Yield what a function holds, and the globals that it names."""
-    if isinstance(x, types.MethodType):
-        yield where, x.__func__
-        yield f"{where}.__self__", x.__self__
-    elif isinstance(x, functools.partial):
-        yield from ((where, x.func), (f"{where}.args", x.args), (f"{where}.keywords", x.keywords))
-    elif isinstance(x, (staticmethod, classmethod)):
-        yield where, x.__func__
-    elif isinstance(x, property):
-        yield where, x.fget
-    elif isinstance(x, types.FunctionType):
-        for cell, name in zip(x.__closure__ or (), x.__code__.co_freevars, strict=True):
-            if cell != types.CellType():
-                yield f"{where}.{name}", cell.cell_contents
-        if _is_users(x.__module__ or ""):
-            yield f"{where}.__defaults__", (x.__defaults__, x.__kwdefaults__)
-            yield from _named(x.__code__, x.__globals__)
-
-
-def _names_random(x: Any) -> bool:
-    """Return whether a function draws from Python's or NumPy's generator, as far as names tell."""
-    if (getattr(x, "__module__", None) or "").startswith(("random", "numpy.random")):
-        return True
-    if not isinstance(x, types.FunctionType) or not _is_users(x.__module__ or ""):
-        return False
-    names = x.__code__.co_names
-    if "rvs" in names:  # of SciPy's distributions, which draw from NumPy's
-        return True
-    named = [x.__globals__.get(name) for name in names]
-    modules = [part.__name__ for part in named if isinstance(part, types.ModuleType)]
-    return any(
-        name in ("random", "numpy.random") or (name == "numpy" and "random" in names)
-        for name in modules
-    )
-
-
-def _named(code: types.CodeType, names: dict[str, Any]) -> Parts:
-    """Yield the globals that code names, and what it may name of the user's own modules."""
-    modules = []
-    for name in code.co_names:
-        found = names.get(name)
-        if isinstance(found, types.ModuleType):
-            modules += [found] if _is_users(found.__name__) else []
-        elif found is not None:
-            yield f"{names.get('__name__')}.{name}", found
-    for module in modules:
-        yield from (
-            (f"{module.__name__}.{name}", vars(module)[name])
-            for name in code.co_names
-            if name in vars(module)
-        )
-    for inner in code.co_consts:
-        if isinstance(inner, types.CodeType):
-            yield from _named(inner, names)
-
-
-def _code(kind: type, where: str) -> Parts:
-    """Yield the attributes of a class, and its methods."""
-    for name, part in list(vars(kind).items()):
-        if not name.startswith("__") or name in ("__call__", "__init__"):
-            yield f"{where}.{name}", part
-
-
-@functools.cache
-def _is_users(module: str) -> bool:
-    """Return whether a module is none of the libraries that a model's code rests on."""
-    return module.partition(".")[0] not in _LIBRARIES
-
-
-def _is_bag(x: Any) -> bool:
-    return isinstance(x, types.SimpleNamespace)
-
-
-def _digest(x: np.ndarray) -> str:
-    held = repr(x.tolist()).encode() if x.dtype.hasobject else x.tobytes()
-    return hashlib.blake2b(held, digest_size=16).hexdigest()

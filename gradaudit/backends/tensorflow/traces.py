@@ -153,12 +153,13 @@ class Traces:
             self._state.put_back()
         began = self._state or present
         try:
-            with generators.kept(given):
+            with generators.kept_by(began, given):
                 before = generators.states()
                 with self._model.distribute_strategy.scope(), called(self._model):
                     made = trace(function, list(specs), self._variables, self._expected)
                 captured = tuple(self._copies.get(id(held), held) for held in made.captured)
-                has_drawn = not generators.are_equal(generators.states(), before)
+                has_drawn = began.may_draw
+                has_drawn &= not generators.are_equal(generators.states(), before)
                 has_drawn |= PythonState(self._model).has_drawn(began)
             if has_drawn and given is None:
                 raise UnsupportedModelError(_DRAWS)
