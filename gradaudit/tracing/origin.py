@@ -126,7 +126,7 @@ class Origins:
     def _root(self, event: _Event) -> _Event:
         """Return the first op from which what is not finite reaches an event.
 
-        An infinity that a constant brings is meant, as the −∞ of a mask: not what makes NaN of it.
+        An infinity that a constant brings, as the −∞ of a mask, is meant; NaN made of it is not.
         """
         roots = self._roots(event, {})
         first = min(roots, key=lambda each: each.place) if roots else event
