@@ -7,11 +7,11 @@ import tensorflow as tf
 
 from gradaudit import GradientAudit, check, load
 from gradaudit.backends.tensorflow import compiled as compiling
+from gradaudit.backends.tensorflow import step as stepping
 from gradaudit.backends.tensorflow.graph_form import draws, form_of
 from gradaudit.backends.tensorflow.python_state import PythonState
 from gradaudit.backends.tensorflow.sibling import Sibling
 from gradaudit.backends.tensorflow.staleness import differences
-from gradaudit.backends.tensorflow.step import Capture
 
 X = np.random.default_rng(0).normal(size=(16, 4)).astype(np.float32)
 Y = np.random.default_rng(1).normal(size=(16, 2)).astype(np.float32)
@@ -540,9 +540,9 @@ class Drawing:
         monkeypatch.setattr(place, name, drawing)
 
 
-@pytest.mark.parametrize("method", ["trace", "_after"])
+@pytest.mark.parametrize("method", ["trace", "without_optionals"])
 def test_what_a_thread_draws_meanwhile_stays_drawn(tmp_path, monkeypatch, method):
-    place = Sibling if method == "trace" else Capture
+    place = Sibling if method == "trace" else stepping
     model = model_with(jit_compile=method != "trace")
     drawing = Drawing(monkeypatch, place, method)
     np.random.seed(0)  # noqa: NPY002
