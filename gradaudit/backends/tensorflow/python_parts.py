@@ -2,6 +2,7 @@
 
 import functools
 import hashlib
+import random
 import sys
 import types
 from collections.abc import Iterator
@@ -70,6 +71,13 @@ def parts_of(x: Any, where: str) -> Parts:
         if is_users(x.__module__ or ""):
             yield f"{where}.__defaults__", (x.__defaults__, x.__kwdefaults__)
             yield from _named(x.__code__, x.__globals__)
+
+
+def imports_random(kind: type) -> bool:
+    """Return whether the module of a class imports a random generator, as that of AugMix does."""
+    module = sys.modules.get(kind.__module__)
+    held = [] if module is None else [*vars(module).values()]
+    return any(each is random or each is np.random for each in held)
 
 
 def names_random(x: Any) -> bool:

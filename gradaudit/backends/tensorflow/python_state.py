@@ -21,6 +21,7 @@ from gradaudit.backends.tensorflow.python_parts import (
     attributes_of,
     digest,
     identity,
+    imports_random,
     is_bag,
     is_users,
     member,
@@ -133,6 +134,7 @@ class PythonState:
             self.values[where] = tuple(sorted(map(member, x)))
         elif isinstance(x, type):
             self.values[where] = x.__module__, x.__qualname__
+            self.names_random |= imports_random(x)
             if is_users(x.__module__):
                 self._keep_class(x)
                 yield from attributes_of(x, where)
