@@ -366,6 +366,7 @@ def _wait_for_rows(path, process):
     raise AssertionError(process.communicate())
 
 
+@pytest.mark.long
 def test_ctrl_c_leaves_whole_rows_and_exit_code_130():
     long = [*GRADAUDIT, "run", "--model", "iris", "--epochs", "100000"]
     process = subprocess.Popen(long, stderr=subprocess.PIPE, text=True)

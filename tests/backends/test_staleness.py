@@ -195,6 +195,7 @@ def test_without_the_comparison_another_step_would_train(tmp_path, monkeypatch):
     assert not np.array_equal(trained(GradientAudit(tmp_path / "b", verbose=0)), alone)
 
 
+@pytest.mark.long
 def test_what_xla_trains_is_judged_by_the_rounding_of_its_gradients(tmp_path):
     """Healthy twin of a stale step under XLA: two runs of one step differ in the last digits."""
     model = model_with(keras.layers.Dense(64, "gelu"), optimizer="adam", jit_compile=True)

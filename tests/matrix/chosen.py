@@ -8,22 +8,15 @@ optimizer and each regularizer, is left out.
 CHOSEN: dict[str, frozenset[str]] = {
     "Models": frozenset(
         {
-            "two inputs, two outputs, a shared layer",
-            "train_step overridden, its optimizer not built yet",
             "train_step overridden, two updates in a step",
             "train_step overridden, all of it in a branch",
             "compute_loss overridden",
-            "a weight that no gradient reaches",
-            "convolution, XLA, clipnorm",
             "embedding, sparse gradients",
-            "low-rank adapters (enable_lora)",
-            "two variables of one path",
         }
     ),
     "Data": frozenset(
         {
             "tf.data of unknown length",
-            "class_weight",
             "sparse inputs",
             "values that are not numbers",
         }
@@ -33,30 +26,25 @@ CHOSEN: dict[str, frozenset[str]] = {
             "steps_per_execution=2, the last one shorter",
             "gradient_accumulation_steps=4, clipnorm, weight_decay",
             "a second fit after another compile",
-            "train_on_batch",
         }
     ),
     "Python state": frozenset(
         {
             "a float of a layer changes",
             "noise drawn from NumPy while the step is traced",
-            "call without training, unbuilt augmentation",
             "noise of tf.random",
         }
     ),
     "Precision": frozenset(
         {
-            "float64, XLA",
             "mixed_float16, graph",
             "mixed_bfloat16, eager",
-            "float16, graph",
             "bfloat16, eager",
         }
     ),
     "Distribution": frozenset(
         {
             "MirroredStrategy, Adam",
-            "MirroredStrategy, a batch too small for the second replica",
         }
     ),
     "Company": frozenset(

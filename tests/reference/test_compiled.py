@@ -89,9 +89,7 @@ CASES = {
         CASES,
         chosen=[
             "dict of losses",
-            "weights of a dict",
             "sample weights in order",
-            "targets only where there is a loss",
         ],
     ),
 )

@@ -138,7 +138,7 @@ values at which it is right; what a cause says."""
     by_default(
         itertools.product(MISLED, (False, True)),
         chosen=[
-            *((name, False) for name in MISLED),
+            *((name, False) for name in [*MISLED][::2]),
             ("logaddexp of Keras", True),
         ],
     ),

@@ -125,7 +125,7 @@ def judged(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("number", "name"), by_default(enumerate(RULES), chosen=list(enumerate(RULES))[::2])
+    ("number", "name"), by_default(enumerate(RULES), chosen=list(enumerate(RULES))[::3])
 )
 def test_every_optimizer_in_eight_steps(judged, number, name):
     """Each set of options, and each constraint, with some of the optimizers."""
@@ -189,10 +189,7 @@ def test_constraints_come_after_everything_else(judged, name, option):
     ("name", "mode"),
     by_default(
         itertools.product(RULES, ["float64", "mixed_float16", "mixed_bfloat16", "XLA"]),
-        chosen=[
-            ("Muon", "float64"),
-            ("Adam", "mixed_float16"),
-        ],
+        chosen=[("Adam", "mixed_float16")],
     ),
 )
 def test_precisions_and_xla(judged, name, mode):
