@@ -54,6 +54,11 @@ def _around_layer(case: Case, rng: np.random.Generator) -> tuple[keras.Model, An
         x.append(random_input(case, rng, (3 * shape[0], *shape[1:]), "float32"))
         inputs.append(keras.Input(shape[1:], dtype=x[-1].dtype.name))
         dense = keras.layers.Dense(shape[-1], bias_initializer="normal")
+        if case.inputs == "probability":  # roots and logarithms have no real value below 0
+            positive = keras.initializers.RandomUniform(0.1, 0.5, seed=0)
+            dense = keras.layers.Dense(
+                shape[-1], kernel_initializer=positive, bias_initializer=positive
+            )
         tensors.append(inputs[-1] if case.inputs == "index" else dense(inputs[-1]))
 
     def as_input(value: Any) -> Any:
