@@ -67,7 +67,7 @@ SHAPES = {
     "STFTSpectrogram": (200, 1),
 }
 MISLED = {
-    "RandAugment", "RandomPerspective", "RandomRotation", "RandomRotation to nearest",
+    "AugMix", "RandAugment", "RandomPerspective", "RandomRotation", "RandomRotation to nearest",
     "RandomShear", "RandomTranslation", "RandomZoom",
 }  # fmt: skip
 """Those that TensorFlow's gradient is not the derivative of: weights in front of them fail."""
