@@ -37,7 +37,9 @@ CHOSEN: dict[str, frozenset[str]] = {
     ),
     "Precision": frozenset(
         {
+            "float64, XLA",
             "mixed_float16, graph",
+            "float16, graph",
             "mixed_bfloat16, eager",
             "bfloat16, eager",
         }
@@ -45,6 +47,7 @@ CHOSEN: dict[str, frozenset[str]] = {
     "Distribution": frozenset(
         {
             "MirroredStrategy, Adam",
+            "MirroredStrategy, a batch too small for the second replica",
         }
     ),
     "Company": frozenset(
