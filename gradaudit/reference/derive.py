@@ -63,9 +63,7 @@ def derive(record: StepRecord, spec: StepSpec, policy: Policy = DEFAULT) -> Refe
             gaps = (*covered.model, Gap(error.code, error.part, str(error)))
     gradients = {}
     if found is not None:
-        gradients = settled(
-            runs, _gradients(runs, found, variables, policy, unjudged, untraced), record
-        )
+        gradients = settled(runs, _gradients(runs, found, variables, policy, unjudged, untraced))
     unjudged.update({(Stage.GRADIENT, v.path): gaps for v in variables if gaps})
     loss = None if found is None else found.loss
     origin = None if is_finite(record) else _origin(runs)

@@ -4,9 +4,8 @@ from collections.abc import Iterator, Mapping
 
 import numpy as np
 
-from gradaudit import keras_compat
 from gradaudit.errors import UnsupportedModelError
-from gradaudit.numerics import Plain, Rounded, Rounding
+from gradaudit.numerics import Plain, Rounded
 from gradaudit.numerics.ties import CONVENTIONS, TURNED
 from gradaudit.records import AtTies, Estimate
 from gradaudit.reference.runs import Runs
@@ -18,11 +17,10 @@ def doubts_of(runs: Runs) -> str:
     watch = Doubts()
     try:
         with np.errstate(all="ignore"):
-            rounding = Rounding(tensorfloat32=runs.record.tensorfloat32)
-            runs.watched(runs.record, rounding, watch)
+            runs.watched(runs.record, runs.rounding(), watch)
     except UnsupportedModelError:
         return ""
-    return in_words(watch.found, _layers(runs))
+    return in_words(watch.found, runs.layer_names)
 
 
 def at_ties_of(runs: Runs) -> Iterator[AtTies]:
@@ -39,7 +37,7 @@ def at_ties_of(runs: Runs) -> Iterator[AtTies]:
         return
     if not watch.found:
         return
-    where, usual = in_words(watch.found, _layers(runs)), convention_of(watch.found)
+    where, usual = in_words(watch.found, runs.layer_names), convention_of(watch.found)
     loss = runs.rounded_gradients()[""].value
     for ties in CONVENTIONS:
         found = runs.rounded_gradients(ties)
@@ -59,7 +57,3 @@ def _estimates(runs: Runs, found: Mapping[str, Rounded]) -> dict[str, Estimate]:
         path: Estimate(each.value, each.sigma, each.kink, 1.0, runs.oracle)
         for path, each in found.items()
     }
-
-
-def _layers(runs: Runs) -> set[str]:
-    return {layer.name for layer in keras_compat.all_layers(runs.spec.model)}

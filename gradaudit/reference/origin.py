@@ -8,12 +8,12 @@ import keras
 import numpy as np
 from keras import tree
 
-from gradaudit import keras_compat
 from gradaudit.errors import UnsupportedModelError
-from gradaudit.numerics import Arithmetic, Plain, Rounding, Simulating
+from gradaudit.numerics import Arithmetic, Plain, Simulating
 from gradaudit.records import Origin, StepRecord
 from gradaudit.reference.runs import Runs
-from gradaudit.tracing.origin import Found, Origins, in_words, owner
+from gradaudit.tracing.origin import Found, Origins, in_words
+from gradaudit.tracing.values import kind_of
 
 _UNKNOWN = (
     "no op makes it when the step is replayed op by op: a kernel of the framework does, or a "
@@ -44,49 +44,43 @@ def origin_of(runs: Runs) -> Origin:
     if scaled and record.loss is not None and np.isfinite(record.loss):
         unscaled, _ = _replayed(runs, 1.0)
         if unscaled.on_the_way_back is None:
-            words, _ = _origin(runs, *_replayed(runs, record.loss_scale))
+            words = _origin(runs, *_replayed(runs, record.loss_scale))
             return Origin(f"{words} (the loss is scaled by {record.loss_scale:g})", skipped=True)
-    return Origin(_origin(runs, *_replayed(runs, record.loss_scale))[0])
+    return Origin(_origin(runs, *_replayed(runs, record.loss_scale)))
 
 
 def overflow_of(runs: Runs) -> Origin | None:
     """Return which op of a step may overflow, where one may and the step can be traced."""
-    rounding = Rounding(tensorfloat32=runs.record.tensorfloat32)
     try:
-        found = _watched(runs, rounding, runs.record.loss_scale)[0].doubtful
+        found = _watched(runs, runs.rounding(), runs.record.loss_scale)[0].doubtful
     except UnsupportedModelError:
         return None
     return None if found is None else Origin(_words(runs, found))
 
 
-def _origin(runs: Runs, found: Origins, loss: Any) -> tuple[str, Found | None]:
+def _origin(runs: Runs, found: Origins, loss: Any) -> str:
     gradients = [each for each in runs.record.gradients.values() if each is not None]
     if all(np.isfinite(each).all() for each in gradients):  # a layer assigned it to a variable
         first = found.of(loss) or found.first()
     else:
         first = found.of(loss) or found.on_the_way_back or found.singular
     if first is None:
-        rounded = _watched(runs, Rounding(tensorfloat32=runs.record.tensorfloat32), 1.0)[0]
-        first = rounded.doubtful
+        first = _watched(runs, runs.rounding(), 1.0)[0].doubtful
     if first is None:
-        return _UNKNOWN, None
-    return _words(runs, first) + _vanished(runs, found, first), first
+        return _UNKNOWN
+    return _words(runs, first) + _vanished(runs, found, first)
 
 
 def _words(runs: Runs, found: Found) -> str:
     rows = len(tree.flatten(runs.record.x)[0])
-    return in_words(found, _layers(runs), rows)
-
-
-def _layers(runs: Runs) -> set[str]:
-    return {layer.name for layer in keras_compat.all_layers(runs.spec.model)}
+    return in_words(found, runs.layer_names, rows)
 
 
 def _vanished(runs: Runs, found: Origins, first: Found) -> str:
     """Return words on an epsilon that a half precision holds as 0, in the same layer."""
-    place = owner(first.op, _layers(runs))
+    place = first.op.owner(runs.layer_names)
     for op in found.vanished:
-        if owner(op, _layers(runs)) == place:
+        if op.owner(runs.layer_names) == place:
             where = f" at {op.place}" if op.place.file else ""
             dtype = op.dtypes[0].name
             return (
@@ -132,7 +126,7 @@ def _where(array: np.ndarray) -> str:
     """Return what is not finite in a part of the batch: one place, a whole column, or how many."""
     bad = ~np.isfinite(array)
     index = tuple(int(i) for i in np.argwhere(bad)[0])
-    what, count = ("NaN" if np.isnan(array[index]) else "infinite"), int(bad.sum())
+    what, count = kind_of(array[index]), int(bad.sum())
     if array.ndim == 2 and count > 1 and count == bad[:, index[1]].sum() == len(array):
         return f"is {what} in column {index[1]}, in every row"
     at = "".join(
@@ -148,7 +142,7 @@ def _in_the_weights(record: StepRecord) -> Iterator[str]:
     for path, array in (record.variables | record.optimizer_variables).items():
         if _is_float(array) and not np.isfinite(array).all():
             index = [int(i) for i in np.argwhere(~np.isfinite(array))[0]]
-            what = "NaN" if np.isnan(array[tuple(index)]) else "infinite"
+            what = kind_of(array[tuple(index)])
             yield f"{path} is {what} before the step" + (f", at {index}" if index else "")
 
 

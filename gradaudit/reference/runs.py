@@ -103,9 +103,8 @@ class Runs:
 
         ties: which subgradient exact ties take; None for the framework's.
         """
-        arithmetic = Rounding(tensorfloat32=self.record.tensorfloat32, ties=ties)
         with np.errstate(all="ignore"):
-            found = self._gradients(self.record, arithmetic)[0]
+            found = self._gradients(self.record, self.rounding(ties))[0]
         return {path: as_rounded(value) for path, value in found.items()}
 
     def updates(self, assigned: Sequence[dict[str, Array]]) -> Iterator[dict[str, Estimate]]:
@@ -149,12 +148,20 @@ class Runs:
     def oracle(self) -> Oracle:
         return Oracle.TRACED if self.whole else Oracle.DERIVED
 
+    @functools.cached_property
+    def layer_names(self) -> set[str]:
+        return {layer.name for layer in keras_compat.all_layers(self.spec.model)}
+
+    def rounding(self, ties: Convention | None = None) -> Rounding:
+        """Return the arithmetic with the rounding errors of the step; ties: see `Rounding`."""
+        return Rounding(tensorfloat32=self.record.tensorfloat32, ties=ties)
+
     def arithmetics(self) -> list[Arithmetic]:
         """Return the arithmetics to run rules in: with rounding errors, as a twin, and in float32.
 
         The third is there where κ is measured by it, or what XLA may leave out.
         """
-        reference = Rounding(tensorfloat32=self.record.tensorfloat32)
+        reference = self.rounding()
         if self.has_halves:
             return [reference, Simulating(), *([_FLOAT32] if self.record.jit else [])]
         differs = self.dtypes != {"float32"} or self.record.tensorfloat32

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from gradaudit.numerics.precision import PRECISIONS
-from gradaudit.records import Estimate, Oracle, StepRecord
+from gradaudit.records import Estimate, Oracle
 from gradaudit.reference.runs import Runs
 
 MOST = 32
@@ -17,9 +17,7 @@ ACCURACY = 2.0**-13
 """Relative σ of a settled weight: ten bits decide between two gradients."""
 
 
-def settled(
-    runs: Runs, gradients: Mapping[str, Estimate], record: StepRecord
-) -> dict[str, Estimate]:
+def settled(runs: Runs, gradients: Mapping[str, Estimate]) -> dict[str, Estimate]:
     """Return the gradients, with differences of the loss where a derivation is not finite.
 
     Only where the framework's gradient is finite: what it has no number for fails by itself. A
@@ -28,7 +26,7 @@ def settled(
     """
     found, left = dict(gradients), MOST
     for path, estimate in gradients.items():
-        tape = record.gradients.get(path)
+        tape = runs.record.gradients.get(path)
         bad = ~np.isfinite(estimate.value)
         if tape is not None:
             bad &= np.isfinite(tape)

@@ -51,11 +51,13 @@ def compare(
     batch_size = len(rows[0]) if rows and np.ndim(rows[0]) else 0
     before = record.variables | record.optimizer_variables
     after = record.variables_after | record.optimizer_variables_after
-    of_update = _origin_of_update(record)
+    of_update = functools.cache(lambda: _origin_of_update(record))
 
-    def origin(stage: Stage, path: str) -> Origin | None:
+    def origin(stage: Stage, path: str, found: np.ndarray | None) -> Origin | None:
         is_moved = path in record.gradients or path in record.optimizer_variables
-        return of_update if stage is Stage.UPDATE and is_moved and of_update else reference.origin
+        if stage is Stage.UPDATE and is_moved and found is not None:
+            return (None if np.isfinite(found).all() else of_update()) or reference.origin
+        return reference.origin
 
     def tensor(stage: Stage, path: str, judged: Judged) -> TensorComparison:
         if stage is Stage.GRADIENT and judged.depends_on_kinks:
@@ -70,25 +72,25 @@ def compare(
         gradient = record.gradients.get(path)
         tape = np.zeros(estimate.value.shape) if gradient is None else gradient
         tape = np.asarray(tape, np.float64)
-        gradients[path] = Judged(tape, estimate, threshold, origin(Stage.GRADIENT, path))
+        gradients[path] = Judged(tape, estimate, threshold, reference.origin)
     settle_kinks(gradients, reference)
     tensors = [tensor(Stage.GRADIENT, path, judged) for path, judged in gradients.items()]
     for path, estimate in reference.updates():
         tape = np.asarray(after[path], np.float64) - np.asarray(before[path], np.float64)
-        judged = Judged(tape, estimate, threshold, origin(Stage.UPDATE, path))
+        judged = Judged(tape, estimate, threshold, origin(Stage.UPDATE, path, tape))
         tensors.append(tensor(Stage.UPDATE, path, judged))
     for (stage, path), gaps in reference.unjudged.items():
         found = record.gradients.get(path)
         if stage is Stage.UPDATE:
             found = after[path] - before[path] if path in after else None
         unjudged = _unjudged(
-            stage, path, found, before[path], gaps, rows_per_tensor, origin(stage, path)
+            stage, path, found, before[path], gaps, rows_per_tensor, origin(stage, path, found)
         )
         tensors.append(unjudged)
     for path, estimate in reference.trained():
         trained = (record.trained or {})[path]
         moved = np.asarray(trained, np.float64) - np.asarray(before[path], np.float64)
-        judged = Judged(moved, estimate, threshold, origin(Stage.UPDATE, path))
+        judged = Judged(moved, estimate, threshold, origin(Stage.UPDATE, path, moved))
         other = tensor(Stage.UPDATE, path, judged)
         if other.verdict is Verdict.FAIL:
             place = (Stage.UPDATE, path)

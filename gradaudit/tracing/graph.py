@@ -213,6 +213,24 @@ class Op:
             found += [name.partition(":")[0] for name in self.expected_gradient.captured]
         return found
 
+    def owner(self, layers: Collection[str]) -> str:
+        """Return the layer, or the loss, in whose name scope the op stands.
+
+        layers: names of the model's layers.
+        """
+        scope = self.operation.name.split("/")[:-1]
+        if scope and scope[0].startswith("compile_loss"):
+            return f"the loss {scope[1]!r}" if len(scope) > 1 else "the loss"
+        for part in reversed(scope):
+            for name in (part, re.sub(r"_\d+$", "", part)):  # a later call has a number at its end
+                if name in layers:
+                    return f"the layer {name!r}"
+        return self.scope
+
+    def located(self, layers: Collection[str]) -> str:
+        """Return the owner of the op, and the line of the user's code that made it."""
+        return self.owner(layers) + (f" at {self.place}" if self.place.file else "")
+
     @property
     def described(self) -> str:
         """The op's name and type, and the line of the user's code that made it."""

@@ -1,7 +1,6 @@
 """Names the ops at which a choice at a kink decides, within rounding errors or at an exact tie."""
 
-from collections.abc import Callable, Collection, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -10,9 +9,9 @@ import numpy as np
 from gradaudit.numerics import Rounded, numbers
 from gradaudit.rules.tape import Primal
 from gradaudit.tracing.graph import Op
-from gradaudit.tracing.origin import owner
 from gradaudit.tracing.ties import tie_of
 from gradaudit.tracing.values import Value
+from gradaudit.tracing.watch import OpWatch
 
 FRAMEWORK: dict[str, str] = {
     **dict.fromkeys(("Relu", "Abs"), "takes the slope 0"),
@@ -24,7 +23,7 @@ FRAMEWORK: dict[str, str] = {
 }
 """What TensorFlow does at an exact tie."""
 _REDUCING = ("Max", "Min")
-_POOLING = ("MaxPool", "MaxPoolV2", "MaxPool3D")
+_POOLING = ("MaxPool", "MaxPool3D")
 
 
 @dataclass(eq=False)
@@ -37,15 +36,10 @@ class _Place:
 
 
 @dataclass
-class Doubts:
+class Doubts(OpWatch):
     """A watch of a run in the arithmetic `Rounding`: the ops at which kinks begin."""
 
     found: list[_Place] = field(default_factory=list)
-
-    @contextmanager
-    def function(self) -> Iterator[None]:
-        """Do nothing."""
-        yield
 
     def made(self, op: Op, inputs: Sequence[Primal], outputs: Sequence[Primal]) -> None:
         """Note an op that makes a kink of operands without one."""
@@ -72,15 +66,10 @@ class Doubts:
 
 
 @dataclass
-class ExactTies:
+class ExactTies(OpWatch):
     """A watch: the ops that choose between floats that are exactly equal."""
 
     found: list[_Place] = field(default_factory=list)
-
-    @contextmanager
-    def function(self) -> Iterator[None]:
-        """Do nothing."""
-        yield
 
     def made(self, op: Op, inputs: Sequence[Primal], outputs: Sequence[Primal]) -> None:
         """Note an op whose floats tie."""
@@ -95,26 +84,12 @@ class ExactTies:
             kept = y if op.attributes["keep_dims"] else np.expand_dims(y, axes)
             equal = x == kept
             tied = equal & (equal.sum(axis=axes, keepdims=True) > 1)
-            self._note(op, tied)
+            self.found += [_place(op, tied)] if tied.any() else []
         elif op.kind in _POOLING:
             x = numbers(values[0])
             self.found += [_Place(op, 0, ())] if np.unique(x).size < x.size else []
         elif (tie := tie_of(op, values)) is not None:
             self.found.append(_Place(op, 0, tie.place))
-
-    def carried(
-        self,
-        op: Op,
-        inputs: Sequence[Primal],
-        dys: Sequence[Value],
-        dxs: Sequence[Value],
-        vjp: Callable,
-    ) -> None:
-        """Do nothing: what ties has been noted on the way forward."""
-
-    def _note(self, op: Op, tied: np.ndarray) -> None:
-        if tied.any():
-            self.found.append(_place(op, tied))
 
 
 def _kinks(value: Any) -> np.ndarray | None:
@@ -130,9 +105,7 @@ def in_words(places: Sequence[_Place], layers: Collection[str], most: int = 3) -
     """Return which ops choose, where, and how often. layers: names of the model's layers."""
     words = []
     for place in places[:most]:
-        said = f"{place.op.kind} in {owner(place.op, layers)}"
-        if place.op.place.file:
-            said += f" at {place.op.place}"
+        said = f"{place.op.kind} in {place.op.located(layers)}"
         if place.first:
             said += f", at {list(place.first)}"
         if place.count > 1:

@@ -1,6 +1,5 @@
 """Finds the op that makes the first number of a run that is not finite."""
 
-import re
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -12,7 +11,8 @@ from gradaudit.numerics import Rounded
 from gradaudit.rules.tape import Primal
 from gradaudit.tracing.graph import Op
 from gradaudit.tracing.tf_ops.tensor_list import TensorList
-from gradaudit.tracing.values import Value, bare
+from gradaudit.tracing.values import Value, bare, kind_of
+from gradaudit.tracing.watch import OpWatch
 
 _DOMAINS: dict[str, Callable[[np.ndarray], np.ndarray]] = {
     **dict.fromkeys(("Sqrt", "Rsqrt", "Log"), lambda x: x > 0),
@@ -55,7 +55,7 @@ class _Event:
 
 
 @dataclass
-class Origins:
+class Origins(OpWatch):
     """A watch that notes where a run stops being finite.
 
     on_the_way_back: the first op whose VJP makes a number that is not finite of cotangents that
@@ -180,7 +180,7 @@ def _made(event: _Event) -> Found:
     operands = [_broadcast(x, y.shape) for x in xs]
     fresh = bad & np.all([np.isfinite(x) for x in operands if x is not None] or [bad], axis=0)
     index = _first(fresh if fresh.any() else bad)
-    what = "NaN" if np.isnan(y[index]) else "infinite"
+    what = kind_of(y[index])
     words = f"{event.op.kind}{_arguments(xs, y.shape, index)} is {what}"
     if what == "infinite":
         words += f" in {event.op.dtypes[0].name}"
@@ -210,18 +210,15 @@ def _singular(op: Op, xs: Sequence[Value], dys: Sequence[Value], vjp: Callable) 
 
 
 def _slope(op: Op, xs: Sequence[Value], slope: np.ndarray, index: tuple[int, ...]) -> str:
-    what = "NaN" if np.isnan(slope[index]) else "infinite"
-    return f"the derivative of {op.kind}{_arguments(xs, slope.shape, index)} is {what}"
+    at = _arguments(xs, slope.shape, index)
+    return f"the derivative of {op.kind}{at} is {kind_of(slope[index])}"
 
 
 def _doubtful(op: Op, xs: Sequence[Value], ys: Sequence[Value]) -> Found | None:
     """Return where rounding errors may let an op overflow, or leave its domain."""
     for y in ys:
-        if isinstance(y, Rounded) and y.kink is not None and not np.isfinite(y.kink).all():
-            if any(
-                isinstance(x, Rounded) and x.kink is not None and not np.isfinite(x.kink).all()
-                for x in xs
-            ):
+        if _overflows(y):
+            if any(map(_overflows, xs)):
                 return None
             index = _first(~np.isfinite(y.kink))
             words = f"{op.kind}{_arguments(xs, y.shape, index)} may overflow in {y.precision.name}"
@@ -239,6 +236,11 @@ def _doubtful(op: Op, xs: Sequence[Value], ys: Sequence[Value]) -> Found | None:
         f"{x.doubt[index]:.1g}, and may be outside its domain"
     )
     return Found(op, x.shape, index, words)
+
+
+def _overflows(value: Value) -> bool:
+    is_kinked = isinstance(value, Rounded) and value.kink is not None
+    return is_kinked and not np.isfinite(value.kink).all()
 
 
 def _adds_zero(op: Op, inputs: Sequence[Primal]) -> bool:
@@ -277,24 +279,10 @@ def in_words(found: Found, layers: Collection[str], rows: int) -> str:
 
     layers: names of the model's layers. rows: of the batch.
     """
-    words = f"{found.words}, in {owner(found.op, layers)}"
-    if found.op.place.file:
-        words += f" at {found.op.place}"
+    words = f"{found.words}, in {found.op.located(layers)}"
     if found.index:
         rest = list(found.index[1:])
         at = f", at {rest} in it" if any(size > 1 for size in found.shape[1:]) else ""
         of_batch = found.shape[0] == rows
         words += f"; row {found.index[0]}{at}" if of_batch else f"; at {list(found.index)}"
     return words
-
-
-def owner(op: Op, layers: Collection[str]) -> str:
-    """Return the layer, or the loss, in whose name scope an op stands."""
-    scope = op.operation.name.split("/")[:-1]
-    if scope and scope[0].startswith("compile_loss"):
-        return f"the loss {scope[1]!r}" if len(scope) > 1 else "the loss"
-    for part in reversed(scope):
-        for name in (part, re.sub(r"_\d+$", "", part)):  # a later call has a number at its end
-            if name in layers:
-                return f"the layer {name!r}"
-    return op.scope

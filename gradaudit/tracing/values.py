@@ -22,6 +22,11 @@ def is_discrete(value: Value) -> bool:
     return isinstance(value, np.ndarray) and value.dtype.kind != "f"
 
 
+def kind_of(number: np.floating) -> str:
+    """Return what a number is that is not finite."""
+    return "NaN" if np.isnan(number) else "infinite"
+
+
 def bare(value: Value) -> np.ndarray:
     """Return the numbers of a value without their rounding errors."""
     if isinstance(value, Complex):

@@ -1,19 +1,19 @@
 """What sees each op of a run of the interpreter."""
 
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager
-from typing import Protocol
+from contextlib import AbstractContextManager, nullcontext
 
 from gradaudit.rules.tape import Primal
 from gradaudit.tracing.graph import Op
 from gradaudit.tracing.values import Value
 
 
-class OpWatch(Protocol):
-    """Is shown each op of a run that is not constant, in the order of the run."""
+class OpWatch:
+    """Is shown each op of a run that is not constant, in the order of the run; does nothing."""
 
     def function(self) -> AbstractContextManager[None]:
         """Enter a function, a branch or a round of a loop; leave it at the end of the context."""
+        return nullcontext()
 
     def made(self, op: Op, inputs: Sequence[Primal], outputs: Sequence[Primal]) -> None:
         """See what an op made."""

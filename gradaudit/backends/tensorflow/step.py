@@ -141,9 +141,8 @@ class Capture:
     def _is_beside(self, train_function: Callable | None) -> bool:
         if train_function is None or self._model.run_eagerly:
             return False
-        is_stale = isinstance(self._present, Compiled) and self._present.sibling is None
-        is_known = isinstance(self._present, Compiled)
-        return self._jit or is_stale or not is_known or bool(self.draws)
+        is_alike = isinstance(self._present, Compiled) and self._present.sibling is not None
+        return self._jit or not is_alike or bool(self.draws)
 
     def _check_draws(self) -> None:
         """Refuse to build a model beforehand whose code may draw numbers as it is built.
