@@ -75,6 +75,7 @@ class StepRecord:
     loss_scale: the tape differentiated the loss times this.
     learning_rates: of this step, one for each of `rules.single_optimizers`.
     jit: compiled by XLA. tensorfloat32: float32 products use TF32.
+    half_sums: an einsum of a half precision accumulates in it, and not in float32.
     capture_ms: time of the step, with all that its capture took: peeking, tracing, the second run
         under XLA, copies to NumPy. Several replicas share it equally.
     generators: states of Python's and of NumPy's own random generators as the code of the step
@@ -103,6 +104,7 @@ class StepRecord:
     jit: bool
     tensorfloat32: bool
     capture_ms: float
+    half_sums: bool = False
     generators: Any = None
     trained: Arrays | None = None
     replica: int = 0

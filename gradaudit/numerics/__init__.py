@@ -36,6 +36,7 @@ from gradaudit.numerics.chain import chained, chained_through, divided, nan_for_
 from gradaudit.numerics.decision import Decision
 from gradaudit.numerics.newton_schulz import newton_schulz
 from gradaudit.numerics.precision import PRECISIONS, Precision
+from gradaudit.numerics.products import contraction
 from gradaudit.numerics.rounded import DOUBT, Rounded, estimated, exact
 from gradaudit.numerics.scatter import scatter_add
 from gradaudit.numerics.simulated import Simulated
@@ -58,6 +59,7 @@ __all__ = [
     "below_largest",
     "chained",
     "chained_through",
+    "contraction",
     "divided",
     "estimated",
     "exact",

@@ -11,7 +11,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike
 
-from gradaudit.numerics.precision import PRECISIONS, Precision
+from gradaudit.numerics.precision import HALF_SUMS, PRECISIONS, Precision
 from gradaudit.numerics.rounded import Rounded
 from gradaudit.numerics.simulated import Simulated
 from gradaudit.numerics.ties import Convention
@@ -110,11 +110,13 @@ class Rounding:
 
     uniform: if given, the precision of every dtype (for κ, which is measured in float32).
     tensorfloat32: float32 matrix products round their factors to 11 bits (NVIDIA GPUs).
+    half_sums: an einsum of a half precision accumulates in it.
     ties: which subgradient exact ties take; None for the framework's.
     """
 
     uniform: Precision | None = None
     tensorfloat32: bool = False
+    half_sums: bool = False
     ties: Convention | None = None
 
     def _precision(self, dtype: str) -> Precision:
@@ -126,7 +128,7 @@ class Rounding:
             return self.uniform
         if dtype == "float32" and self.tensorfloat32:
             return PRECISIONS["tensorfloat32"]
-        return PRECISIONS[dtype]
+        return _held(dtype, self.half_sums)
 
     def array(self, value: ArrayLike, dtype: str) -> Rounded:
         return Rounded.stored(value, self._precision(dtype))
@@ -137,15 +139,24 @@ class Rounding:
 
 @dataclass(frozen=True)
 class Simulating:
-    """float64 values rounded after every operation to the framework's own dtypes (`Simulated`)."""
+    """float64 values rounded after every operation to the framework's own dtypes (`Simulated`).
+
+    half_sums: an einsum of a half precision accumulates in it.
+    """
+
+    half_sums: bool = False
 
     def array(self, value: ArrayLike, dtype: str) -> Simulated:
-        return Simulated(value, PRECISIONS[dtype])
+        return Simulated(value, _held(dtype, self.half_sums))
 
     def cast(self, array: Array, dtype: str) -> Simulated:
         if not isinstance(array, Simulated):
             raise _of_another_arithmetic(array, Simulated)
-        return Simulated(array.value, PRECISIONS[dtype])
+        return Simulated(array.value, _held(dtype, self.half_sums))
+
+
+def _held(dtype: str, half_sums: bool) -> Precision:
+    return HALF_SUMS.get(dtype, PRECISIONS[dtype]) if half_sums else PRECISIONS[dtype]
 
 
 def _of_another_arithmetic(array: Any, expected: type) -> TypeError:

@@ -17,6 +17,7 @@ class Precision:
     rows_roundoff: u of the accumulator of a sum over rows, which may be the gradient of a bias.
     product_roundoff: u to which the factors of a matrix product are rounded first; 0 for none.
     matmul_roundoff: u of the accumulator of a matrix product.
+    contraction_roundoff: u of that of an einsum, which has kernels of its own.
     smallest: absolute error of a result that underflows.
     largest: largest finite number.
     ties: which subgradient exact ties take; None for the framework's.
@@ -28,6 +29,7 @@ class Precision:
     rows_roundoff: float
     product_roundoff: float
     matmul_roundoff: float
+    contraction_roundoff: float
     smallest: float
     largest: float
     ties: Convention | None = None
@@ -79,7 +81,7 @@ def _precision(
     name: str, bits: int, smallest: float, largest: float, sums: int, rows: int, products: int
 ) -> Precision:
     u, by_sums, by_rows, by_products = (2.0**-b for b in (bits, sums, rows, products))
-    return Precision(name, u, by_sums, by_rows, 0.0, by_products, smallest, largest)
+    return Precision(name, u, by_sums, by_rows, 0.0, by_products, by_products, smallest, largest)
 
 
 # TensorFlow's CPU threads flush subnormals to zero, so an underflow in float32 may cost the
@@ -97,3 +99,10 @@ PRECISIONS: dict[str, Precision] = {
     "float16": _precision("float16", 11, 2.0**-25, 65504.0, 11, 11, 24),
     "bfloat16": _precision("bfloat16", 8, 2.0**-126, 2.0**128 * (1 - 2.0**-8), 24, 8, 24),
 }
+
+HALF_SUMS: dict[str, Precision] = {
+    name: replace(each, contraction_roundoff=each.roundoff)
+    for name, each in PRECISIONS.items()
+    if each.is_half
+}
+"""The half precisions where Einsum accumulates in them, as it does on CPU without oneDNN."""

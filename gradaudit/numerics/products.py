@@ -3,9 +3,10 @@
     yᵢⱼ = Σₗ aᵢₗ bₗⱼ    σ² = max(walk, m u² Σ sₖ²/3) + r(y)
     walk = Σₗ mₗ [(b σa)² + (a σb)² + (2 v² + u²/3 + n u²/18) (a b)²] + m n u² y²/9
 
-u is the unit roundoff of the accumulator (Precision.matmul_roundoff), v that to which the factors
-are rounded first, 0 for none (Precision.product_roundoff); u²/3 is the rounding of each product.
-Σ sₖ² is that of the terms in their own order. Kinks: kink(a) |b| + |a| kink(b).
+u is the unit roundoff of the accumulator (Precision.matmul_roundoff, contraction_roundoff for an
+einsum), v that to which the factors are rounded first, 0 for none (Precision.product_roundoff);
+u²/3 is the rounding of each product. Σ sₖ² is that of the terms in their own order. Kinks:
+kink(a) |b| + |a| kink(b).
 
 Runs. Where rows of B are equal, as in the gradient of a mean over positions, their errors are, too:
 a run R of them contributes (Σ_R a)² σb², and not Σ_R a² σb². Terms of a run may differ by less than
@@ -22,10 +23,12 @@ from typing import Any
 
 import numpy as np
 
+from gradaudit.numerics.arithmetic import Array
 from gradaudit.numerics.dispatch import handles
 from gradaudit.numerics.partial_sums import SHORT, in_order, multiplicities, repeating
 from gradaudit.numerics.precision import binade
 from gradaudit.numerics.rounded import Part, Rounded, operands, plus, round_once
+from gradaudit.numerics.simulated import Simulated
 
 IN_TURN = 48
 """Last columns of a product that kernels may sum in two alternating accumulators: three vectors."""
@@ -78,13 +81,27 @@ def _matmul(x: Any, y: Any) -> Rounded:
     if a.ndim == 1 or b.ndim == 1:
         wide = _matmul(a[None] if a.ndim == 1 else a, b[:, None] if b.ndim == 1 else b)
         return wide.reshape((a.value @ b.value).shape)
+    return _accumulated(a, b, a.precision.matmul_roundoff)
+
+
+def contraction(a: Array, b: Array) -> Array:
+    """Return a @ b, two or more axes each, as the framework's einsum computes it."""
+    if isinstance(a, Simulated):
+        return a.contraction(b)
+    if not isinstance(a, Rounded):
+        return a @ b
+    return _accumulated(*operands(a, b), a.precision.contraction_roundoff)
+
+
+def _accumulated(a: Rounded, b: Rounded, roundoff: float) -> Rounded:
+    """Return a @ b. roundoff: u of the accumulator."""
     p, n = a.precision, a.shape[-1]
     value, squares = _product(a.value, b.value)
     size = np.abs(value) if squares is None else np.maximum(np.abs(value), np.sqrt(squares / n))
-    last_place = 2 * p.matmul_roundoff * binade(size)
-    variance, count = _errors_of_terms(a, b, last_place)
+    last_place = 2 * roundoff * binade(size)
+    variance, count = _errors_of_terms(a, b, roundoff, last_place)
     if n > 1:
-        per_addition = p.variance(p.matmul_roundoff) * count  # m n u²
+        per_addition = p.variance(roundoff) * count  # m n u²
         from_sum = value**2  # in place from here on
         from_sum *= per_addition / 9
         if variance is not None:
@@ -101,10 +118,11 @@ def _matmul(x: Any, y: Any) -> Rounded:
 
 
 def _errors_of_terms(
-    a: Rounded, b: Rounded, last_place: np.ndarray
+    a: Rounded, b: Rounded, roundoff: float, last_place: np.ndarray
 ) -> tuple[Part, int | np.ndarray]:
     """Return the walk's sum over the terms, Σₗ mₗ [...], and Σₗ mₗ = m n.
 
+    roundoff: u of the accumulator.
     last_place: the unit in the last place of the whole sum or, if larger, of its partial sums.
 
     Products repeat at most as often as factors in the row of A, and as those in the column of B:
@@ -114,7 +132,7 @@ def _errors_of_terms(
     aa, bb = a.value**2, b.value**2
     per_product = 2 * p.variance(p.product_roundoff)
     if n > 1:
-        per_product += (1 / 3 + n / 18) * p.variance(p.matmul_roundoff)
+        per_product += (1 / 3 + n / 18) * p.variance(roundoff)
     in_runs = _errors_in_runs(a, b, per_product, last_place)
     columns = np.swapaxes(b.value, -1, -2)
     if n > 1 and repeating(columns) and repeating(a.value):

@@ -77,6 +77,17 @@ class Simulated(Carrier):
             value = partial[-1].astype(np.float64).reshape(value.shape)
         return Simulated(value, p)
 
+    def contraction(self, other: "Simulated") -> "Simulated":
+        """Return self @ other as the framework's einsum computes it, one term after the other."""
+        p = self.precision
+        if p.contraction_roundoff < p.roundoff:
+            return self @ other
+        total = np.zeros((self.value[..., :1] @ other.value[..., :1, :]).shape)
+        for k in range(self.shape[-1]):
+            term = self.value[..., k : k + 1] @ other.value[..., k : k + 1, :]
+            total = p.nearest(total + term)
+        return Simulated(total, p)
+
     def _rounded(self, function: Callable[..., Any], args: Any, kwargs: Any) -> Any:
         result = function(*self._bare(args), **self._bare(kwargs))
         kind = np.asarray(result).dtype.kind

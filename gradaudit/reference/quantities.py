@@ -97,7 +97,7 @@ class Quantities:
             if (mask := _left_open(each, self._given.get(quantity))).any()
         }
         self.rows = len(tree.flatten(record.x)[0])
-        self._arithmetic = Rounding(tensorfloat32=record.tensorfloat32)
+        self._arithmetic = Rounding(tensorfloat32=record.tensorfloat32, half_sums=record.half_sums)
         self.calls: list[WatchedCall] = []
         self._z: Tensor | None = None
         self._variables = {

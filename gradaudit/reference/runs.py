@@ -154,7 +154,8 @@ class Runs:
 
     def rounding(self, ties: Convention | None = None) -> Rounding:
         """Return the arithmetic with the rounding errors of the step; ties: see `Rounding`."""
-        return Rounding(tensorfloat32=self.record.tensorfloat32, ties=ties)
+        record = self.record
+        return Rounding(tensorfloat32=record.tensorfloat32, half_sums=record.half_sums, ties=ties)
 
     def arithmetics(self) -> list[Arithmetic]:
         """Return the arithmetics to run rules in: with rounding errors, as a twin, and in float32.
@@ -163,9 +164,13 @@ class Runs:
         """
         reference = self.rounding()
         if self.has_halves:
-            return [reference, Simulating(), *([_FLOAT32] if self.record.jit else [])]
+            return [reference, self._simulating, *([_FLOAT32] if self.record.jit else [])]
         differs = self.dtypes != {"float32"} or self.record.tensorfloat32
         return [reference, Plain(np.float32), *([_FLOAT32] if differs else [])]
+
+    @property
+    def _simulating(self) -> Simulating:
+        return Simulating(half_sums=self.record.half_sums)
 
     def _walk(self, record: StepRecord, arithmetic: Arithmetic) -> Walk:
         return Walk(
@@ -217,7 +222,7 @@ class Runs:
     def _beside_in(self) -> tuple[Arithmetic, Arithmetic]:
         """The arithmetics of the right values beside those of the step, and of the twins there."""
         if self._mixed:
-            return self.arithmetics()[0], Simulating()
+            return self.arithmetics()[0], self._simulating
         return Plain(np.float64), Plain(np.float32)
 
     def _scale(self, place: int, estimates: Mapping[str, Estimate]) -> Arrays:

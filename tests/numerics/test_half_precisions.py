@@ -1,13 +1,15 @@
 """float16 and bfloat16: `Simulated` against their own arithmetic, and sums over rows."""
 
+import keras
 import ml_dtypes
 import numpy as np
 import pytest
 import tensorflow as tf
 from scipy import special
 
+from gradaudit.backends.tensorflow import machine
 from gradaudit.errors import UnsupportedFunctionError
-from gradaudit.numerics import PRECISIONS, Rounded, Simulating
+from gradaudit.numerics import PRECISIONS, Rounded, Rounding, Simulating, contraction
 
 FLOAT32, FLOAT16 = PRECISIONS["float32"], PRECISIONS["float16"]
 
@@ -112,3 +114,58 @@ def test_bfloat16_sums_that_are_not_over_rows_accumulate_in_float32():
             np.sum(exactly, **options).sigma, 2.0**-8 * 2 ** np.floor(np.log2(right)), rtol=1e-3
         )
     assert np.all(np.mean(exactly, axis=0).sigma < np.sum(exactly, axis=0).sigma / 180 / 3)
+
+
+HALVES = {"float16": np.float16, "bfloat16": ml_dtypes.bfloat16}
+
+
+def one_after_the_other(a, b, dtype):
+    """Return a @ b, accumulated in a half precision."""
+    held = [np.asarray(part, np.float64) for part in (a, b)]
+    total = np.zeros((a.shape[0], b.shape[1]), HALVES[dtype])
+    for k in range(a.shape[1]):
+        term = np.outer(held[0][:, k], held[1][k])
+        total = (total.astype(np.float64) + term).astype(HALVES[dtype])
+    return total.astype(np.float64)
+
+
+def factors(dtype, n=400):
+    rng = np.random.default_rng(0)
+    return (rng.standard_normal(shape).astype(HALVES[dtype]) for shape in ((6, n), (n, 5)))
+
+
+@pytest.mark.parametrize("dtype", HALVES)
+def test_an_einsum_may_accumulate_in_the_half_precision(dtype):
+    a, b = factors(dtype)
+    taken = one_after_the_other(a, b, dtype)
+
+    def of(arithmetic, product=contraction):
+        return product(*(arithmetic.array(part.astype(np.float64), dtype) for part in (a, b)))
+
+    np.testing.assert_array_equal(of(Simulating(half_sums=True)).value, taken)
+    wide = of(Simulating()).value
+    assert np.abs(wide - taken).max() > np.abs(wide - of(Rounding()).value).max() * 4
+
+    def z(ours):
+        return np.max(np.abs(taken - ours.value) / ours.sigma)
+
+    assert z(of(Rounding(half_sums=True))) < 4
+    assert z(of(Rounding())) > 8
+    assert z(of(Rounding(half_sums=True), np.matmul)) > 8  # which has kernels of its own
+
+
+@pytest.mark.parametrize("dtype", HALVES)
+def test_it_is_known_whether_einsums_of_a_model_do_here(dtype):
+    a, b = factors(dtype)
+    model = keras.Sequential([keras.Input((3,)), keras.layers.Dense(2, dtype=dtype)])
+    here = machine.half_sums(model)
+    made = tf.einsum("ab,bc->ac", tf.constant(a, dtype), tf.constant(b, dtype))
+    right = a.astype(np.float64) @ b.astype(np.float64)
+    unit = PRECISIONS[dtype].roundoff * np.abs(right).max()
+    assert (np.abs(np.asarray(made, np.float64) - right).max() > 2 * unit) == here
+
+
+def test_a_model_without_half_precisions_runs_none(monkeypatch):
+    monkeypatch.setattr(machine, "_accumulates", None)
+    model = keras.Sequential([keras.Input((3,)), keras.layers.Dense(2)])
+    assert machine.half_sums(model) is False

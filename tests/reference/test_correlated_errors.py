@@ -8,8 +8,7 @@ from keras import layers
 
 import gradaudit
 from gradaudit.reference import runs
-from gradaudit.rules import find_rule
-from gradaudit.testing.kernels import needs_xla
+from suite import by_default
 
 THRESHOLD = 8.0
 
@@ -104,22 +103,23 @@ def test_an_error_of_1e_4_in_a_single_weight_of_it_is_found(name):
     assert tensors.loc[paths[place], "verdict"] == "fail"
 
 
-def without_onednn():
-    """Return whether TensorFlow runs without oneDNN's kernels on this processor."""
-    (case,) = [c for c in find_rule(layers.Conv2D).cases if c.name == "channels first"]
-    return needs_xla(case, "float32")
+OTHERS = {
+    f"{name}, {policy}": (name, policy)
+    for name in ("mean of normalized", "nearly equal", "residual")
+    for policy in ("mixed_bfloat16", "mixed_float16", "float64")
+}
 
 
-@pytest.mark.parametrize("policy", ["mixed_bfloat16", "float64"])
-def test_attention_passes_in_other_precisions(policy, request):
-    if policy == "mixed_bfloat16" and without_onednn():
-        reason = "8.3 σ: without oneDNN a product of half precision may accumulate in it"
-        request.applymarker(pytest.mark.xfail(reason=reason, raises=AssertionError, strict=False))
+@pytest.mark.parametrize(
+    "case", by_default(OTHERS, ["nearly equal, mixed_bfloat16", "residual, mixed_float16"])
+)
+def test_attention_passes_in_other_precisions(case):
+    name, policy = OTHERS[case]
     before = keras.config.dtype_policy(), keras.config.floatx()
     keras.config.set_floatx("float64" if policy == "float64" else "float32")
     keras.config.set_dtype_policy(policy)
     try:
-        assert gradaudit.check(*block(2, 8, 0.5)).verdict in ("pass", "unresolved")
+        assert gradaudit.check(*block(**BLOCKS[name])).verdict in ("pass", "unresolved")
     finally:
         keras.config.set_floatx(before[1])
         keras.config.set_dtype_policy(before[0])

@@ -13,6 +13,7 @@ from gradaudit.backends.tensorflow import generators
 from gradaudit.backends.tensorflow.batches import ITERATORS, once, signature, without_optionals
 from gradaudit.backends.tensorflow.compiled import Compiled, OwnFunction
 from gradaudit.backends.tensorflow.graph_form import drawing
+from gradaudit.backends.tensorflow.machine import half_sums, tensorfloat32
 from gradaudit.backends.tensorflow.python_state import PythonState
 from gradaudit.backends.tensorflow.read import (
     of_each,
@@ -22,7 +23,6 @@ from gradaudit.backends.tensorflow.read import (
 )
 from gradaudit.backends.tensorflow.replay import Replay
 from gradaudit.backends.tensorflow.sibling import Sibling, build
-from gradaudit.backends.tensorflow.uncaptured import tensorfloat32
 from gradaudit.backends.tensorflow.workers import worker
 from gradaudit.errors import UnsupportedModelError
 from gradaudit.records import Arrays, StepRecord, StepSpec
@@ -248,6 +248,7 @@ class Capture:
                 learning_rates=tuple(float(rate) for rate in replica["learning_rates"]),
                 jit=self._jit,
                 tensorfloat32=tensorfloat32(),
+                half_sums=not self._jit and half_sums(model),
                 capture_ms=0.0,  # known to the hook that runs the step
                 generators=self._runs.generators[int(replica["generators"])],
                 trained=_both(seen["trained"][number]) if "trained" in seen else None,

@@ -1,8 +1,8 @@
-"""A step of which nothing is known but what the model holds, and how the machine computes."""
+"""A step of which nothing is known but what the model holds."""
 
 import keras
-import tensorflow as tf
 
+from gradaudit.backends.tensorflow.machine import half_sums, tensorfloat32
 from gradaudit.backends.tensorflow.read import values
 from gradaudit.records import StepRecord
 from gradaudit.rules import state_variables, variable_keys
@@ -31,16 +31,6 @@ def uncaptured(model: keras.Model, step: int, epoch: int) -> StepRecord:
         learning_rates=(),
         jit=False,
         tensorfloat32=tensorfloat32(),
+        half_sums=half_sums(model),
         capture_ms=0.0,
     )
-
-
-def tensorfloat32() -> bool:
-    """Return whether float32 matrix products run in TensorFloat-32 on this machine."""
-    if not tf.config.experimental.tensor_float_32_execution_enabled():
-        return False
-    details = [
-        tf.config.experimental.get_device_details(device)
-        for device in tf.config.list_physical_devices("GPU")
-    ]
-    return any(detail.get("compute_capability", (0,))[0] >= 8 for detail in details)

@@ -7,6 +7,7 @@ from collections.abc import Callable
 import numpy as np
 
 from gradaudit.errors import UnsupportedModelError
+from gradaudit.numerics import contraction
 from gradaudit.numerics.arithmetic import Array
 
 
@@ -36,10 +37,10 @@ def contract(
 
     def vjp(dy: Array) -> tuple[Array, Array]:
         flat_dy = lay_y(dy)
-        da = flat_dy @ np.swapaxes(flat_b, -1, -2)
-        return back_a(da), back_b(np.swapaxes(flat_a, -1, -2) @ flat_dy)
+        da = contraction(flat_dy, np.swapaxes(flat_b, -1, -2))
+        return back_a(da), back_b(contraction(np.swapaxes(flat_a, -1, -2), flat_dy))
 
-    return back_y(flat_a @ flat_b), vjp
+    return back_y(contraction(flat_a, flat_b)), vjp
 
 
 def _letters(equation: str, ndim_a: int, ndim_b: int) -> list[str]:
