@@ -272,12 +272,43 @@ def test_the_exit_code_is_that_of_a_failure(in_an_empty_folder, monkeypatch, cap
     assert json.loads(capfd.readouterr().out)["verdict"] == "nonfinite"
 
 
-def test_a_step_that_loss_scaling_skips_is_no_failure(tmp_path):
+def scaled_steps(folder, function, factor):
     keras.mixed_precision.set_global_policy("mixed_float16")
-    model = net(tf.tanh, loss=lambda y, p: tf.reduce_mean((y - p) ** 2) * 1e3, optimizer="sgd")
-    audit = GradientAudit(tmp_path, verbose=0)
+    model = net(function, loss=lambda y, p: tf.reduce_mean((y - p) ** 2) * factor, optimizer="sgd")
+    audit = GradientAudit(folder, verbose=0)
     model.fit(X, 20 * Y, batch_size=ROWS, epochs=12, verbose=0, callbacks=[audit])
-    run = load(tmp_path)
+    return load(folder)
+
+
+def test_a_gradient_that_is_too_large_without_a_scale_is_skipped_until_it_is_below_1(tmp_path):
+    run = scaled_steps(tmp_path, tf.tanh, 1e7)
+    before = run.tensors.query("stage == 'gradient'").set_index("path").filter(like="first", axis=0)
+    assert set(before["verdict"]) == {"unresolved"}
+    assert before["cause"].str.contains("rightly skips the step").all()
+    assert run.run["failed"] == 0
+
+
+def test_no_loss_scale_excuses_what_is_nan_under_each(tmp_path):
+    """A logarithm in the branch that is not taken: TensorFlow's gradient is 0 · ∞ there."""
+    run = scaled_steps(
+        tmp_path, lambda z: tf.where(z > 0, tf.math.log(tf.nn.relu(z)), tf.zeros_like(z)), 1.0
+    )
+    assert run.verdict == "nonfinite"
+    bad = run.tensors[run.tensors["verdict"] == "nonfinite"]
+    assert bad["path"].str.endswith("first/kernel").all()
+    assert bad["cause"].str.contains("Log.* and 0 times that is NaN").all()
+    assert not bad["cause"].str.contains("rightly").any()
+
+
+def test_an_overflow_beside_a_slope_that_is_not_finite_is_excused(tmp_path):
+    """TensorFlow's gradient of a square root is 0 where the cotangent is."""
+    run = scaled_steps(tmp_path, lambda z: tf.where(z > 0, tf.sqrt(z), tf.zeros_like(z)), 1.0)
+    assert run.run["failed"] == 0
+    assert run.tensors["cause"].str.contains("rightly skips the step").any()
+
+
+def test_a_step_that_loss_scaling_skips_is_no_failure(tmp_path):
+    run = scaled_steps(tmp_path, tf.tanh, 1e3)
     skipped = run.tensors[run.tensors["cause"].str.contains("rightly skips the step")]
     assert 0 in set(skipped["step"])
     assert set(skipped["verdict"]) == {"unresolved"}

@@ -86,11 +86,12 @@ def _matmul(x: Any, y: Any) -> Rounded:
 
 def contraction(a: Array, b: Array) -> Array:
     """Return a @ b, two or more axes each, as the framework's einsum computes it."""
-    if isinstance(a, Simulated):
+    if isinstance(a, Simulated) and isinstance(b, Simulated):
         return a.contraction(b)
     if not isinstance(a, Rounded):
         return a @ b
-    return _accumulated(*operands(a, b), a.precision.contraction_roundoff)
+    x, y = operands(a, b)
+    return _accumulated(x, y, a.precision.contraction_roundoff)
 
 
 def _accumulated(a: Rounded, b: Rounded, roundoff: float) -> Rounded:

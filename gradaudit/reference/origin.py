@@ -20,6 +20,9 @@ _UNKNOWN = (
     "gradient of your own"
 )
 
+_SMALLER = tuple(2.0**-k for k in (0, 8, 16, 24))
+"""Scales that Keras comes to by halving, without an end, from one skipped step to the next."""
+
 
 def is_finite(record: StepRecord) -> bool:
     """Return whether a step's loss, gradients and new weights are finite."""
@@ -41,12 +44,13 @@ def origin_of(runs: Runs) -> Origin:
     for words in (*_in_the_batch(record), *_in_the_weights(record)):
         return Origin(words)
     scaled = isinstance(runs.spec.optimizer, keras.optimizers.LossScaleOptimizer)
-    if scaled and record.loss is not None and np.isfinite(record.loss):
-        unscaled, _ = _replayed(runs, 1.0)
-        if unscaled.on_the_way_back is None:
-            words = _origin(runs, *_replayed(runs, record.loss_scale))
-            return Origin(f"{words} (the loss is scaled by {record.loss_scale:g})", skipped=True)
-    return Origin(_origin(runs, *_replayed(runs, record.loss_scale)))
+    is_known = record.loss is not None and bool(np.isfinite(record.loss))
+    if not (scaled and is_known):
+        return Origin(_origin(runs, *_replayed(runs, record.loss_scale)))
+    if not any(_is_finite_at(runs, scale) for scale in _SMALLER):
+        return Origin(_origin(runs, *_replayed(runs, _SMALLER[-1])))  # what no scale mends
+    words = _origin(runs, *_replayed(runs, record.loss_scale))
+    return Origin(f"{words} (the loss is scaled by {record.loss_scale:g})", skipped=True)
 
 
 def overflow_of(runs: Runs) -> Origin | None:
@@ -99,8 +103,15 @@ def _replayed(runs: Runs, loss_scale: float) -> tuple[Origins, Any]:
     return _watched(runs, arithmetic, loss_scale)
 
 
+def _is_finite_at(runs: Runs, loss_scale: float) -> bool:
+    """Return whether nothing on the way back of a step is NaN or infinite under a loss scale."""
+    found, _ = _replayed(runs, loss_scale)
+    return found.on_the_way_back is None and found.singular is None
+
+
 def _watched(runs: Runs, arithmetic: Arithmetic, loss_scale: float) -> tuple[Origins, Any]:
-    record, watch = dataclasses.replace(runs.record, loss_scale=loss_scale), Origins()
+    record = dataclasses.replace(runs.record, loss_scale=loss_scale)
+    watch = Origins(jit=record.jit)
     with np.errstate(all="ignore"):
         loss = runs.watched(record, arithmetic, watch)
     return watch, loss

@@ -15,6 +15,8 @@ STEP = 2.0**-13
 """Step of the differences over the size of the weight."""
 ACCURACY = 2.0**-13
 """Relative σ of a settled weight: ten bits decide between two gradients."""
+ROUNDINGS = 4.0
+"""Errors of the framework in a settled weight, in roundings of the largest value of its tensor."""
 
 
 def settled(runs: Runs, gradients: Mapping[str, Estimate]) -> dict[str, Estimate]:
@@ -42,6 +44,10 @@ def _with_differences(runs: Runs, path: str, estimate: Estimate, places: np.ndar
     kink = np.zeros(value.shape) if estimate.kink is None else estimate.kink.copy()
     for place in map(tuple, places):
         value[place], sigma[place], kink[place] = _difference(runs, path, place)
+    largest = np.max(np.abs(value), initial=0.0, where=np.isfinite(value))
+    rounded = max(PRECISIONS[dtype].roundoff for dtype in runs.dtypes) * largest
+    for place in map(tuple, places):
+        sigma[place] = np.hypot(sigma[place], ROUNDINGS * rounded)
     return dataclasses.replace(
         estimate,
         value=value,

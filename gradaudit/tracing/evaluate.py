@@ -1,4 +1,4 @@
-"""Runs a single op in TensorFlow: one without a gradient, or one for a difference quotient."""
+"""Runs a single op in TensorFlow: without a gradient, for a quotient, or for its own gradient."""
 
 import functools
 import inspect
@@ -23,6 +23,26 @@ def evaluated(
     function = _compiled(operation) if jit else functools.partial(run, operation)
     tensors = [tf.constant(x, t.dtype) for x, t in zip(given, operation.inputs, strict=True)]
     return [np.asarray(y) for y in tf.nest.flatten(function(*tensors))]
+
+
+def makes_nan_of_zero(
+    operation: tf.Operation, given: Sequence[np.ndarray], jit: bool = False
+) -> bool:
+    """Return whether TensorFlow's own gradient of an op makes NaN of a cotangent of zeros.
+
+    Some do where the slope is not finite: that of Log, and under XLA that of Sqrt.
+    """
+
+    def gradients(*tensors: tf.Tensor) -> list[tf.Tensor]:
+        with tf.GradientTape() as tape:
+            tape.watch(tensors)
+            y = run(operation, *tensors)
+        found = tape.gradient(y, tensors, output_gradients=tf.zeros_like(y))
+        return [dx for dx in found if dx is not None]
+
+    function = tf.function(gradients, jit_compile=True, autograph=False) if jit else gradients
+    tensors = [tf.constant(x, t.dtype) for x, t in zip(given, operation.inputs, strict=True)]
+    return any(np.isnan(np.asarray(dx, np.float64)).any() for dx in function(*tensors))
 
 
 @functools.lru_cache(maxsize=256)

@@ -9,6 +9,7 @@ import numpy as np
 
 from gradaudit.numerics import Rounded
 from gradaudit.rules.tape import Primal
+from gradaudit.tracing.evaluate import makes_nan_of_zero
 from gradaudit.tracing.graph import Op
 from gradaudit.tracing.tf_ops.tensor_list import TensorList
 from gradaudit.tracing.values import Value, bare, kind_of
@@ -60,12 +61,14 @@ class Origins(OpWatch):
 
     on_the_way_back: the first op whose VJP makes a number that is not finite of cotangents that
         are. singular: the first op on the way back whose slope is not finite where its cotangent is
-        0: the chain rule gives 0 there, and a framework may give 0 · ∞ = NaN.
+        0: the chain rule gives 0 there, and TensorFlow's gradient of the op 0 · ∞ = NaN.
     doubtful: the first op that may overflow, or leave its domain, within the rounding errors of a
         run in the arithmetic `Rounding`.
     vanished: ops that add a constant which the precision holds as 0.
+    jit: whether XLA compiles the step.
     """
 
+    jit: bool = False
     on_the_way_back: Found | None = None
     singular: Found | None = None
     doubtful: Found | None = None
@@ -110,7 +113,7 @@ class Origins(OpWatch):
         if not all(map(_is_finite, dxs)):
             self.on_the_way_back = _on_the_way_back(op, xs, dxs)
         elif self.singular is None and op.kind not in _CALLS:
-            self.singular = _singular(op, xs, dys, vjp)
+            self.singular = _singular(op, xs, dys, vjp, self.jit)
 
     def of(self, value: Value) -> Found | None:
         """Return the op that makes what is not finite in a value of the run."""
@@ -193,8 +196,10 @@ def _on_the_way_back(op: Op, xs: Sequence[Value], dxs: Sequence[Value]) -> Found
     return Found(op, dx.shape, index, _slope(op, xs, dx, index))
 
 
-def _singular(op: Op, xs: Sequence[Value], dys: Sequence[Value], vjp: Callable) -> Found | None:
-    """Return where the slope of an op is not finite and its cotangent is 0."""
+def _singular(
+    op: Op, xs: Sequence[Value], dys: Sequence[Value], vjp: Callable, jit: bool
+) -> Found | None:
+    """Return where the slope of an op is not finite, its cotangent 0, and TensorFlow makes NaN."""
     if len(dys) != 1 or len(_floats(dys[0])) != 1 or np.iscomplexobj(bare(dys[0])):
         return None
     dy = dys[0]
@@ -203,6 +208,8 @@ def _singular(op: Op, xs: Sequence[Value], dys: Sequence[Value], vjp: Callable) 
     for dx in vjp(dy * 0.0 + 1.0):
         for slope in _floats(dx):
             if not np.isfinite(slope).all():
+                if not makes_nan_of_zero(op.operation, [bare(x) for x in xs], jit):
+                    return None
                 index = _first(~np.isfinite(slope))
                 words = f"{_slope(op, xs, slope, index)}, and 0 times that is NaN"
                 return Found(op, slope.shape, index, words)
