@@ -66,6 +66,10 @@ def in_windows(x, dy):
     return tf.reshape(dy[:, :, None] * parts, tf.shape(x))
 
 
+def one_at_zero(z, dy):
+    return tf.where(z >= 0, dy, 0.0)
+
+
 CASES = {
     # name: (function, another subgradient, the op that is named, the choice)
     "max, first": (rows, first, "Max", "the first of equal values takes all"),
@@ -75,7 +79,7 @@ CASES = {
     "pooling, shared": (pooled, in_windows, "MaxPool", "equal values take equal parts"),
     "relu": (
         tf.nn.relu,
-        lambda x, dy: tf.where(x >= 0, dy, 0.0),
+        one_at_zero,
         "Relu",
         "the derivative of the other side",
     ),
@@ -86,6 +90,67 @@ CASES = {
         "the derivative of the other side",
     ),
 }
+
+
+def chosen(z):
+    return tf.where(z > 0, z, tf.zeros_like(z))
+
+
+def two_largest(x):
+    return tf.math.top_k(x, 2).values
+
+
+def last_two(x, dy):
+    places = x.shape[-1] - 1 - tf.math.top_k(tf.reverse(x, [-1]), 2).indices
+    return tf.reduce_sum(tf.one_hot(places, x.shape[-1]) * dy[..., None], -2)
+
+
+PAIRS = tf.constant([0, 0, 1, 1])
+
+
+def of_pairs(x):
+    return tf.ensure_shape(tf.transpose(tf.math.segment_max(tf.transpose(x), PAIRS)), (None, 2))
+
+
+def first_of_pairs(x, dy):
+    is_first = tf.concat([x[:, 0::2] >= x[:, 1::2], x[:, 0::2] < x[:, 1::2]], -1)
+    return tf.repeat(dy, 2, -1) * tf.cast(tf.gather(is_first, [0, 2, 1, 3], axis=-1), dy.dtype)
+
+
+def beside(other):
+    """Return what makes of a function its sum with an ordinary op that meets ties, too."""
+    return lambda by_hand: lambda z: by_hand(z) + 0.5 * other(tf.reverse(z, [-1]))
+
+
+ALONE = {
+    # name: (function, another subgradient, what the ordinary op is, the op that is named)
+    "relu beside a relu": (tf.nn.relu, one_at_zero, tf.nn.relu, "Relu"),
+    "relu beside a jump": (tf.nn.relu, one_at_zero, tf.sign, "Relu"),
+    "relu beside a comparison that jumps": (
+        tf.nn.relu,
+        one_at_zero,
+        lambda z: tf.cast(z > 0, z.dtype),
+        "Relu",
+    ),
+    "max beside a max": (rows, first, rows, "Max"),
+    "where": (chosen, one_at_zero, tf.zeros_like, "Greater"),
+    "where beside a relu": (chosen, one_at_zero, tf.nn.relu, "Greater"),
+    "top_k": (two_largest, last_two, lambda z: 0 * rows(z), "TopKV2"),
+    "segments": (of_pairs, first_of_pairs, lambda z: 0 * rows(z), "SegmentMax"),
+}
+
+
+@pytest.mark.parametrize("name", by_default(ALONE, ["relu beside a relu", "where", "top_k"]))
+def test_one_op_may_choose_otherwise_than_the_ops_beside_it(name):
+    function, gradient, other, op = ALONE[name]
+    with_other = beside(other)
+    by_hand = written(function, gradient)
+    bias = checked(with_other(by_hand(1.0)), X).loc["before/bias"]
+    assert bias["verdict"] == "kink"
+    assert f"{op} in the layer 'choice'" in bias["cause"]
+    assert ", at [" in bias["cause"]
+    assert checked(with_other(by_hand(1.5)), X).loc["before/bias", "verdict"] == "fail"
+    assert set(checked(with_other(function), X)["verdict"]) == {"pass"}
 
 
 def checked(function, x):

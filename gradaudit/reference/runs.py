@@ -31,6 +31,8 @@ from gradaudit.reference.losses import loss_terms
 from gradaudit.reference.update import updated
 from gradaudit.reference.walk import Walk
 from gradaudit.rules.tape import Provenances
+from gradaudit.tracing.graph import Op
+from gradaudit.tracing.kinks import Choosing
 from gradaudit.tracing.watch import OpWatch
 
 _FLOAT32 = Rounding(uniform=PRECISIONS["float32"])
@@ -105,6 +107,19 @@ class Runs:
         """
         with np.errstate(all="ignore"):
             found = self._gradients(self.record, self.rounding(ties))[0]
+        return {path: as_rounded(value) for path, value in found.items()}
+
+    def chosen_gradients(self, choices: Mapping[Op, Convention]) -> dict[str, Rounded]:
+        """Return what `rounded_gradients` does, where some ops of the step choose otherwise.
+
+        Raises:
+            UnsupportedModelError: the step cannot be traced, or its ops do not cover its values.
+        """
+        walk = self._walk(self.record, self.rounding())
+        walk.op_watch = Choosing(choices)
+        with np.errstate(all="ignore"):
+            loss = backprop(self.spec.model, self.record, walk, traced=True).value
+        found = {"": loss, **walk.cotangents}
         return {path: as_rounded(value) for path, value in found.items()}
 
     def updates(self, assigned: Sequence[dict[str, Array]]) -> Iterator[dict[str, Estimate]]:

@@ -2,16 +2,17 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass, field, replace
+from typing import Any, cast
 
 import keras
 import numpy as np
 import tensorflow as tf
 
 from gradaudit.errors import GapCode, UnsupportedFunctionError, UnsupportedModelError
-from gradaudit.numerics import Arithmetic, SumOfSteps, exact
+from gradaudit.numerics import Arithmetic, Rounding, SumOfSteps, exact
 from gradaudit.numerics.arithmetic import Array
+from gradaudit.numerics.ties import Convention
 from gradaudit.records import Passed
 from gradaudit.rules.tape import Gradients, Primal, Tape
 from gradaudit.tracing.differences import PYTHON, by_differences
@@ -20,7 +21,7 @@ from gradaudit.tracing.graph import Op, Plan
 from gradaudit.tracing.node import Node
 from gradaudit.tracing.tf_ops.complex_numbers import OF_COMPLEX, Complex
 from gradaudit.tracing.ties import Tie, tie_of
-from gradaudit.tracing.values import Value, bare, decided, is_discrete, zeros
+from gradaudit.tracing.values import Value, bare, by_convention, decided, is_discrete, zeros
 from gradaudit.tracing.watch import OpWatch
 
 _STATEFUL = (
@@ -108,7 +109,11 @@ class Interpretation:
             xs = [primals[name] for name in each.inputs]
             read = [name in planned.read for name in each.outputs]
             node = Node(each, self, [x in active for x in xs], read)
-            made, vjp = self._apply(node, [x.value for x in xs])
+            choice = None if self.watch is None else self.watch.choice(each)
+            if choice is None:
+                made, vjp = self._apply(node, [x.value for x in xs])
+            else:
+                made, vjp = self._apply_by(choice, node, [x.value for x in xs])
             if any(node.wanted) and (tie := tie_of(each, [x.value for x in xs])) is not None:
                 self.ties.append(tie)
             ys = [Primal(value) for value in made]
@@ -168,6 +173,22 @@ class Interpretation:
         made = made if isinstance(made, tuple) else (made,)
         made = map(exact, made) if each.is_shift else made
         return tuple(np.asarray(y) if isinstance(y, np.generic) else y for y in made), vjp
+
+    def _apply_by(
+        self, choice: Convention, node: Node, given: list[Value]
+    ) -> tuple[tuple[Value, ...], Callable | None]:
+        """Return the outputs of an op and its VJP, by a choice of its own at exact ties."""
+        own = cast(Rounding, self.arithmetic)
+        run = replace(self, arithmetic=replace(own, ties=choice))
+
+        def to(ties: Convention | None, values: Sequence[Value]) -> tuple[Value, ...]:
+            return tuple(by_convention(value, ties) for value in values)
+
+        made, vjp = self._apply(replace(node, run=run), [*to(choice, given)])
+        if vjp is None:
+            return to(own.ties, made), None
+        named = _named(node.op, vjp)
+        return to(own.ties, made), lambda *dys: to(own.ties, named(*to(choice, dys)))
 
     def _evaluated(self, each: Op, given: list[Value]) -> tuple[Value, ...]:
         """Return the outputs of an op, computed by TensorFlow: no gradient goes through it."""

@@ -1,33 +1,49 @@
-"""Names the ops at which a choice at a kink decides, within rounding errors or at an exact tie."""
+"""The ops at which a choice at a kink decides, within rounding errors or at an exact tie."""
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
 from gradaudit.numerics import Rounded, numbers
+from gradaudit.numerics.ties import Convention
 from gradaudit.rules.tape import Primal
 from gradaudit.tracing.graph import Op
+from gradaudit.tracing.tf_ops.convolution import tied_windows
 from gradaudit.tracing.ties import tie_of
 from gradaudit.tracing.values import Value
 from gradaudit.tracing.watch import OpWatch
 
+_SEGMENTS = ("SegmentMax", "SegmentMin", "UnsortedSegmentMax", "UnsortedSegmentMin")
+_POOLING = ("MaxPool", "MaxPool3D")
+_REDUCING = ("Max", "Min")
+_COMPARING = ("Greater", "GreaterEqual", "Less", "LessEqual")
+
 FRAMEWORK: dict[str, str] = {
-    **dict.fromkeys(("Relu", "Abs"), "takes the slope 0"),
-    "Relu6": "takes the slope 0",
+    **dict.fromkeys(("Relu", "Relu6", "Abs"), "takes the slope 0"),
     "LeakyRelu": "takes the slope alpha",
-    **dict.fromkeys(("Max", "Min", "SegmentMax", "SegmentMin"), "shares equally"),
-    **dict.fromkeys(("MaxPool", "MaxPool3D", "Maximum", "Minimum"), "gives all to the first"),
+    "Selu": "takes the slope scale · alpha",
+    **dict.fromkeys((*_REDUCING, *_SEGMENTS), "shares equally"),
+    **dict.fromkeys((*_POOLING, "Maximum", "Minimum", "TopKV2"), "gives all to the first"),
     "ClipByValue": "takes the slope 1",
 }
 """What TensorFlow does at an exact tie."""
-_REDUCING = ("Max", "Min")
-_POOLING = ("MaxPool", "MaxPool3D")
+
+
+def choices_of(op: Op) -> tuple[Convention, ...]:
+    """Return the other subgradients that an op may take at exact ties."""
+    if op.kind in (*_REDUCING, *_SEGMENTS):
+        return Convention("first"), Convention("last")
+    if op.kind in _POOLING:
+        return Convention("last"), Convention("shared")
+    if op.kind == "TopKV2":
+        return (Convention("last"),)
+    return (Convention(turned=True),)
 
 
 @dataclass(eq=False)
-class _Place:
+class Place:
     """An op with the elements of it that tie, or are in doubt. first: the index of one."""
 
     op: Op
@@ -39,7 +55,7 @@ class _Place:
 class Doubts(OpWatch):
     """A watch of a run in the arithmetic `Rounding`: the ops at which kinks begin."""
 
-    found: list[_Place] = field(default_factory=list)
+    found: list[Place] = field(default_factory=list)
 
     def made(self, op: Op, inputs: Sequence[Primal], outputs: Sequence[Primal]) -> None:
         """Note an op that makes a kink of operands without one."""
@@ -69,27 +85,71 @@ class Doubts(OpWatch):
 class ExactTies(OpWatch):
     """A watch: the ops that choose between floats that are exactly equal."""
 
-    found: list[_Place] = field(default_factory=list)
+    found: list[Place] = field(default_factory=list)
 
     def made(self, op: Op, inputs: Sequence[Primal], outputs: Sequence[Primal]) -> None:
         """Note an op whose floats tie."""
-        if op.kind not in FRAMEWORK:
+        if op.kind not in FRAMEWORK and op.kind not in _COMPARING:
             return
         values = [x.value for x in inputs]
         if np.asarray(numbers(values[0])).dtype.kind != "f":
             return
-        if op.kind in _REDUCING:
-            axes = tuple(np.atleast_1d(numbers(values[1])).tolist())
-            x, y = numbers(values[0]), numbers(outputs[0].value)
-            kept = y if op.attributes["keep_dims"] else np.expand_dims(y, axes)
-            equal = x == kept
-            tied = equal & (equal.sum(axis=axes, keepdims=True) > 1)
+        if op.kind in _CHOICES:
+            bare = [numbers(x) for x in (*values, *(y.value for y in outputs))]
+            tied = _CHOICES[op.kind](op, *bare)
             self.found += [_place(op, tied)] if tied.any() else []
-        elif op.kind in _POOLING:
-            x = numbers(values[0])
-            self.found += [_Place(op, 0, ())] if np.unique(x).size < x.size else []
         elif (tie := tie_of(op, values)) is not None:
-            self.found.append(_Place(op, 0, tie.place))
+            self.found.append(Place(op, 0, tie.place))
+
+
+@dataclass
+class Choosing(OpWatch):
+    """A watch of a run in which some ops take other subgradients at exact ties."""
+
+    choices: Mapping[Op, Convention]
+
+    def choice(self, op: Op) -> Convention | None:
+        """Return the op's own choice."""
+        return self.choices.get(op)
+
+
+def _of_axes(op: Op, x: np.ndarray, axes: np.ndarray, y: np.ndarray) -> np.ndarray:
+    over = tuple(np.atleast_1d(axes).tolist())
+    equal = x == (y if op.attributes["keep_dims"] else np.expand_dims(y, over))
+    return equal & (equal.sum(axis=over, keepdims=True) > 1)
+
+
+def _of_segments(op: Op, x: np.ndarray, ids: np.ndarray, *rest: np.ndarray) -> np.ndarray:
+    y, is_row = rest[-1], (ids >= 0) & (ids < len(rest[-1]))
+    safe = np.where(is_row, ids, 0)
+    equal = (x == y[safe]) & is_row.reshape(*ids.shape, *[1] * (x.ndim - ids.ndim))
+    count = np.zeros(y.shape, int)
+    np.add.at(count, safe, equal)
+    return equal & (count[safe] > 1)
+
+
+def _of_rows(op: Op, x: np.ndarray, *_: np.ndarray) -> np.ndarray:
+    order = np.argsort(x, axis=-1)
+    ranked = np.take_along_axis(x, order, -1)
+    as_next = ranked[..., 1:] == ranked[..., :-1]
+    edge = [(0, 0)] * (x.ndim - 1)
+    equal = np.pad(as_next, [*edge, (1, 0)]) | np.pad(as_next, [*edge, (0, 1)])
+    tied = np.zeros(x.shape, bool)
+    np.put_along_axis(tied, order, equal, -1)
+    return tied
+
+
+def _of_windows(op: Op, x: np.ndarray, _: np.ndarray) -> np.ndarray:
+    return tied_windows(op, x)
+
+
+_CHOICES: dict[str, Callable[..., np.ndarray]] = {
+    **dict.fromkeys(_REDUCING, _of_axes),
+    **dict.fromkeys(_SEGMENTS, _of_segments),
+    **dict.fromkeys(_POOLING, _of_windows),
+    "TopKV2": _of_rows,
+}
+"""From an op, its inputs and its outputs to a mask of what ties."""
 
 
 def _kinks(value: Any) -> np.ndarray | None:
@@ -97,11 +157,11 @@ def _kinks(value: Any) -> np.ndarray | None:
     return value.kink if is_kinked else None
 
 
-def _place(op: Op, mask: np.ndarray) -> _Place:
-    return _Place(op, int(mask.sum()), tuple(np.argwhere(mask)[0].tolist()))
+def _place(op: Op, mask: np.ndarray) -> Place:
+    return Place(op, int(mask.sum()), tuple(np.argwhere(mask)[0].tolist()))
 
 
-def in_words(places: Sequence[_Place], layers: Collection[str], most: int = 3) -> str:
+def in_words(places: Sequence[Place], layers: Collection[str], most: int = 3) -> str:
     """Return which ops choose, where, and how often. layers: names of the model's layers."""
     words = []
     for place in places[:most]:
@@ -115,7 +175,7 @@ def in_words(places: Sequence[_Place], layers: Collection[str], most: int = 3) -
     return "; ".join([*words, *more])
 
 
-def convention_of(places: Sequence[_Place]) -> str:
+def convention_of(places: Sequence[Place]) -> str:
     """Return what the framework does at the first of some ties, in words."""
     return next(
         (f"TensorFlow {FRAMEWORK[p.op.kind]}" for p in places if p.op.kind in FRAMEWORK), ""

@@ -1,12 +1,14 @@
 """The values of tensors in a graph that is run in NumPy."""
 
+from dataclasses import replace
 from typing import Any
 
 import keras
 import numpy as np
 
 from gradaudit.errors import GapCode
-from gradaudit.numerics import Decision, numbers
+from gradaudit.numerics import Decision, Rounded, numbers
+from gradaudit.numerics.ties import Convention
 from gradaudit.rules.tape import zeros_like
 from gradaudit.tracing.graph import Op
 from gradaudit.tracing.tf_ops.complex_numbers import Complex
@@ -45,6 +47,16 @@ def decided(each: Op, value: Value) -> Value:
     if value.doubtful.any():
         raise each.unsupported("depends on a comparison that rounding decides", GapCode.VALUES)
     return value.value
+
+
+def by_convention(value: Value, ties: Convention | None) -> Value:
+    """Return a value from which what is computed takes another subgradient at exact ties."""
+    if isinstance(value, Rounded):
+        precision = replace(value.precision, ties=ties)
+        return Rounded(value.value, value.variance, value.kink, precision)
+    if isinstance(value, Decision):
+        return Decision(value.value, value.doubtful, replace(value.precision, ties=ties))
+    return value
 
 
 def zeros(value: Value) -> Value:

@@ -13,6 +13,7 @@ from gradaudit.rules.primitives.convolution import (
 )
 from gradaudit.rules.primitives.pooling import average_pool, largest, max_pool
 from gradaudit.rules.primitives.windows import Windows
+from gradaudit.tracing.node import Node
 from gradaudit.tracing.tf_ops.table import op
 
 
@@ -159,6 +160,17 @@ for _kind, _pool in {
     "AvgPool3D": _average,
 }.items():
     _pooling(_kind, _pool)
+
+
+def tied_windows(pooling, x):
+    """Return in which windows of an op several cells are the largest, in the shape of y."""
+    node = Node(pooling, run=None)
+    x = _last(node, x)
+    windows = _windows(node, x.shape[1:-1], _spatial(node, "ksize"))
+    cells = np.stack(
+        [np.where(windows.inside(tap), windows.at(x)(tap), -np.inf) for tap in windows.taps]
+    )
+    return _back(node, (cells == cells.max(axis=0)).sum(axis=0) > 1)
 
 
 @op("MaxPoolGrad", "MaxPool3DGrad")

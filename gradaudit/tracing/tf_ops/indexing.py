@@ -3,6 +3,7 @@
 import numpy as np
 
 from gradaudit.numerics import scatter_add
+from gradaudit.rules.primitives.extremes import ties_of
 from gradaudit.rules.primitives.gather import moved
 from gradaudit.tracing.tf_ops.moving import moving
 from gradaudit.tracing.tf_ops.table import op
@@ -35,12 +36,16 @@ def gather_nd(node, x, indices):
 def top_k(node, x, k):
     """Compute y = the k largest of each row and their places; dx = dy at these places, 0 elsewhere.
 
-    Of equal elements the first comes first.
+    Of equal elements the first comes first; another may take its cotangent as well.
     """
     numbers = node.numbers(x)
     ranked = np.where(np.isnan(numbers), -np.inf, -numbers)  # NaN comes first
     order = np.argsort(ranked, axis=-1, kind="stable")[..., : int(k)]
-    y, vjp = moved(x, lambda array: np.take_along_axis(array, order, -1))
+    taken = order
+    if ties_of(x).extremes == "last":
+        reverse = np.argsort(np.flip(ranked, -1), axis=-1, kind="stable")[..., : int(k)]
+        taken = numbers.shape[-1] - 1 - reverse
+    y, vjp = moved(x, lambda array: np.take_along_axis(array, taken, -1))
     return (y, order.astype(node.op.dtypes[1].as_numpy_dtype)), lambda dy, _: (vjp(dy), None)
 
 
