@@ -14,7 +14,7 @@ from gradaudit.audit.session import Session
 from gradaudit.audit.settings import OnFail, Settings
 from gradaudit.backends import Hook, StepCounter, backend_of, when_fit_breaks_off
 from gradaudit.errors import GradauditError, UsageError
-from gradaudit.records import Verdict
+from gradaudit.records import DEFAULT_THRESHOLD, Verdict
 from gradaudit.report import Ended, RunFolder, merge, worker_folder
 
 
@@ -82,7 +82,7 @@ class GradientAudit(keras.callbacks.Callback):
         first: int = 0,
         layers: str | None = None,
         budget: float | None = None,
-        threshold: float = 8.0,
+        threshold: float = DEFAULT_THRESHOLD,
         oracle: Literal["derived", "traced", "both"] = "derived",
         expect: Mapping[str, str] = MappingProxyType({}),
         on_fail: Literal["record", "stop", "raise"] = "record",

@@ -1,4 +1,4 @@
-"""The kinds of verdicts, stages and oracles: the words that reports and options use."""
+"""The kinds of verdicts, stages and oracles, and the threshold, that reports and options use."""
 
 from enum import StrEnum
 
@@ -16,6 +16,10 @@ class Verdict(StrEnum):
 
 FAILURES = (Verdict.FAIL, Verdict.NONFINITE)
 """The verdicts that fail an audit, the worse one first."""
+
+
+DEFAULT_THRESHOLD = 8.0
+"""The largest score that passes where no other one is asked for."""
 
 
 class Stage(StrEnum):

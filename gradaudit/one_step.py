@@ -16,7 +16,7 @@ from gradaudit.audit.settings import OnFail, Settings
 from gradaudit.audit.single_step import check_compiled, check_rows, judged, recorded
 from gradaudit.backends import backend_of
 from gradaudit.errors import UsageError
-from gradaudit.records import Stage
+from gradaudit.records import DEFAULT_THRESHOLD, Stage
 from gradaudit.reference import Policy, graph_of, is_graph
 from gradaudit.report import Run
 from gradaudit.rules import variable_keys
@@ -29,7 +29,7 @@ def check(
     sample_weight: Any = None,
     *,
     layers: str | None = None,
-    threshold: float = 8.0,
+    threshold: float = DEFAULT_THRESHOLD,
     oracle: Literal["derived", "traced", "both"] = "derived",
     expect: Mapping[str, str] = MappingProxyType({}),
     rows_per_tensor: int = 10_000,
@@ -107,7 +107,7 @@ def audit_gradients(
     y: Any,
     sample_weight: Any = None,
     loss_scale: float = 1.0,
-    threshold: float = 8.0,
+    threshold: float = DEFAULT_THRESHOLD,
     rows_per_tensor: int = 10_000,
 ) -> Run:
     """Audit the gradients that a tape returned in your own training loop.

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from gradaudit.enums import DEFAULT_THRESHOLD
 from gradaudit.errors import AuditFailure
 
 if TYPE_CHECKING:
@@ -27,7 +28,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group.addoption(
         "--gradaudit-threshold",
         type=float,
-        default=8.0,
+        default=DEFAULT_THRESHOLD,
         metavar="Z",
         help="largest |tape - reference| in standard deviations that passes  [8]",
     )

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from gradaudit.enums import DEFAULT_THRESHOLD as DEFAULT_THRESHOLD
 from gradaudit.enums import FAILURES as FAILURES
 from gradaudit.enums import Oracle as Oracle
 from gradaudit.enums import Passed as Passed
@@ -69,13 +70,11 @@ class StepRecord:
         framework has none.
     replica_gradients: those of all replicas in sync, this one's among them.
     repeating: paths of the gradients that came as `tf.IndexedSlices` with an index more than once.
-    applications: how many times `optimizer.apply` ran in the step; None where that is not known,
-        since it stands in a branch or a loop.
-    loss: as `compute_loss` returned it; None where it is not known.
-    loss_scale: the tape differentiated the loss times this.
+    applications: how often `optimizer.apply` ran; None in a branch or a loop, where it is unknown.
+    loss: as `compute_loss` returned it, or None. loss_scale: the tape differentiated loss times it.
     learning_rates: of this step, one for each of `rules.single_optimizers`.
-    jit: compiled by XLA. tensorfloat32: float32 products use TF32.
-    half_sums: an einsum of a half precision accumulates in it, and not in float32.
+    jit: compiled by XLA. tensorfloat32: float32 products use TF32. half_sums: an einsum of a half
+        precision accumulates in it, and not in float32.
     capture_ms: time of the step, with all that its capture took: peeking, tracing, the second run
         under XLA, copies to NumPy. Several replicas share it equally.
     generators: states of Python's and of NumPy's own random generators as the code of the step
@@ -279,8 +278,7 @@ class Comparison:
     """One audited step of one replica, compared: its tensors, and its worst element.
 
     batch_size: rows of the batch; 0 where the batch could not be captured.
-    capture_ms, reference_ms, compare_ms: time that it took to capture the step, to derive the
-        reference, and to compare the two.
+    capture_ms, reference_ms, compare_ms: the time of the capture, the derivation, the comparison.
     origin: where the first number that is not finite comes from, in words; "" where all are finite.
     """
 

@@ -6,10 +6,9 @@ from enum import StrEnum
 
 from gradaudit.audit.selection import Selection, check_budget
 from gradaudit.errors import UsageError
-from gradaudit.records import Oracle
+from gradaudit.records import DEFAULT_THRESHOLD, Oracle
 from gradaudit.reference import Policy
 from gradaudit.reference.policy import ORACLES
-from gradaudit.report import DEFAULT_THRESHOLD
 
 
 class OnFail(StrEnum):

@@ -25,6 +25,7 @@ from gradaudit.cli.options import (
     Threshold,
 )
 from gradaudit.cli.output import check_files, write
+from gradaudit.enums import DEFAULT_THRESHOLD
 
 _FORMATS = {".txt": "text", ".md": "markdown", ".html": "html"}
 
@@ -47,7 +48,7 @@ def explain(
     optimizer: OptimizerName = None,
     learning_rate: LearningRate = None,
     seed: Seed = 0,
-    threshold: Threshold = 8.0,
+    threshold: Threshold = DEFAULT_THRESHOLD,
     jit: Jit = False,
     eager: Eager = False,
     precision: PrecisionName = None,

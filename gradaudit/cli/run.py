@@ -31,6 +31,7 @@ from gradaudit.cli.options import (
 )
 from gradaudit.cli.output import console, counted, fail
 from gradaudit.cli.summary import print_run
+from gradaudit.enums import DEFAULT_THRESHOLD
 from gradaudit.errors import UsageError
 
 if TYPE_CHECKING:
@@ -71,7 +72,7 @@ def run(
     verbose: Annotated[
         int, typer.Option(min=0, max=2, help="1: what cannot be judged; 2: a line for each step.")
     ] = 0,
-    threshold: Threshold = 8.0,
+    threshold: Threshold = DEFAULT_THRESHOLD,
     out: Annotated[
         Path | None, typer.Option(help="Report folder  [default: a new one, runs/MODEL]")
     ] = None,

@@ -14,7 +14,7 @@ from gradaudit.explanation.find import check_weight
 from gradaudit.explanation.page import Explanation
 from gradaudit.explanation.path import StepPaths
 from gradaudit.explanation.train_until import train_until
-from gradaudit.records import Stage, StepRecord, StepSpec
+from gradaudit.records import DEFAULT_THRESHOLD, Stage, StepRecord, StepSpec
 from gradaudit.reference import Policy, derive
 from gradaudit.scoring import compare
 
@@ -26,7 +26,7 @@ def explain(
     weight: str,
     sample_weight: Any = None,
     *,
-    threshold: float = 8.0,
+    threshold: float = DEFAULT_THRESHOLD,
 ) -> Explanation:
     """Explain how one weight of a compiled model gets its gradient on one batch.
 

@@ -41,11 +41,10 @@ from keras import tree
 from numpy.typing import ArrayLike
 
 from gradaudit.numerics import Array, Rounded
-from gradaudit.records import Arrays, Estimate, StepRecord
+from gradaudit.records import DEFAULT_THRESHOLD, Arrays, Estimate, StepRecord
 
-NEAR = 4.0
-"""A value that is more than this many σ off is judged by further twins: half the default threshold
-of an audit, which correct code stays below."""
+NEAR = DEFAULT_THRESHOLD / 2
+"""A value that is more than this many σ off is judged by further twins; correct code is below."""
 
 TWINS = (4, 8, 16, 32)
 """Numbers of further twins after which it is asked whether the value is still more than NEAR σ off.

@@ -5,12 +5,20 @@ from collections.abc import Iterator, Mapping, Sequence
 import numpy as np
 
 from gradaudit.errors import UnsupportedModelError
-from gradaudit.numerics import Plain, Rounded
+from gradaudit.numerics import Plain, Rounded, as_rounded
 from gradaudit.numerics.ties import CONVENTIONS, TURNED, Convention
 from gradaudit.records import AtTies, Estimate
 from gradaudit.reference.runs import Runs
 from gradaudit.tracing.graph import Op
-from gradaudit.tracing.kinks import Doubts, ExactTies, Place, choices_of, convention_of, in_words
+from gradaudit.tracing.kinks import (
+    Choosing,
+    Doubts,
+    ExactTies,
+    Place,
+    choices_of,
+    convention_of,
+    in_words,
+)
 
 MOST_OPS = 8
 """Most ops with exact ties of which each may choose by itself; each takes a run of the step."""
@@ -56,11 +64,11 @@ def at_ties_of(runs: Runs) -> Iterator[AtTies]:
 
 
 def _of_single_ops(runs: Runs, places: Sequence[Place]) -> Iterator[AtTies]:
-    loss = runs.chosen_gradients({})[""].value
+    loss = _chosen(runs, {})[""].value
     kept: list[dict[Op, Convention]] = []
     for place in places:
         for choice in choices_of(place.op):
-            found = runs.chosen_gradients({place.op: choice})
+            found = _chosen(runs, {place.op: choice})
             if found.pop("").value == loss:
                 kept.append({place.op: choice})
                 words = f"{choice.words} ({in_words([place], runs.layer_names)})"
@@ -68,11 +76,18 @@ def _of_single_ops(runs: Runs, places: Sequence[Place]) -> Iterator[AtTies]:
     last = {op: choice for each in kept for op, choice in each.items()}
     for left_out in (None, *last) if len(last) > 2 else (None,):
         choices = {op: choice for op, choice in last.items() if op is not left_out}
-        found = runs.chosen_gradients(choices)
+        found = _chosen(runs, choices)
         del found[""]
         own = [place for place in places if place.op is left_out]
         but = f" but those of {in_words(own, runs.layer_names)}" if own else ""
         yield AtTies(f"other choices at all ties{but}", _estimates(runs, found))
+
+
+def _chosen(runs: Runs, choices: Mapping[Op, Convention]) -> dict[str, Rounded]:
+    """Return the gradients where some ops choose otherwise, the loss under the empty path."""
+    with np.errstate(all="ignore"):
+        found = runs.watched(runs.record, runs.rounding(), Choosing(choices))
+    return {path: as_rounded(value) for path, value in found.items()}
 
 
 def turned_of(runs: Runs) -> Iterator[dict[str, Estimate]]:

@@ -113,8 +113,8 @@ def _watched(runs: Runs, arithmetic: Arithmetic, loss_scale: float) -> tuple[Ori
     record = dataclasses.replace(runs.record, loss_scale=loss_scale)
     watch = Origins(jit=record.jit)
     with np.errstate(all="ignore"):
-        loss = runs.watched(record, arithmetic, watch)
-    return watch, loss
+        made = runs.watched(record, arithmetic, watch)
+    return watch, made[""]
 
 
 def _in_the_batch(record: StepRecord) -> Iterator[str]:

@@ -31,8 +31,6 @@ from gradaudit.reference.losses import loss_terms
 from gradaudit.reference.update import updated
 from gradaudit.reference.walk import Walk
 from gradaudit.rules.tape import Provenances
-from gradaudit.tracing.graph import Op
-from gradaudit.tracing.kinks import Choosing
 from gradaudit.tracing.watch import OpWatch
 
 _FLOAT32 = Rounding(uniform=PRECISIONS["float32"])
@@ -90,15 +88,20 @@ class Runs:
             moved[path] = Estimate(change, np.zeros(change.shape), None, 1.0, self.oracle)
         return Found(found.pop(""), found, moved, assigned)
 
-    def watched(self, record: StepRecord, arithmetic: Arithmetic, watch: OpWatch) -> Array:
-        """Run the trace of the whole step, forward and back, under a watch; return the loss.
+    def watched(
+        self, record: StepRecord, arithmetic: Arithmetic, watch: OpWatch
+    ) -> dict[str, Array]:
+        """Run the trace of the whole step, forward and back, under a watch.
+
+        Returns the gradients by path, and the loss under the empty path.
 
         Raises:
             UnsupportedModelError: the step cannot be traced, or its ops do not cover its values.
         """
         walk = self._walk(record, arithmetic)
         walk.op_watch = watch
-        return backprop(self.spec.model, record, walk, traced=True).value
+        loss = backprop(self.spec.model, record, walk, traced=True)
+        return {"": loss.value, **walk.cotangents}
 
     def rounded_gradients(self, ties: Convention | None = None) -> dict[str, Rounded]:
         """Return the gradients with their rounding errors, the loss under the empty path.
@@ -107,19 +110,6 @@ class Runs:
         """
         with np.errstate(all="ignore"):
             found = self._gradients(self.record, self.rounding(ties))[0]
-        return {path: as_rounded(value) for path, value in found.items()}
-
-    def chosen_gradients(self, choices: Mapping[Op, Convention]) -> dict[str, Rounded]:
-        """Return what `rounded_gradients` does, where some ops of the step choose otherwise.
-
-        Raises:
-            UnsupportedModelError: the step cannot be traced, or its ops do not cover its values.
-        """
-        walk = self._walk(self.record, self.rounding())
-        walk.op_watch = Choosing(choices)
-        with np.errstate(all="ignore"):
-            loss = backprop(self.spec.model, self.record, walk, traced=True).value
-        found = {"": loss, **walk.cotangents}
         return {path: as_rounded(value) for path, value in found.items()}
 
     def updates(self, assigned: Sequence[dict[str, Array]]) -> Iterator[dict[str, Estimate]]:

@@ -6,12 +6,11 @@ which a killed run never writes.
 
 from gradaudit.report.folder import FILES, Ended, RunFolder, uninterrupted
 from gradaudit.report.frame import data_frame
-from gradaudit.report.headline import DEFAULT_THRESHOLD, headline, waived
+from gradaudit.report.headline import headline, waived
 from gradaudit.report.merge import merge, worker_folder
 from gradaudit.report.run import Run, collected, load
 
 __all__ = [
-    "DEFAULT_THRESHOLD",
     "FILES",
     "Ended",
     "Run",

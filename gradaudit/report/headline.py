@@ -3,10 +3,7 @@
 from collections.abc import Collection, Mapping
 from typing import Any
 
-from gradaudit.records import FAILURES, Oracle, Stage, Verdict
-
-DEFAULT_THRESHOLD = 8.0
-"""The largest score that passes where no other one is asked for."""
+from gradaudit.records import DEFAULT_THRESHOLD, FAILURES, Oracle, Stage, Verdict
 
 
 def headline(run: Mapping[str, Any]) -> str:

@@ -3,7 +3,8 @@
 import pytest
 
 from gradaudit.audit.settings import Settings
-from gradaudit.report import DEFAULT_THRESHOLD, headline, waived
+from gradaudit.records import DEFAULT_THRESHOLD
+from gradaudit.report import headline, waived
 
 
 def run(verdict="pass", gradient=None, expected=(), threshold=8.0, **options):
