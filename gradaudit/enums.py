@@ -1,4 +1,4 @@
-"""The kinds of verdicts, stages and oracles, and the threshold, that reports and options use."""
+"""What reports and options name: verdicts, stages, oracles; and the default threshold."""
 
 from enum import StrEnum
 

@@ -71,7 +71,7 @@ class StepRecord:
     replica_gradients: those of all replicas in sync, this one's among them.
     repeating: paths of the gradients that came as `tf.IndexedSlices` with an index more than once.
     applications: how often `optimizer.apply` ran; None in a branch or a loop, where it is unknown.
-    loss: as `compute_loss` returned it, or None. loss_scale: the tape differentiated loss times it.
+    loss: as `compute_loss` returned it, or None. loss_scale: its factor in what the tape took.
     learning_rates: of this step, one for each of `rules.single_optimizers`.
     jit: compiled by XLA. tensorfloat32: float32 products use TF32. half_sums: an einsum of a half
         precision accumulates in it, and not in float32.

@@ -66,6 +66,10 @@ def in_windows(x, dy):
     return tf.reshape(dy[:, :, None] * parts, tf.shape(x))
 
 
+def minus_one_at_zero(z, dy):
+    return tf.where(z > 0, dy, -dy)
+
+
 def one_at_zero(z, dy):
     return tf.where(z >= 0, dy, 0.0)
 
@@ -83,6 +87,7 @@ CASES = {
         "Relu",
         "the derivative of the other side",
     ),
+    "abs, the slope -1": (tf.abs, minus_one_at_zero, "Abs", "the slope −1"),
     "abs": (
         tf.abs,
         lambda x, dy: tf.where(x >= 0, dy, -dy),
@@ -213,3 +218,97 @@ def test_a_choice_within_rounding_errors_names_its_op():
     kinked = found[found["verdict"] != "pass"]
     assert len(kinked)
     assert kinked["cause"].str.contains("Relu in the layer 'choice'").all()
+
+
+def two_branches(of_first):
+    """Return a model of two inputs, and data: logaddexp meets equal values in the first branch."""
+    keras.utils.set_random_seed(1)
+    inputs = [keras.Input((4,)), keras.Input((4,))]
+    first, second = (
+        keras.layers.Dense(4, kernel_initializer="identity", name=name)(x)
+        for name, x in zip(("before", "beside"), inputs, strict=True)
+    )
+    h = keras.layers.Lambda(of_first)(first)
+    g = keras.layers.Lambda(tf.nn.relu)(second)
+    model = keras.Model(inputs, [keras.layers.Dense(1)(h), keras.layers.Dense(1)(g)])
+    model.compile("sgd", ["mse", "mse"])
+    x = np.array([[2, 1, 2, 1], [1, 3, 1, 3], [0, -1, 0, -1]], np.float32)
+    return model, [x, X[:3]], [np.ones((3, 1), np.float32)] * 2
+
+
+def test_a_tie_elsewhere_excuses_no_wrong_gradient_of_tensorflow():
+    run = gradaudit.check(*two_branches(lambda z: keras.ops.logaddexp(z[:, :2], z[:, 2:])))
+    found = run.tensors.set_index("path")["verdict"]
+    assert found.loc["before/bias"].tolist() == ["fail", "pass"]
+    assert "fail" not in found.loc["beside/bias"].tolist()
+
+
+def test_a_choice_without_a_finite_gradient_excuses_nothing():
+    by_hand = written(lambda z: z + 0.0, lambda z, dy: -dy)
+
+    def guarded(z):
+        return by_hand(1.0)(tf.where(z > 0, tf.sqrt(z), tf.zeros_like(z)))
+
+    x = np.array([[2, 2, 1, 0.5], [1, 3, 0.3, 3], [0, 0, 0, 0]], np.float32)
+    assert checked(guarded, x).loc["before/bias", "verdict"] == "fail"
+
+
+def test_what_is_compared_must_depend_on_weights():
+    """A label of 0 is no kink of the weights, although at p = 1/2 both branches give one loss."""
+
+    @tf.custom_gradient
+    def entropy(y, p):
+        return tf.where(y > 0, -tf.math.log(p), -tf.math.log(1 - p)), lambda dy: (None, -dy / p)
+
+    keras.utils.set_random_seed(0)
+    head = keras.layers.Dense(1, activation="sigmoid", kernel_initializer="zeros", name="head")
+    model = keras.Sequential([keras.Input((3,)), keras.layers.Dense(4, activation="tanh"), head])
+    model.compile("sgd", lambda y, p: tf.reduce_mean(entropy(y, p)))
+    rng = np.random.default_rng(0)
+    x, y = rng.standard_normal((8, 3)), rng.random((8, 1)) > 0.5
+    run = gradaudit.check(model, x.astype(np.float32), y.astype(np.float32))
+    assert (
+        run.tensors.set_index("path").filter(like="head/bias", axis=0)["verdict"].iloc[0] == "fail"
+    )
+
+
+def test_choices_that_jump_together_excuse_nothing():
+    def hat(z):
+        above, below = tf.cast(z > 0, z.dtype), tf.cast(z < 0, z.dtype)
+        return above * below * (5.0 + z) + tf.tanh(z)
+
+    def off_at_zero(z, dy):
+        return dy * (1 - tf.tanh(z) ** 2 + tf.cast(z == 0, z.dtype))
+
+    found = checked(written(hat, off_at_zero)(1.0), X)
+    assert found.loc["before/bias", "verdict"] == "fail"
+
+
+def half_at_zero(z, dy):
+    return dy * tf.where(z > 0, 1.0, tf.where(z == 0, 0.5, 0.0))
+
+
+@pytest.mark.parametrize(("scale", "verdict"), [(1.0, "kink"), (2.0, "fail")])
+def test_a_choice_by_which_a_step_cannot_be_run_is_left_out(scale, verdict):
+    by_hand = written(tf.nn.relu, half_at_zero)(scale)
+
+    def with_mask(z):
+        return by_hand(z) + tf.reduce_sum(tf.boolean_mask(z, z > 0) * tf.boolean_mask(2 * z, z > 0))
+
+    assert checked(with_mask, X).loc["before/bias", "verdict"] == verdict
+
+
+def test_a_loop_that_a_choice_would_not_leave_does_not_hide_an_error():
+    by_hand = written(lambda z: z + 0.0, lambda z, dy: dy)
+
+    def with_loop(z, scale=1.0):
+        return (
+            by_hand(scale)(tf.tanh(z))
+            + tf.while_loop(
+                lambda v: tf.reduce_max(v) > 0.0, lambda v: (tf.nn.relu(v - 1.0),), (z,)
+            )[0]
+        )
+
+    assert set(checked(with_loop, X)["verdict"]) <= {"pass", "kink"}
+    wrong = checked(lambda z: with_loop(z, 2.0), X)
+    assert wrong.loc["before/bias", "verdict"] == "fail"

@@ -297,7 +297,26 @@ def test_no_loss_scale_excuses_what_is_nan_under_each(tmp_path):
     bad = run.tensors[run.tensors["verdict"] == "nonfinite"]
     assert bad["path"].str.endswith("first/kernel").all()
     assert bad["cause"].str.contains("Log.* and 0 times that is NaN").all()
-    assert not bad["cause"].str.contains("rightly").any()
+
+
+def test_no_loss_scale_excuses_a_slope_that_is_infinite_for_every_cotangent(tmp_path):
+    """A scale at which the cotangent vanishes in float16 does not make its product finite."""
+    keras.mixed_precision.set_global_policy("mixed_float16")
+    norm = net(lambda z: tf.sqrt(tf.reduce_sum(z**2, -1, keepdims=True)))
+    audit = GradientAudit(tmp_path, verbose=0)
+    norm.fit(with_row(X, 2, 0.0), Y, batch_size=ROWS, verbose=0, callbacks=[audit])
+    assert load(tmp_path).verdict == "nonfinite"
+
+
+@pytest.mark.parametrize("factor", [np.nan, 1e4])
+def test_no_loss_scale_excuses_a_gradient_of_one_s_own_that_alone_is_too_large(tmp_path, factor):
+    @tf.custom_gradient
+    def by_hand(z):
+        return tf.tanh(z), lambda dy: dy * tf.cast(factor, z.dtype)
+
+    run = scaled_steps(tmp_path, by_hand, 0.01)
+    first = run.tensors.query("stage == 'gradient' and step == 0").set_index("path")
+    assert first.filter(like="first", axis=0)["verdict"].tolist() == ["nonfinite"]
 
 
 def test_an_overflow_beside_a_slope_that_is_not_finite_is_excused(tmp_path):
@@ -315,3 +334,9 @@ def test_a_step_that_loss_scaling_skips_is_no_failure(tmp_path):
     assert "the loss is scaled by 32768" in skipped["cause"].iloc[0]
     assert run.verdict == "pass"
     assert run.run["failed"] == 0
+
+
+def test_a_constant_of_bfloat16_without_axes_is_held():
+    keras.mixed_precision.set_global_policy("mixed_bfloat16")
+    model = net(lambda z: z * tf.cast(0.5, z.dtype) / keras.ops.sqrt(tf.cast(4, z.dtype)))
+    assert gradaudit.check(model, X, Y).verdict == "pass"

@@ -11,7 +11,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike
 
-from gradaudit.numerics.precision import HALF_SUMS, PRECISIONS, Precision
+from gradaudit.numerics.precision import HALF_SUMS, PRECISIONS, UNBOUNDED, Precision
 from gradaudit.numerics.rounded import Rounded
 from gradaudit.numerics.simulated import Simulated
 from gradaudit.numerics.ties import Convention
@@ -141,18 +141,24 @@ class Rounding:
 class Simulating:
     """float64 values rounded after every operation to the framework's own dtypes (`Simulated`).
 
-    half_sums: an einsum of a half precision accumulates in it.
+    half_sums: an einsum of a half precision accumulates in it. unbounded: half precisions have no
+        largest number.
     """
 
     half_sums: bool = False
+    unbounded: bool = False
 
     def array(self, value: ArrayLike, dtype: str) -> Simulated:
-        return Simulated(value, _held(dtype, self.half_sums))
+        return Simulated(value, self._precision(dtype))
+
+    def _precision(self, dtype: str) -> Precision:
+        held = _held(dtype, self.half_sums)
+        return UNBOUNDED.get(dtype, held) if self.unbounded else held
 
     def cast(self, array: Array, dtype: str) -> Simulated:
         if not isinstance(array, Simulated):
             raise _of_another_arithmetic(array, Simulated)
-        return Simulated(array.value, _held(dtype, self.half_sums))
+        return Simulated(array.value, self._precision(dtype))
 
 
 def _held(dtype: str, half_sums: bool) -> Precision:

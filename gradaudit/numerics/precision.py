@@ -1,5 +1,6 @@
 """The precisions in which frameworks compute, described by their rounding errors."""
 
+import math
 from dataclasses import dataclass, replace
 from typing import Any, overload
 
@@ -106,3 +107,8 @@ HALF_SUMS: dict[str, Precision] = {
     if each.is_half
 }
 """The half precisions where Einsum accumulates in them, as it does on CPU without oneDNN."""
+
+UNBOUNDED: dict[str, Precision] = {
+    name: replace(each, largest=math.inf) for name, each in PRECISIONS.items() if each.is_half
+}
+"""The half precisions without a largest number, to tell what overflows from what is infinite."""

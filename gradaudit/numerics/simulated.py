@@ -69,7 +69,8 @@ class Simulated(Carrier):
         p = self.precision
         value = np.sum(a.value, axis=axis, keepdims=keepdims)
         n = a.size // max(value.size, 1)
-        if n > 1 and p.is_half and p.accumulator(a.shape, axis) == p.roundoff:
+        is_bounded = np.isfinite(p.largest)  # as the halves of NumPy are
+        if n > 1 and p.is_half and is_bounded and p.accumulator(a.shape, axis) == p.roundoff:
             axes = range(a.ndim) if axis is None else np.atleast_1d(axis)
             terms = np.moveaxis(a.value, axes, range(len(axes))).reshape(n, -1)
             with np.errstate(all="ignore"):
@@ -82,11 +83,11 @@ class Simulated(Carrier):
         p = self.precision
         if p.contraction_roundoff < p.roundoff:
             return self @ other
-        total = np.zeros((self.value[..., :1] @ other.value[..., :1, :]).shape)
+        a, b = self.value, self._bare(other)
+        total = Simulated(np.zeros((a[..., :1] @ b[..., :1, :]).shape), p)
         for k in range(self.shape[-1]):
-            term = self.value[..., k : k + 1] @ other.value[..., k : k + 1, :]
-            total = p.nearest(total + term)
-        return Simulated(total, p)
+            total = Simulated(total.value + a[..., k : k + 1] @ b[..., k : k + 1, :], p)
+        return total
 
     def _rounded(self, function: Callable[..., Any], args: Any, kwargs: Any) -> Any:
         result = function(*self._bare(args), **self._bare(kwargs))

@@ -9,7 +9,7 @@ import numpy as np
 from keras import tree
 
 from gradaudit.errors import UnsupportedModelError
-from gradaudit.numerics import Arithmetic, Plain, Simulating
+from gradaudit.numerics import Arithmetic, Plain
 from gradaudit.records import Origin, StepRecord
 from gradaudit.reference.runs import Runs
 from gradaudit.tracing.origin import Found, Origins, in_words
@@ -19,9 +19,6 @@ _UNKNOWN = (
     "no op makes it when the step is replayed op by op: a kernel of the framework does, or a "
     "gradient of your own"
 )
-
-_SMALLER = tuple(2.0**-k for k in (0, 8, 16, 24))
-"""Scales that Keras comes to by halving, without an end, from one skipped step to the next."""
 
 
 def is_finite(record: StepRecord) -> bool:
@@ -45,12 +42,34 @@ def origin_of(runs: Runs) -> Origin:
         return Origin(words)
     scaled = isinstance(runs.spec.optimizer, keras.optimizers.LossScaleOptimizer)
     is_known = record.loss is not None and bool(np.isfinite(record.loss))
-    if not (scaled and is_known):
-        return Origin(_origin(runs, *_replayed(runs, record.loss_scale)))
-    if not any(_is_finite_at(runs, scale) for scale in _SMALLER):
-        return Origin(_origin(runs, *_replayed(runs, _SMALLER[-1])))  # what no scale mends
-    words = _origin(runs, *_replayed(runs, record.loss_scale))
-    return Origin(f"{words} (the loss is scaled by {record.loss_scale:g})", skipped=True)
+    found, loss = _replayed(runs, record.loss_scale)
+    words = _origin(runs, found, loss)
+    if scaled and is_known and _overflows(runs, found):
+        return Origin(f"{words} (the loss is scaled by {record.loss_scale:g})", skipped=True)
+    if scaled and is_known:
+        wide, loss = _replayed(runs, record.loss_scale, unbounded=True)
+        if wide.on_the_way_back or wide.singular:  # what no scale mends
+            words = _origin(runs, wide, loss)
+    return Origin(words)
+
+
+def _overflows(runs: Runs, found: Origins) -> bool:
+    """Return whether gradients are not finite since they are too large: a smaller scale mends that.
+
+    Something on the way back overflows, or may within rounding errors, and nothing would without
+    a largest number. Keras halves the scale without an end, to below 1 if need be. It does not mend
+    what overflows on the way forward.
+
+    found: of the replay of the step.
+    """
+    if found.on_the_way_back is None and overflow_of(runs) is None:
+        return False
+    wide, _ = _replayed(runs, runs.record.loss_scale, unbounded=True)
+    if wide.on_the_way_back is not None or found.broken > wide.broken:
+        return False
+    # Whether XLA makes NaN of 0 times infinity is not known. If it does, the scale is soon so small
+    # that nothing overflows.
+    return wide.singular is None or runs.record.jit
 
 
 def overflow_of(runs: Runs) -> Origin | None:
@@ -93,20 +112,17 @@ def _vanished(runs: Runs, found: Origins, first: Found) -> str:
     return ""
 
 
-def _replayed(runs: Runs, loss_scale: float) -> tuple[Origins, Any]:
-    """Replay a step in the framework's own precision; return what was noted, and the loss."""
+def _replayed(runs: Runs, loss_scale: float, unbounded: bool = False) -> tuple[Origins, Any]:
+    """Replay a step in the framework's own precision; return what was noted, and the loss.
+
+    unbounded: half precisions have no largest number.
+    """
     arithmetic: Arithmetic = Plain(np.float32)
     if runs.has_halves:
-        arithmetic = Simulating()
+        arithmetic = dataclasses.replace(runs.simulating, unbounded=unbounded)
     elif "float64" in runs.dtypes:
         arithmetic = Plain(np.float64)
     return _watched(runs, arithmetic, loss_scale)
-
-
-def _is_finite_at(runs: Runs, loss_scale: float) -> bool:
-    """Return whether nothing on the way back of a step is NaN or infinite under a loss scale."""
-    found, _ = _replayed(runs, loss_scale)
-    return found.on_the_way_back is None and found.singular is None
 
 
 def _watched(runs: Runs, arithmetic: Arithmetic, loss_scale: float) -> tuple[Origins, Any]:

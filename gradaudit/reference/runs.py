@@ -169,12 +169,13 @@ class Runs:
         """
         reference = self.rounding()
         if self.has_halves:
-            return [reference, self._simulating, *([_FLOAT32] if self.record.jit else [])]
+            return [reference, self.simulating, *([_FLOAT32] if self.record.jit else [])]
         differs = self.dtypes != {"float32"} or self.record.tensorfloat32
         return [reference, Plain(np.float32), *([_FLOAT32] if differs else [])]
 
     @property
-    def _simulating(self) -> Simulating:
+    def simulating(self) -> Simulating:
+        """The arithmetic of the step's half precisions."""
         return Simulating(half_sums=self.record.half_sums)
 
     def _walk(self, record: StepRecord, arithmetic: Arithmetic) -> Walk:
@@ -227,7 +228,7 @@ class Runs:
     def _beside_in(self) -> tuple[Arithmetic, Arithmetic]:
         """The arithmetics of the right values beside those of the step, and of the twins there."""
         if self._mixed:
-            return self.arithmetics()[0], self._simulating
+            return self.arithmetics()[0], self.simulating
         return Plain(np.float64), Plain(np.float32)
 
     def _scale(self, place: int, estimates: Mapping[str, Estimate]) -> Arrays:

@@ -91,6 +91,7 @@ class Judged:
         with np.errstate(all="ignore"):
             sigma = np.maximum(self.estimate.sigma, self.estimate.kappa * other.sigma)
             agrees = np.abs(self.tape - other.value) <= self.threshold * sigma
+        agrees &= np.isfinite(other.value) & np.isfinite(sigma)
         if not agrees.all():
             return False
         self.verdicts[(self.verdicts == FAIL) | self._excused] = KINK

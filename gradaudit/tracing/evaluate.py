@@ -22,27 +22,20 @@ def evaluated(
         return [tf.make_ndarray(operation.get_attr("value"))]
     function = _compiled(operation) if jit else functools.partial(run, operation)
     tensors = [tf.constant(x, t.dtype) for x, t in zip(given, operation.inputs, strict=True)]
-    return [np.asarray(y) for y in tf.nest.flatten(function(*tensors))]
+    return [np.asarray(y.numpy()) for y in tf.nest.flatten(function(*tensors))]
 
 
-def makes_nan_of_zero(
-    operation: tf.Operation, given: Sequence[np.ndarray], jit: bool = False
-) -> bool:
+def makes_nan_of_zero(operation: tf.Operation, given: Sequence[np.ndarray]) -> bool:
     """Return whether TensorFlow's own gradient of an op makes NaN of a cotangent of zeros.
 
-    Some do where the slope is not finite: that of Log, and under XLA that of Sqrt.
+    Without XLA, that of Log does so where the slope is not finite, and that of Sqrt does not.
     """
-
-    def gradients(*tensors: tf.Tensor) -> list[tf.Tensor]:
-        with tf.GradientTape() as tape:
-            tape.watch(tensors)
-            y = run(operation, *tensors)
-        found = tape.gradient(y, tensors, output_gradients=tf.zeros_like(y))
-        return [dx for dx in found if dx is not None]
-
-    function = tf.function(gradients, jit_compile=True, autograph=False) if jit else gradients
     tensors = [tf.constant(x, t.dtype) for x, t in zip(given, operation.inputs, strict=True)]
-    return any(np.isnan(np.asarray(dx, np.float64)).any() for dx in function(*tensors))
+    with tf.GradientTape() as tape:
+        tape.watch(tensors)
+        y = run(operation, *tensors)
+    found = tape.gradient(y, tensors, output_gradients=tf.zeros_like(y))
+    return any(np.isnan(dx.numpy().astype(np.float64)).any() for dx in found if dx is not None)
 
 
 @functools.lru_cache(maxsize=256)

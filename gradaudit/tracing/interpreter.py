@@ -83,6 +83,13 @@ class Interpretation:
 
         return [y.value for y in outputs], backward
 
+    def by_own_choices(self) -> "Interpretation":
+        """Return a run that takes the framework's subgradients at exact ties."""
+        own = self.arithmetic
+        if not isinstance(own, Rounding) or own.ties is None:
+            return self
+        return replace(self, arithmetic=replace(own, ties=None))
+
     def _function(self) -> AbstractContextManager[None]:
         return nullcontext() if self.watch is None else self.watch.function()
 
@@ -119,7 +126,7 @@ class Interpretation:
             ys = [Primal(value) for value in made]
             primals.update(zip(each.outputs, ys, strict=True))
             if self.watch is not None:
-                self.watch.made(each, xs, ys)
+                self.watch.made(each, xs, ys, any(node.wanted))
             if each.is_expected:
                 vjp = self._expected(each, primals)
             if vjp is not None and any(node.wanted):

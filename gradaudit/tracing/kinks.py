@@ -11,19 +11,18 @@ from gradaudit.numerics.ties import Convention
 from gradaudit.rules.tape import Primal
 from gradaudit.tracing.graph import Op
 from gradaudit.tracing.tf_ops.convolution import tied_windows
-from gradaudit.tracing.ties import tie_of
+from gradaudit.tracing.ties import COMPARISONS, tie_of
 from gradaudit.tracing.values import Value
 from gradaudit.tracing.watch import OpWatch
 
 _SEGMENTS = ("SegmentMax", "SegmentMin", "UnsortedSegmentMax", "UnsortedSegmentMin")
 _POOLING = ("MaxPool", "MaxPool3D")
 _REDUCING = ("Max", "Min")
-_COMPARING = ("Greater", "GreaterEqual", "Less", "LessEqual")
 
 FRAMEWORK: dict[str, str] = {
     **dict.fromkeys(("Relu", "Relu6", "Abs"), "takes the slope 0"),
     "LeakyRelu": "takes the slope alpha",
-    "Selu": "takes the slope scale · alpha",
+    "Selu": "takes the slope scale",
     **dict.fromkeys((*_REDUCING, *_SEGMENTS), "shares equally"),
     **dict.fromkeys((*_POOLING, "Maximum", "Minimum", "TopKV2"), "gives all to the first"),
     "ClipByValue": "takes the slope 1",
@@ -44,7 +43,11 @@ def choices_of(op: Op) -> tuple[Convention, ...]:
 
 @dataclass(eq=False)
 class Place:
-    """An op with the elements of it that tie, or are in doubt. first: the index of one."""
+    """An op with the elements of it that tie, or are in doubt.
+
+    count: how many. first: the index of one, in what the op makes, or in its input where it chooses
+        between the elements of that.
+    """
 
     op: Op
     count: int
@@ -57,7 +60,9 @@ class Doubts(OpWatch):
 
     found: list[Place] = field(default_factory=list)
 
-    def made(self, op: Op, inputs: Sequence[Primal], outputs: Sequence[Primal]) -> None:
+    def made(
+        self, op: Op, inputs: Sequence[Primal], outputs: Sequence[Primal], wanted: bool
+    ) -> None:
         """Note an op that makes a kink of operands without one."""
         self._note(op, [x.value for x in inputs], [y.value for y in outputs])
 
@@ -87,9 +92,11 @@ class ExactTies(OpWatch):
 
     found: list[Place] = field(default_factory=list)
 
-    def made(self, op: Op, inputs: Sequence[Primal], outputs: Sequence[Primal]) -> None:
-        """Note an op whose floats tie."""
-        if op.kind not in FRAMEWORK and op.kind not in _COMPARING:
+    def made(
+        self, op: Op, inputs: Sequence[Primal], outputs: Sequence[Primal], wanted: bool
+    ) -> None:
+        """Note an op whose floats tie, where they depend on weights."""
+        if not wanted or op.kind not in (*FRAMEWORK, *COMPARISONS):
             return
         values = [x.value for x in inputs]
         if np.asarray(numbers(values[0])).dtype.kind != "f":
@@ -99,7 +106,7 @@ class ExactTies(OpWatch):
             tied = _CHOICES[op.kind](op, *bare)
             self.found += [_place(op, tied)] if tied.any() else []
         elif (tie := tie_of(op, values)) is not None:
-            self.found.append(Place(op, 0, tie.place))
+            self.found.append(Place(op, tie.elements, tie.place))
 
 
 @dataclass

@@ -12,7 +12,7 @@ from gradaudit.numerics.arithmetic import Array
 from gradaudit.records import Passed, Provenance
 from gradaudit.rules.tape import Provenances
 from gradaudit.tracing.graph import Op
-from gradaudit.tracing.values import Value, decided
+from gradaudit.tracing.values import Value, by_convention, decided
 
 if TYPE_CHECKING:
     from gradaudit.tracing.interpreter import Interpretation
@@ -71,6 +71,15 @@ class Node:
     ) -> tuple[list[Value], Callable]:
         """Run a function of the graph; see Interpretation.run."""
         return self.run.run(self.op.function(name), inputs, wanted)
+
+    def holds(self, name: str, inputs: Sequence[Value]) -> bool:
+        """Return whether a condition holds that a function of the graph decides.
+
+        No gradient passes. Other choices at ties are none of it: a loop might never end.
+        """
+        own = [by_convention(x, None) for x in inputs]
+        outcome = self.run.by_own_choices().run(self.op.function(name), own, [False] * len(own))
+        return bool(self.whole(outcome[0][0]).item())
 
     def passes(self, kind: Passed, detail: str = "") -> None:
         """Note what a cotangent passes in the op."""

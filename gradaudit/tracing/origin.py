@@ -85,7 +85,9 @@ class Origins(OpWatch):
         yield
         self._before.pop()
 
-    def made(self, op: Op, inputs: Sequence[Primal], outputs: Sequence[Primal]) -> None:
+    def made(
+        self, op: Op, inputs: Sequence[Primal], outputs: Sequence[Primal], wanted: bool
+    ) -> None:
         """Note an op whose output is not finite, or may not be."""
         self._place += 1
         since, self._before[-1] = self._before[-1], self._place
@@ -121,6 +123,11 @@ class Origins(OpWatch):
             (e for e in reversed(self._events) if any(y.value is value for y in e.outputs)), None
         )
         return None if event is None else _made(self._root(event))
+
+    @property
+    def broken(self) -> int:
+        """How many ops on the way forward make what is not finite."""
+        return len(self._events)
 
     def first(self) -> Found | None:
         """Return the first op of all that makes what is not finite, on the way forward."""
@@ -199,7 +206,10 @@ def _on_the_way_back(op: Op, xs: Sequence[Value], dxs: Sequence[Value]) -> Found
 def _singular(
     op: Op, xs: Sequence[Value], dys: Sequence[Value], vjp: Callable, jit: bool
 ) -> Found | None:
-    """Return where the slope of an op is not finite, its cotangent 0, and TensorFlow makes NaN."""
+    """Return where the slope of an op is not finite, and its cotangent is 0.
+
+    Only where TensorFlow's gradient of the op then makes NaN, as far as that is known.
+    """
     if len(dys) != 1 or len(_floats(dys[0])) != 1 or np.iscomplexobj(bare(dys[0])):
         return None
     dy = dys[0]
@@ -208,7 +218,8 @@ def _singular(
     for dx in vjp(dy * 0.0 + 1.0):
         for slope in _floats(dx):
             if not np.isfinite(slope).all():
-                if not makes_nan_of_zero(op.operation, [bare(x) for x in xs], jit):
+                # XLA fuses and rounds an op by itself otherwise than in a whole step.
+                if not jit and not makes_nan_of_zero(op.operation, [bare(x) for x in xs]):
                     return None
                 index = _first(~np.isfinite(slope))
                 words = f"{_slope(op, xs, slope, index)}, and 0 times that is NaN"

@@ -22,7 +22,8 @@ from gradaudit.tracing.beside import Settled
 from gradaudit.tracing.graph import Op
 
 _EQUALITIES = ("Equal", "NotEqual")
-_OF_TWO = (*_EQUALITIES, "Greater", "GreaterEqual", "Less", "LessEqual", "Maximum", "Minimum")
+COMPARISONS = ("Greater", "GreaterEqual", "Less", "LessEqual")
+_OF_TWO = (*_EQUALITIES, *COMPARISONS, "Maximum", "Minimum")
 _AT = {"Relu6": [0.0, 6.0], **{key: [0.0] for key in ("Abs", "Sign", "Relu", "LeakyRelu", "Selu")}}
 
 

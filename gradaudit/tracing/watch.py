@@ -20,8 +20,10 @@ class OpWatch:
         """Return which subgradient an op takes at exact ties; None for that of the run."""
         return None
 
-    def made(self, op: Op, inputs: Sequence[Primal], outputs: Sequence[Primal]) -> None:
-        """See what an op made."""
+    def made(
+        self, op: Op, inputs: Sequence[Primal], outputs: Sequence[Primal], wanted: bool
+    ) -> None:
+        """See what an op made; wanted: whether a gradient may go to an input."""
 
     def carried(
         self,

@@ -38,7 +38,7 @@ def loop(node, *xs):
     """
     cond, body = node.attribute("cond").name, node.attribute("body").name
     state, iterations = list(xs), []
-    while node.whole(node.call(cond, state)[0][0]).item():
+    while node.holds(cond, state):
         made, vjp = node.call(body, state)
         iterations.append((vjp, [y is x for y, x in zip(made, state, strict=True)]))
         state = made
