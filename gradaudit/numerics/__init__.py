@@ -9,7 +9,8 @@ Rejected: interval arithmetic, whose bounds at a depth of twelve layers are 1e15
     dispatch.py         the table of NumPy functions that they support, by module
     precision.py        the framework's precisions;  elementary.py  its elementary functions
     simulated.py        arrays that round as half precisions do
-    arithmetic.py       the three kinds of arithmetic, and what their arrays have in common
+    reordered.py        arrays that sum in a random order
+    arithmetic.py       the kinds of arithmetic, and what their arrays have in common
     chain.py, below_largest.py, scatter.py, sum_of_steps.py, newton_schulz.py
                         for rules, in any arithmetic
 """
@@ -26,6 +27,7 @@ from gradaudit.numerics.arithmetic import (
     Arithmetic,
     Array,
     Plain,
+    Reordering,
     Rounding,
     Simulating,
     as_rounded,
@@ -50,6 +52,7 @@ __all__ = [
     "Decision",
     "Plain",
     "Precision",
+    "Reordering",
     "Rounded",
     "Rounding",
     "Simulated",

@@ -1,6 +1,7 @@
 """The kinds of arithmetic in which one and the same rule can be run.
 
 Plain        float64 or float32 NumPy arrays       the reference's value, the float32 twin
+Reordering   float32, sums in a random order       further twins
 Rounding     `Rounded`: float64 with variances     the rounding error of the audited precision
 Simulating   `Simulated`: float64, rounded         the twin of a half precision
 """
@@ -12,6 +13,7 @@ import numpy as np
 from numpy.typing import ArrayLike, DTypeLike
 
 from gradaudit.numerics.precision import HALF_SUMS, PRECISIONS, UNBOUNDED, Precision
+from gradaudit.numerics.reordered import Reordered
 from gradaudit.numerics.rounded import Rounded
 from gradaudit.numerics.simulated import Simulated
 from gradaudit.numerics.ties import Convention
@@ -99,6 +101,19 @@ class Plain:
 
     def array(self, value: ArrayLike, dtype: str) -> np.ndarray:
         return np.asarray(value, self.dtype)
+
+    def cast(self, array: Array, dtype: str) -> Array:
+        return array
+
+
+@dataclass(frozen=True)
+class Reordering:
+    """float32 NumPy arrays whose sums take their terms in a random order, by its number."""
+
+    number: int
+
+    def array(self, value: ArrayLike, dtype: str) -> Reordered:
+        return Reordered.of(np.asarray(value, np.float32), self.number)
 
     def cast(self, array: Array, dtype: str) -> Array:
         return array

@@ -16,7 +16,8 @@ elements, which does not see one bad channel.
 Further twins give a σ for each element. They are run only where the framework's value is more than
 NEAR σ off: whether it is looked at again depends on the tape, how it is judged then does not.
 Each twin has roundings of its own, since the weights and the inputs of each are moved by up to one
-unit in the last place, and its error is that against float64 at the same place (`beside`). This is
+unit in the last place, and its sums are in an order of its own (`numerics/reordered.py`); its error
+is that against float64 at the same place (`beside`). This is
 stochastic arithmetic: J. Vignes, A stochastic arithmetic for reliable scientific computation
 (1993); D. S. Parker, Monte Carlo Arithmetic (1997). Moves of one unit are within the doubt at which
 an element counts as next to a kink, so the twins find no kinks that the reference does not know.

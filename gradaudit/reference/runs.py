@@ -13,6 +13,7 @@ from gradaudit.numerics import (
     PRECISIONS,
     Arithmetic,
     Plain,
+    Reordering,
     Rounded,
     Rounding,
     Simulating,
@@ -211,25 +212,24 @@ class Runs:
         known = {path: v for path, v in taken.items() if v is not None and path in estimates}
         weights = [v.path for v in self.spec.model.trainable_variables]
         unit = max(UNITS.get(dtype, 1) for dtype in self.dtypes)
-        right, wrong = self._beside_in
         scales: list[Arrays] = []
 
         def errors(number: int) -> Arrays:
             if not scales:  # the first twin
                 scales.append(self._scale(place, estimates))
             moved = step_beside(self.record, weights, number, unit)
+            right, wrong = self._beside_in(number)
             twin, near = (self._gradients(moved, each)[place] for each in (wrong, right))
             made = {path: numbers(twin.pop(path)) - numbers(near.pop(path)) for path in known}
             return {path: error * scales[0].get(path, 1.0) for path, error in made.items()}
 
         return refined(estimates, known, errors)
 
-    @property
-    def _beside_in(self) -> tuple[Arithmetic, Arithmetic]:
-        """The arithmetics of the right values beside those of the step, and of the twins there."""
+    def _beside_in(self, number: int) -> tuple[Arithmetic, Arithmetic]:
+        """Return the arithmetics of the right values beside those of the step, and of a twin."""
         if self._mixed:
             return self.arithmetics()[0], self.simulating
-        return Plain(np.float64), Plain(np.float32)
+        return Plain(np.float64), Reordering(number)
 
     def _scale(self, place: int, estimates: Mapping[str, Estimate]) -> Arrays:
         """Return by what float32 errors are multiplied in the precision of the audited step.
