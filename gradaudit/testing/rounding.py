@@ -7,7 +7,16 @@ import numpy as np
 
 from gradaudit.errors import CheckFailure
 from gradaudit.nets.precision import floats
-from gradaudit.numerics import PRECISIONS, Plain, Rounded, Rounding, as_rounded
+from gradaudit.numerics import (
+    PRECISIONS,
+    Arithmetic,
+    Plain,
+    Reordering,
+    Rounded,
+    Rounding,
+    as_rounded,
+    numbers,
+)
 from gradaudit.records import Arrays, Estimate, Oracle
 from gradaudit.reference.kappa import beside, refined
 from gradaudit.rules import Case, Rule
@@ -27,24 +36,24 @@ LEAST_RMS = 0.02
 
 
 def stays_float32(rule: Rule, case: Case, subjects: Subjects) -> None:
-    """Run in float32, the rule makes no float64 array, so that the twin run is a float32 run."""
-    single = Plain(np.float32)
-    arrays: dict[str, Any] = {}
-    if rule.kind in KINDS:
-        for ours, _ in updates(rule, case, "float32", single):
-            arrays |= ours
-    else:
-        with floats("float32"):
-            found = subjects.of(rule, case, "float32")
-            y, vjp, assigned, *_ = found.run(rule, single, found.primals)
-            cotangents = vjp(random_cotangents(y))
-            arrays = {**y, **assigned, **{f"d{name}": d for name, d in cotangents.items()}}
-    for name, value in arrays.items():
-        if value.dtype != np.float32:
-            raise CheckFailure(
-                f"{name} is {value.dtype}. Expected float32: an array constant promoted it to "
-                f"{value.dtype}; use a Python float, or call.array(constant)"
-            )
+    """Run in float32, the rule makes no float64 array, so that the twin runs are float32 runs."""
+    for arithmetic in (Plain(np.float32), Reordering(0)):
+        arrays: dict[str, Any] = {}
+        if rule.kind in KINDS:
+            for ours, _ in updates(rule, case, "float32", arithmetic):
+                arrays |= ours
+        else:
+            with floats("float32"):
+                found = subjects.of(rule, case, "float32")
+                y, vjp, assigned, *_ = found.run(rule, arithmetic, found.primals)
+                cotangents = vjp(random_cotangents(y))
+                arrays = {**y, **assigned, **{f"d{name}": d for name, d in cotangents.items()}}
+        for name, value in arrays.items():
+            if value.dtype != np.float32:
+                raise CheckFailure(
+                    f"{name} is {value.dtype}. Expected float32: an array constant promoted it to "
+                    f"{value.dtype}; use a Python float, or call.array(constant)"
+                )
 
 
 def rounding_is_calibrated(rule: Rule, case: Case, subjects: Subjects) -> None:
@@ -111,8 +120,9 @@ def _float32_runs(
         primals = {name: beside(value, number) for name, value in found.primals.items()}
         moved = {name: beside(dy, number) for name, dy in dys.items()}
         with floats("float32"):
-            twin, right = (_plain(found, rule, primals, moved, t) for t in (np.float32, np.float64))
-        return {name: twin[name] - value for name, value in right.items()}
+            right = _plain(found, rule, primals, moved, Plain(np.float64))
+            twin = _plain(found, rule, primals, moved, Reordering(number))
+        return {name: numbers(twin[name]) - value for name, value in right.items()}
 
     return {name: known[name] for name in ours}, ours, errors
 
@@ -125,10 +135,12 @@ def _scores(theirs: np.ndarray, ours: Estimate) -> np.ndarray:
         return np.where(beyond == 0, 0.0, beyond / ours.sigma)
 
 
-def _plain(found: Subject, rule: Rule, primals: Primals, dys: Arrays, dtype: Any) -> Arrays:
-    """Return each output and cotangent by name, in plain NumPy of a dtype."""
-    run = found.run(rule, Plain(dtype), primals)
-    back = run.vjp({name: dy.astype(dtype) for name, dy in dys.items()})
+def _plain(
+    found: Subject, rule: Rule, primals: Primals, dys: Arrays, arithmetic: Arithmetic
+) -> Arrays:
+    """Return each output and cotangent by name, in an arithmetic without rounding errors."""
+    run = found.run(rule, arithmetic, primals)
+    back = run.vjp({name: arithmetic.array(dy, "float32") for name, dy in dys.items()})
     return {**run.y, **run.assigned, **_named(back)}
 
 

@@ -7,7 +7,7 @@ import pytest
 import tensorflow as tf
 
 from gradaudit.errors import UnsupportedModelError
-from gradaudit.numerics import Plain, Rounding
+from gradaudit.numerics import Plain, Reordering, Rounding
 from gradaudit.tracing import trace
 from gradaudit.tracing.tf_ops.table import Entry, all_ops, find_op
 from op_cases import CASES, MATRIX, NOT_ALONE, POSITIVE, REAL, SINGLE, UNDERIVED, UNIT
@@ -87,15 +87,19 @@ def test_rounding_errors_are_those_of_numpy_and_of_tensorflow_in_float32(name):
     with np.errstate(all="ignore"):
         ys, dys, back = _run(traced, xs, Rounding(), "float32")
         narrow, _, narrow_back = _run(traced, xs, Plain(np.float32), "float32")
+        again, _, again_back = _run(traced, xs, Reordering(1), "float32")
     theirs, gradients = _tape(function, xs, dys)
     gradients = gradients if name not in UNDERIVED else narrow_back.of_inputs
     made = [*ys, *back.of_inputs]
-    found = zip(made, [*narrow, *narrow_back.of_inputs], [*theirs, *gradients], strict=True)
-    for y, twin, tensorflow in found:
-        assert (y is None) == (twin is None)
+    twins = zip([*narrow, *narrow_back.of_inputs], [*again, *again_back.of_inputs], strict=True)
+    found = zip(made, twins, [*theirs, *gradients], strict=True)
+    for y, several, tensorflow in found:
+        for twin in several:
+            assert (y is None) == (twin is None)
+            if y is not None:
+                assert twin.dtype == np.float32
+                assert (np.abs(np.asarray(twin) - y.value) <= y.doubt + 1e-30).all()
         if y is not None:
-            assert twin.dtype == np.float32
-            assert (np.abs(twin - y.value) <= y.doubt + 1e-30).all()
             assert (np.abs(tensorflow - y.value) <= y.doubt + 1e-30).all()
 
 
