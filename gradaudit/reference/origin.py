@@ -40,32 +40,31 @@ def origin_of(runs: Runs) -> Origin:
     record = runs.record
     for words in (*_in_the_batch(record), *_in_the_weights(record)):
         return Origin(words)
-    scaled = isinstance(runs.spec.optimizer, keras.optimizers.LossScaleOptimizer)
-    is_known = record.loss is not None and bool(np.isfinite(record.loss))
     found, loss = _replayed(runs, record.loss_scale)
-    words = _origin(runs, found, loss)
-    if scaled and is_known and _overflows(runs, found):
-        return Origin(f"{words} (the loss is scaled by {record.loss_scale:g})", skipped=True)
-    if scaled and is_known:
-        wide, loss = _replayed(runs, record.loss_scale, unbounded=True)
-        if wide.on_the_way_back or wide.singular:  # what no scale mends
-            words = _origin(runs, wide, loss)
-    return Origin(words)
+    scaled = isinstance(runs.spec.optimizer, keras.optimizers.LossScaleOptimizer)
+    if not scaled or record.loss is None or not np.isfinite(record.loss):
+        return Origin(_origin(runs, found, loss))
+    wide, wide_loss = _replayed(runs, record.loss_scale, unbounded=True)
+    if _too_large(runs, found, wide):
+        words = f"{_origin(runs, found, loss)} (the loss is scaled by {record.loss_scale:g})"
+        return Origin(words, skipped=True)
+    if wide.on_the_way_back or wide.singular:  # what no scale mends
+        return Origin(_origin(runs, wide, wide_loss))
+    return Origin(_origin(runs, found, loss))
 
 
-def _overflows(runs: Runs, found: Origins) -> bool:
+def _too_large(runs: Runs, found: Origins, wide: Origins) -> bool:
     """Return whether gradients are not finite since they are too large: a smaller scale mends that.
 
     Something on the way back overflows, or may within rounding errors, and nothing would without
     a largest number. Keras halves the scale without an end, to below 1 if need be. It does not mend
     what overflows on the way forward.
 
-    found: of the replay of the step.
+    found: of the replay of the step. wide: of that without a largest number.
     """
-    if found.on_the_way_back is None and overflow_of(runs) is None:
-        return False
-    wide, _ = _replayed(runs, runs.record.loss_scale, unbounded=True)
     if wide.on_the_way_back is not None or found.broken > wide.broken:
+        return False
+    if found.on_the_way_back is None and overflow_of(runs) is None:
         return False
     # Whether XLA makes NaN of 0 times infinity is not known. If it does, the scale is soon so small
     # that nothing overflows.

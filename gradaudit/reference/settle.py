@@ -46,8 +46,8 @@ def _with_differences(runs: Runs, path: str, estimate: Estimate, places: np.ndar
         value[place], sigma[place], kink[place] = _difference(runs, path, place)
     largest = np.max(np.abs(value), initial=0.0, where=np.isfinite(value))
     rounded = max(PRECISIONS[dtype].roundoff for dtype in runs.dtypes) * largest
-    for place in map(tuple, places):
-        sigma[place] = np.hypot(sigma[place], ROUNDINGS * rounded)
+    settled_at = tuple(places.T)
+    sigma[settled_at] = np.hypot(sigma[settled_at], ROUNDINGS * rounded)
     return dataclasses.replace(
         estimate,
         value=value,

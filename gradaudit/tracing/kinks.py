@@ -101,9 +101,9 @@ class ExactTies(OpWatch):
         values = [x.value for x in inputs]
         if np.asarray(numbers(values[0])).dtype.kind != "f":
             return
-        if op.kind in _CHOICES:
+        if op.kind in _TIED:
             bare = [numbers(x) for x in (*values, *(y.value for y in outputs))]
-            tied = _CHOICES[op.kind](op, *bare)
+            tied = _TIED[op.kind](op, *bare)
             self.found += [_place(op, tied)] if tied.any() else []
         elif (tie := tie_of(op, values)) is not None:
             self.found.append(Place(op, tie.elements, tie.place))
@@ -150,7 +150,7 @@ def _of_windows(op: Op, x: np.ndarray, _: np.ndarray) -> np.ndarray:
     return tied_windows(op, x)
 
 
-_CHOICES: dict[str, Callable[..., np.ndarray]] = {
+_TIED: dict[str, Callable[..., np.ndarray]] = {
     **dict.fromkeys(_REDUCING, _of_axes),
     **dict.fromkeys(_SEGMENTS, _of_segments),
     **dict.fromkeys(_POOLING, _of_windows),
