@@ -50,7 +50,11 @@ class GradientAudit(keras.callbacks.Callback):
             weights, "record" goes on, "stop" ends the training, "raise" raises
             AuditFailure. "raise" also raises a fault of the audit itself.
         overwrite: replace a run in the folder.
-        rows_per_tensor: most rows of a tensor and step in weights.csv: those with the largest z.
+        rows_per_tensor: which single weights have a row in weights.csv. By default all of a tensor
+            of up to 1,000 weights; of a larger one the 20 with the largest z, and every one that is
+            judged and does not pass. A number: at most so many, those with the largest z. "all".
+        format: "csv", or "parquet" for every row of a large model: single weights are then in
+            weights.parquet, a folder that pandas reads as one table.
         verbose: 0 prints only a fault of the audit; 1 also what cannot be judged, the first failure
             and the verdict; 2 also a line for each audited step. All to stderr.
 
@@ -87,7 +91,8 @@ class GradientAudit(keras.callbacks.Callback):
         expect: Mapping[str, str] = MappingProxyType({}),
         on_fail: Literal["record", "stop", "raise"] = "record",
         overwrite: bool = False,
-        rows_per_tensor: int = 10_000,
+        rows_per_tensor: int | Literal["all"] | None = None,
+        format: Literal["csv", "parquet"] = "csv",
         verbose: int = 1,
     ) -> None:
         super().__init__()
@@ -98,6 +103,7 @@ class GradientAudit(keras.callbacks.Callback):
             oracle=oracle,
             expect=expect,
             rows_per_tensor=rows_per_tensor,
+            format=format,
             on_fail=on_fail,
             verbose=verbose,
         )
@@ -155,10 +161,11 @@ class GradientAudit(keras.callbacks.Callback):
         self._worker, self._workers = backend_of(self.model).worker(self.model.distribute_strategy)
         if self._workers > 1:
             self._settings.check_workers()
-        folder = RunFolder(self._path, self._overwrite)
+        of_run = RunFolder(self._path, self._overwrite, self._settings.format)
         if self._workers > 1:
-            folder = RunFolder(worker_folder(self._path, self._worker), self._overwrite)
-        return Session(self.model, self._settings, folder, say=self._say)
+            path = worker_folder(self._path, self._worker)
+            of_run = RunFolder(path, self._overwrite, self._settings.format)
+        return Session(self.model, self._settings, of_run, say=self._say)
 
     def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
         self._counter.epoch = epoch
@@ -191,7 +198,7 @@ class GradientAudit(keras.callbacks.Callback):
         """Let the first worker make one report of all, once each of them has closed its own."""
         backend_of(self.model).wait_for_all(self.model.distribute_strategy)
         if self._worker == 0:
-            merge(self._path, self._workers)
+            merge(self._path, self._workers, self._settings.format)
             self._say(1, f"the reports of {self._workers} workers are merged in {self._path}")
 
     def _break_off(self, error: BaseException | None) -> None:

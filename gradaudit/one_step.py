@@ -32,7 +32,7 @@ def check(
     threshold: float = DEFAULT_THRESHOLD,
     oracle: Literal["derived", "traced", "both"] = "derived",
     expect: Mapping[str, str] = MappingProxyType({}),
-    rows_per_tensor: int = 10_000,
+    rows_per_tensor: int | Literal["all"] | None = None,
 ) -> Run:
     """Audit one step of a compiled model on one batch, without training it.
 
@@ -49,7 +49,7 @@ def check(
         oracle: "derived" rules, with traces of code that has none; "traced" alone; or "both".
             See GradientAudit.
         expect: custom gradients to accept. See GradientAudit.
-        rows_per_tensor: most weights of a tensor in `.weights`: those with the largest z.
+        rows_per_tensor: which weights of a tensor are in `.weights`. See GradientAudit.
 
     Returns:
         The report: `.verdict`, `.steps`, `.tensors`, `.weights`, `.run`, `.raise_for_failure()`.
@@ -108,7 +108,7 @@ def audit_gradients(
     sample_weight: Any = None,
     loss_scale: float = 1.0,
     threshold: float = DEFAULT_THRESHOLD,
-    rows_per_tensor: int = 10_000,
+    rows_per_tensor: int | Literal["all"] | None = None,
 ) -> Run:
     """Audit the gradients that a tape returned in your own training loop.
 
@@ -126,7 +126,7 @@ def audit_gradients(
         sample_weight: what `loss_fn` was given besides, if anything.
         loss_scale: by how much the loss was scaled, as by `optimizer.scale_loss`.
         threshold: the largest |tape − reference| / (κ σ) that passes.
-        rows_per_tensor: most weights of a tensor in `.weights`: those with the largest z.
+        rows_per_tensor: which weights of a tensor are in `.weights`. See GradientAudit.
 
     Returns:
         The report: `.verdict`, `.steps`, `.tensors`, `.weights`, `.run`, `.raise_for_failure()`.

@@ -214,14 +214,20 @@ class Reference:
 
 
 @dataclass(frozen=True)
-class WeightComparisons:
-    """Single weights of one tensor, compared: arrays of one length.
+class WeightRows:
+    """Single weights of one tensor, compared: the rows that a report has of it.
 
-    index: int, shape (n, axes of the tensor). weight: the value before the step. tape, reference,
-    sigma, z: float64; z is that of the difference which no kink explains. verdict: str.
+    shape: of the tensor. place: positions in the flattened tensor, ascending; None for all of them.
+    weight: the values before the step. tape, reference, sigma, z: z is that of the difference which
+    no kink explains. verdict: positions in `list(Verdict)`. These are arrays of one length.
     """
 
-    index: np.ndarray
+    step: int
+    replica: int
+    stage: Stage
+    path: str
+    shape: tuple[int, ...]
+    place: np.ndarray | None
     weight: np.ndarray
     tape: np.ndarray
     reference: np.ndarray
@@ -242,7 +248,7 @@ class TensorComparison:
     cause: what a failure looks like, or why the tensor was not judged.
     gaps: codes of the reasons, or of why a second oracle that was asked for was not available.
     provenance: that of the reference, see `Estimate`.
-    weights: its single weights; of a large tensor only those with the largest z.
+    rows: how many of its single weights a report has a row of.
     """
 
     stage: Stage
@@ -263,7 +269,7 @@ class TensorComparison:
     counts: Mapping[Verdict, int]
     verdict: Verdict
     cause: str
-    weights: WeightComparisons
+    rows: int
     gaps: tuple[GapCode, ...] = ()
     provenance: tuple[Provenance, ...] = ()
 
@@ -278,7 +284,8 @@ class Comparison:
     """One audited step of one replica, compared: its tensors, and its worst element.
 
     batch_size: rows of the batch; 0 where the batch could not be captured.
-    capture_ms, reference_ms, compare_ms: the time of the capture, the derivation, the comparison.
+    capture_ms, reference_ms, compare_ms, report_ms: the time of the capture, the derivation, the
+        comparison, and of writing the rows of single weights.
     origin: where the first number that is not finite comes from, in words; "" where all are finite.
     """
 
@@ -297,4 +304,5 @@ class Comparison:
     capture_ms: float
     reference_ms: float = 0.0
     compare_ms: float = 0.0
+    report_ms: float = 0.0
     origin: str = ""

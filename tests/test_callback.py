@@ -615,7 +615,7 @@ FAULTS = {
     "record": ("gradaudit.backends.tensorflow.step.to_numpy", "reading step 0"),
     "reference": ("gradaudit.reference.runs.Walk.model", "judging step 0"),
     "update": ("gradaudit.reference.runs.updated", "judging step 0"),
-    "compare": ("gradaudit.scoring.score.Judged", "judging step 0"),
+    "compare": ("gradaudit.scoring.score.passing", "judging step 0"),
 }
 
 
@@ -657,7 +657,7 @@ def test_a_table_that_cannot_be_written_leaves_the_training_alone(tmp_path, monk
 
 
 def test_a_fault_is_raised_where_failures_are(tmp_path, monkeypatch):
-    monkeypatch.setattr("gradaudit.scoring.score.Judged", broken)
+    monkeypatch.setattr("gradaudit.scoring.score.passing", broken)
     with pytest.raises(Broken):
         fitted(GradientAudit(tmp_path, on_fail="raise", verbose=0))
 

@@ -187,6 +187,7 @@ def test_the_choice_of_what_is_audited(gradaudit):
     code, out, _ = gradaudit(
         *"run --model deep_tanh --epochs 2 --batch-size 50 --every epoch --steps 3".split(),
         *"--first 1 --layers layer_1 --budget 1000 --on-fail stop --json".split(),
+        *"--rows-per-tensor 10 --format parquet".split(),
     )
     assert code == 0
     run = json.loads(out)
@@ -199,7 +200,8 @@ def test_the_choice_of_what_is_audited(gradaudit):
         "oracle": "derived",
         "expect": {},
         "on_fail": "stop",
-        "rows_per_tensor": 10_000,
+        "rows_per_tensor": 10,
+        "format": "parquet",
         "verbose": 0,
     }
     assert run["coverage"] == {"steps_trained": 4, "steps_audited": 3}

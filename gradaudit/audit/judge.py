@@ -8,10 +8,10 @@ from typing import Any
 import keras
 
 from gradaudit.errors import UnsupportedModelError
-from gradaudit.records import Comparison, Gap, Reference, StepRecord, StepSpec
+from gradaudit.records import Comparison, Gap, Reference, StepRecord, StepSpec, WeightRows
 from gradaudit.reference import Policy, derive, rewound
 from gradaudit.rules import variable_keys
-from gradaudit.scoring import compare
+from gradaudit.scoring import NO_ROWS, RowSink, RowsPerTensor, compare
 
 
 class Judge:
@@ -21,16 +21,22 @@ class Judge:
         model: a compiled Keras model; built by the first step that is judged.
         policy: which weights and stages are judged, and by which oracle.
         threshold: the largest |tape − reference| / (κ σ) that passes.
-        rows_per_tensor: most single weights of a tensor that a comparison keeps.
+        rows_per_tensor, sink: which single weights have a row, and what takes the rows.
     """
 
     def __init__(
-        self, model: keras.Model, policy: Policy, threshold: float, rows_per_tensor: int
+        self,
+        model: keras.Model,
+        policy: Policy,
+        threshold: float,
+        rows_per_tensor: RowsPerTensor = None,
+        sink: RowSink = NO_ROWS,
     ) -> None:
         self._model = model
         self._policy = policy
         self._threshold = threshold
         self._rows_per_tensor = rows_per_tensor
+        self._sink = _TimedRows(sink)
 
     def judge(self, record: StepRecord, spec: StepSpec, has_drawn: bool = False) -> Comparison:
         """Return the verdicts on a step, with the time that they took.
@@ -52,7 +58,8 @@ class Judge:
         return replace(
             comparison,
             reference_ms=(derived - start) * 1e3 + updates.milliseconds,
-            compare_ms=compared_ms - updates.milliseconds,
+            compare_ms=compared_ms - updates.milliseconds - self._sink.milliseconds,
+            report_ms=self._sink.milliseconds,
         )
 
     def unjudged(self, record: StepRecord, gap: Gap) -> Comparison:
@@ -67,7 +74,24 @@ class Judge:
         return [path for path in paths if self._policy.wanted(path)]
 
     def _compare(self, record: StepRecord, reference: Reference) -> Comparison:
-        return compare(record, reference, self._threshold, self._rows_per_tensor)
+        return compare(record, reference, self._threshold, self._rows_per_tensor, self._sink)
+
+
+class _TimedRows:
+    """Hands on rows, and counts the time that this takes since a step was begun."""
+
+    def __init__(self, sink: RowSink) -> None:
+        self._sink = sink
+        self.milliseconds = 0.0
+
+    def begin(self) -> None:
+        self.milliseconds = 0.0
+        self._sink.begin()
+
+    def add(self, rows: WeightRows) -> None:
+        start = time.perf_counter()
+        self._sink.add(rows)
+        self.milliseconds += (time.perf_counter() - start) * 1e3
 
 
 class _Timed:

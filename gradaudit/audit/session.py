@@ -17,6 +17,8 @@ from gradaudit.records import FAILURES, Comparison, Gap, StepRecord, StepSpec, V
 from gradaudit.reference import Policy
 from gradaudit.report import Ended, RunFolder, headline, uninterrupted, waived
 from gradaudit.rules import variable_keys
+from gradaudit.scoring import NO_ROWS, RowSink
+from gradaudit.scoring.rows import left_out_words
 
 
 def _silent(least: int, words: str) -> None:
@@ -34,6 +36,7 @@ class Session:
         settings: of the audit.
         folder: where each step is written to; None to write nothing.
         policy: which weights and stages are judged; None for that of the settings.
+        rows: takes the rows of single weights where there is no folder.
         say: called with words to the user, and the least verbosity that prints them.
     """
 
@@ -43,6 +46,7 @@ class Session:
         settings: Settings,
         folder: RunFolder | None = None,
         policy: Policy | None = None,
+        rows: RowSink = NO_ROWS,
         say: Callable[[int, str], None] = _silent,
     ) -> None:
         self.model = model
@@ -52,7 +56,11 @@ class Session:
         self.folder = folder
         self._settings = settings
         self._judge = Judge(
-            model, policy or settings.policy(), settings.threshold, settings.rows_per_tensor
+            model,
+            policy or settings.policy(),
+            settings.threshold,
+            settings.rows_per_tensor,
+            folder or rows,
         )
         self._faults = Faults()
         self._say = say
@@ -211,6 +219,7 @@ class Session:
                 "expect": settings.expect,
                 "on_fail": settings.on_fail,
                 "rows_per_tensor": settings.rows_per_tensor,
+                "format": str(settings.format),
                 "verbose": settings.verbose,
             },
             "expected": [
@@ -245,9 +254,8 @@ class Session:
         words = []
         if self.tally.rows_left_out:
             words.append(
-                f"{self.tally.rows_left_out} rows of weights.csv: of a tensor, only the "
-                f"{self._settings.rows_per_tensor} weights with the largest z of each step are "
-                "written"
+                f"{self.tally.rows_left_out} rows of single weights: of a tensor of more than "
+                f"{left_out_words(self._settings.rows_per_tensor)} in each step"
             )
         words += self.tally.unjudged_in_words()
         words += self._settings.selection.left_out() + self.budget.words()

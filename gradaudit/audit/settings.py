@@ -9,6 +9,8 @@ from gradaudit.errors import UsageError
 from gradaudit.records import DEFAULT_THRESHOLD, Oracle
 from gradaudit.reference import Policy
 from gradaudit.reference.policy import ORACLES
+from gradaudit.report import Format
+from gradaudit.scoring import RowsPerTensor
 
 
 class OnFail(StrEnum):
@@ -35,15 +37,19 @@ class Settings:
     threshold: float = DEFAULT_THRESHOLD
     oracle: str = Oracle.DERIVED
     expect: Mapping[str, str] = field(default_factory=dict)
-    rows_per_tensor: int = 10_000
+    rows_per_tensor: RowsPerTensor = None
+    format: str = Format.CSV
     on_fail: str = OnFail.RECORD
     verbose: int = 1
 
     def __post_init__(self) -> None:
-        if not isinstance(self.rows_per_tensor, int) or self.rows_per_tensor < 1:
+        rows = self.rows_per_tensor
+        if rows not in (None, "all") and (not isinstance(rows, int) or rows < 1):
             raise UsageError(
-                f"rows_per_tensor is {self.rows_per_tensor}. Expected a whole number from 1 on."
+                f"rows_per_tensor is {rows!r}. Expected a whole number from 1 on, 'all', or None."
             )
+        if self.format not in list(Format):
+            raise UsageError(f"format is {self.format!r}. Expected one of {', '.join(Format)}.")
         check_threshold(self.threshold)
         check_budget(self.budget)
         if self.oracle not in ORACLES:

@@ -12,7 +12,7 @@ from gradaudit.errors import UsageError
 from gradaudit.records import Gap, StepRecord, StepSpec
 from gradaudit.reference import Policy
 from gradaudit.reference.arguments import without_rows
-from gradaudit.report import Run, collected
+from gradaudit.report import InMemory, Run
 
 
 class LastStep:
@@ -91,10 +91,11 @@ def judged(
         policy: which weights and stages are judged; None for that of the settings.
         has_drawn: the record has the states of the seeds after the draws of the step.
     """
-    session = Session(model, settings, policy=policy)
+    rows = InMemory()
+    session = Session(model, settings, policy=policy, rows=rows)
     comparison = session.judge(record, spec, has_drawn)
     session.tally.add(comparison, settings.threshold)
-    return collected([comparison], {**session.summary(), **backend_of(model).environment(model)})
+    return rows.report(comparison, {**session.summary(), **backend_of(model).environment(model)})
 
 
 def check_rows(x: Any, y: Any, sample_weight: Any) -> None:

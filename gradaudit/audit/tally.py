@@ -52,7 +52,7 @@ class Tally:
         for stage, verdicts in stage_verdicts(comparison.tensors).items():
             self._stages[stage].update(verdicts)
         for tensor in comparison.tensors:
-            self.rows_left_out += tensor.count - len(tensor.weights.z)
+            self.rows_left_out += tensor.count - tensor.rows
             self.counts[tensor.stage].update(tensor.counts)
             self.expected.update(p for p in tensor.provenance if p.kind is Passed.EXPECTED)
             if tensor.verdict is Verdict.FAIL:

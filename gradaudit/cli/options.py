@@ -24,6 +24,13 @@ class Precision(StrEnum):
     mixed_bfloat16 = "mixed_bfloat16"
 
 
+class Format(StrEnum):
+    """How single weights are written."""
+
+    csv = "csv"
+    parquet = "parquet"
+
+
 class OnFail(StrEnum):
     """What to do after a failed step."""
 

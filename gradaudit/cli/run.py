@@ -18,6 +18,7 @@ from gradaudit.cli.options import (
     Data,
     Eager,
     Epochs,
+    Format,
     Jit,
     LearningRate,
     NoBias,
@@ -73,6 +74,17 @@ def run(
         int, typer.Option(min=0, max=2, help="1: what cannot be judged; 2: a line for each step.")
     ] = 0,
     threshold: Threshold = DEFAULT_THRESHOLD,
+    rows_per_tensor: Annotated[
+        str | None,
+        typer.Option(
+            metavar="N|all",
+            help="Single weights with a row: at most N of a tensor, or all.  [default: all of a "
+            "tensor of 1,000; of larger ones the worst 20 and what does not pass]",
+        ),
+    ] = None,
+    format: Annotated[
+        Format, typer.Option(help="Of single weights: weights.csv, or weights.parquet.")
+    ] = Format.csv,
     out: Annotated[
         Path | None, typer.Option(help="Report folder  [default: a new one, runs/MODEL]")
     ] = None,
@@ -104,7 +116,7 @@ def run(
 
         audit = GradientAudit(
             folder,
-            every=_every(every),
+            every=_number_or_word(every),
             steps=_steps(steps),
             first=first,
             layers=layers,
@@ -112,6 +124,8 @@ def run(
             on_fail=on_fail.value,
             threshold=threshold,
             overwrite=overwrite,
+            rows_per_tensor=_number_or_word(rows_per_tensor),
+            format=format.value,
             verbose=verbose,
         )
         _fit(built, x, y, epochs, batch_size, audit)
@@ -146,8 +160,8 @@ def show(
     raise typer.Exit(print_run(folder, as_json, allow_unjudged=False))
 
 
-def _every(text: str | None) -> Any:
-    """Return the number or the word that --every gives; GradientAudit checks it."""
+def _number_or_word(text: str | None) -> Any:
+    """Return the number or the word that an option gives; GradientAudit checks it."""
     return int(text) if text is not None and text.isdecimal() else text
 
 

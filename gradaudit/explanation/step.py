@@ -14,7 +14,7 @@ from gradaudit.explanation.find import check_weight
 from gradaudit.explanation.page import Explanation
 from gradaudit.explanation.path import StepPaths
 from gradaudit.explanation.train_until import train_until
-from gradaudit.records import DEFAULT_THRESHOLD, Stage, StepRecord, StepSpec
+from gradaudit.records import DEFAULT_THRESHOLD, Stage, StepRecord, StepSpec, Verdict, WeightRows
 from gradaudit.reference import Policy, derive
 from gradaudit.scoring import compare
 
@@ -114,6 +114,20 @@ def explain_step(
     return explain_record(*found, weight, threshold)
 
 
+class _GradientRows:
+    """Keeps the rows of the only gradient."""
+
+    rows: WeightRows
+
+    def begin(self) -> None:
+        """Do nothing."""
+
+    def add(self, rows: WeightRows) -> None:
+        """Keep the rows of a gradient."""
+        if rows.stage is Stage.GRADIENT:
+            self.rows = rows
+
+
 def explain_record(
     record: StepRecord, spec: StepSpec, weight: str, threshold: float
 ) -> Explanation:
@@ -128,9 +142,9 @@ def _explained(record: StepRecord, spec: StepSpec, weight: str, threshold: float
     reference = derive(record, spec, Policy(lambda each: each == path))
     updates = dict(reference.updates())
     reference = replace(reference, updates=lambda: iter(updates.items()))
-    comparison = compare(record, reference, threshold, rows_per_tensor=np.iinfo(np.int64).max)
-    gradient = next(t for t in comparison.tensors if t.stage is Stage.GRADIENT)
-    at = int(np.ravel_multi_index(index, gradient.shape)) if index else 0
-    z, verdict = float(gradient.weights.z[at]), str(gradient.weights.verdict[at])
+    gradients = _GradientRows()
+    compare(record, reference, threshold, "all", gradients)
+    at = int(np.ravel_multi_index(index, gradients.rows.shape)) if index else 0
+    z, verdict = float(gradients.rows.z[at]), str(list(Verdict)[gradients.rows.verdict[at]])
     estimate = reference.gradients[path]
     return Explanation(step.of(path, index, estimate, updates.get(path), z, verdict))

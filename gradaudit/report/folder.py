@@ -2,11 +2,12 @@
 
 import json
 import os
+import shutil
 import signal
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from enum import StrEnum
 from pathlib import Path
@@ -15,20 +16,26 @@ from typing import Any
 import pandas as pd
 
 from gradaudit.errors import FolderError
-from gradaudit.records import Comparison
-from gradaudit.report.tables import (
-    STEPS,
-    TENSORS,
-    TEXT,
-    WEIGHTS,
-    guarded,
-    step_row,
-    tensor_rows,
-    weight_rows,
-)
+from gradaudit.records import Comparison, WeightRows
+from gradaudit.report.tables import STEPS, TENSORS, csv_text, step_row, tensor_rows
+from gradaudit.report.weights import CsvFile, ParquetFiles, WeightsFile, guarded_tables
 
 SCHEMA_VERSION = 3
-FILES = ("steps.csv", "tensors.csv", "weights.csv", "run.json")
+FILES = ("steps.csv", "tensors.csv", "run.json")
+"""What every run has, beside one of WEIGHTS_FILES."""
+
+
+class Format(StrEnum):
+    """How single weights are written: `CsvFile` or `ParquetFiles`."""
+
+    CSV = "csv"
+    PARQUET = "parquet"
+
+
+WEIGHTS_FILES: dict[str, Callable[[Path], WeightsFile]] = {
+    "weights.csv": CsvFile,
+    "weights.parquet": ParquetFiles,
+}
 
 
 class Ended(StrEnum):
@@ -41,20 +48,22 @@ class Ended(StrEnum):
 
 
 class RunFolder:
-    """Appends the rows of each comparison as it is made, whole rows only.
+    """Takes the rows of each step as they are made, whole rows only; a `scoring.rows.RowSink`.
 
     Args:
         path: the folder; made where it does not exist.
         overwrite: replace the files of a run that lies there.
+        format: how single weights are written.
 
     Raises:
         FolderError: another run lies there, or the folder cannot be written to.
     """
 
-    def __init__(self, path: str | os.PathLike, overwrite: bool) -> None:
+    def __init__(self, path: str | os.PathLike, overwrite: bool, format: str = Format.CSV) -> None:
         self.path = Path(path)
-        self._begun = False
-        present = [name for name in FILES if (self.path / name).exists()]
+        self._weights_name = f"weights.{format}"
+        self._weights: WeightsFile | None = None  # None until there is something to write
+        present = [name for name in (*FILES, *WEIGHTS_FILES) if (self.path / name).exists()]
         if present and not overwrite:
             raise FolderError(
                 f"{self.path} holds a run already ({', '.join(present)}). Expected a new folder. "
@@ -70,44 +79,57 @@ class RunFolder:
                 "that can be made or written to. Name another one."
             ) from error
 
-    def _begin(self) -> None:
+    def _begun(self) -> WeightsFile:
         """Replace what lies there by empty tables, now that there is something to write."""
-        self._begun = True
-        self.write_run({"verdict": Ended.NOT_YET})
-        tables = {"steps.csv": STEPS, "tensors.csv": TENSORS, "weights.csv": WEIGHTS}
-        for name, columns in tables.items():
-            (self.path / name).write_text(",".join(columns) + "\n")
+        if self._weights is None:
+            self._replace_run({"verdict": Ended.NOT_YET})
+            for name, columns in {"steps.csv": STEPS, "tensors.csv": TENSORS}.items():
+                (self.path / name).write_text(",".join(columns) + "\n")
+            (self.path / "weights.csv").unlink(missing_ok=True)
+            if (self.path / "weights.parquet").is_dir():
+                shutil.rmtree(self.path / "weights.parquet")
+            self._weights = WEIGHTS_FILES[self._weights_name](self.path)
+        return self._weights
+
+    def begin(self) -> None:
+        """Forget rows of single weights of a step that was not finished."""
+        self._begun().begin()
+
+    def add(self, rows: WeightRows) -> None:
+        """Take single weights of one tensor of the step that is being judged."""
+        self._begun().add(rows)
 
     def append(self, comparison: Comparison) -> None:
-        """Add the rows of one audited step of a replica.
+        """Add the rows of one audited step of a replica, and seal them.
 
         Its report_ms is the time until all but the row of steps.csv is written.
         """
         start = time.perf_counter()
-        self._append("weights.csv", weight_rows(comparison))
+        self._begun().seal()
         self._append("tensors.csv", tensor_rows(comparison))
-        milliseconds = (time.perf_counter() - start) * 1e3
-        self._append("steps.csv", step_row(comparison, milliseconds))
+        milliseconds = comparison.report_ms + (time.perf_counter() - start) * 1e3
+        self._append("steps.csv", [step_row(comparison, milliseconds)])
 
     def extend(self, steps: pd.DataFrame, tensors: pd.DataFrame, weights: pd.DataFrame) -> None:
         """Add rows to the tables. Those of steps.csv come last: they seal the steps."""
-        self._append("weights.csv", weights)
-        self._append("tensors.csv", tensors)
-        self._append("steps.csv", steps)
+        into = self._begun()
+        for table in guarded_tables(weights):
+            into.add_table(table)
+        into.seal()
+        self._append("tensors.csv", tensors.itertuples(index=False))
+        self._append("steps.csv", steps.itertuples(index=False))
 
-    def _append(self, name: str, rows: pd.DataFrame) -> None:
-        if not self._begun:
-            self._begin()
-        rows = rows.assign(**{name: rows[name].map(guarded) for name in rows if name in TEXT})
+    def _append(self, name: str, rows: Iterable[Sequence[Any]]) -> None:
         # One unbuffered write: a process killed in between leaves no half row.
-        text = rows.to_csv(header=False, index=False, lineterminator="\n")
         with open(self.path / name, "ab", buffering=0) as file:
-            file.write(text.encode())
+            file.write(csv_text(rows).encode())
 
     def write_run(self, run: dict[str, Any]) -> None:
         """Replace run.json as a whole."""
-        if not self._begun:
-            self._begin()
+        self._begun().begin()
+        self._replace_run(run)
+
+    def _replace_run(self, run: dict[str, Any]) -> None:
         run = {"schema_version": SCHEMA_VERSION, **run}
         _replace(self.path / "run.json", lambda file: json.dump(run, file, indent=2, default=str))
 

@@ -27,7 +27,7 @@ def worker_folder(path: Path, number: int) -> Path:
     return path / f"worker-{number}"
 
 
-def merge(path: Path, workers: int) -> None:
+def merge(path: Path, workers: int, format: str) -> None:
     """Write the runs of all workers as one, to the folder that has theirs.
 
     Raises:
@@ -40,7 +40,7 @@ def merge(path: Path, workers: int) -> None:
         rows = pd.concat([getattr(run, name) for run in runs], ignore_index=True)
         return rows.sort_values(["step", "replica"], kind="stable", ignore_index=True)
 
-    into = RunFolder(path, overwrite=True)
+    into = RunFolder(path, overwrite=True, format=format)
     into.extend(table("steps"), table("tensors"), table("weights"))
     counts: dict[str, Counter[str]] = {}
     for run in runs:

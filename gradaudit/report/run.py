@@ -1,8 +1,8 @@
 """The folder of a run, read back."""
 
+import io
 import json
 import os
-from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
 from pathlib import Path
@@ -10,21 +10,14 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from pyarrow import parquet
 
 from gradaudit.errors import AuditFailure, FolderError
-from gradaudit.records import Comparison, Verdict
-from gradaudit.report.folder import FILES, SCHEMA_VERSION, RunFolder
+from gradaudit.records import Comparison, Verdict, WeightRows
+from gradaudit.report.folder import FILES, SCHEMA_VERSION, WEIGHTS_FILES, RunFolder
 from gradaudit.report.headline import headline
-from gradaudit.report.tables import (
-    STEPS,
-    TENSORS,
-    TEXT,
-    WEIGHTS,
-    step_row,
-    tensor_rows,
-    unguarded,
-    weight_rows,
-)
+from gradaudit.report.tables import STEPS, TENSORS, TEXT, WHOLE, step_row, tensor_rows, unguarded
+from gradaudit.report.weights import WEIGHTS, frame, tables
 
 _ADDED_IN_3 = ("compare_ms", "gaps", "provenance")
 """Columns that schema version 2 does not have."""
@@ -94,13 +87,28 @@ class Run:
         return f"<p><b>{escape(self.headline)}</b></p>" + table.to_html(index=False, max_rows=40)
 
 
-def collected(comparisons: Sequence[Comparison], run: dict[str, Any]) -> Run:
-    """Return the report of comparisons that are not on the disk."""
-    steps, tensors, weights = (
-        pd.concat([rows(comparison) for comparison in comparisons], ignore_index=True)
-        for rows in (lambda comparison: step_row(comparison, 0.0), tensor_rows, weight_rows)
-    )
-    return Run(None, steps, tensors, weights, run)
+class InMemory:
+    """Takes the rows of one step, for a report that is not on the disk."""
+
+    def __init__(self) -> None:
+        self._rows: list[WeightRows] = []
+
+    def begin(self) -> None:
+        """Forget rows of a step that was not finished."""
+        self._rows = []
+
+    def add(self, rows: WeightRows) -> None:
+        """Take single weights of one tensor."""
+        self._rows.append(rows)
+
+    def report(self, comparison: Comparison, run: dict[str, Any]) -> Run:
+        """Return the report of the step."""
+        weights = frame(list(tables(self._rows)))
+        weights["path"] = weights["path"].map(unguarded)
+        steps = pd.DataFrame([step_row(comparison, 0.0)], columns=STEPS)
+        return Run(
+            None, steps, pd.DataFrame(tensor_rows(comparison), columns=TENSORS), weights, run
+        )
 
 
 def load(folder: str | os.PathLike) -> Run:
@@ -112,7 +120,9 @@ def load(folder: str | os.PathLike) -> Run:
     """
     path = Path(folder)
     missing = [name for name in FILES if not (path / name).is_file()]
-    if missing:
+    kept = next((name for name in WEIGHTS_FILES if (path / name).exists()), None)
+    missing += [] if kept else ["weights.csv"]
+    if missing or kept is None:
         raise FolderError(
             f"{path} is not a run: it has no {', '.join(missing)}. "
             "Expected the folder that `gradaudit run --out` or GradientAudit wrote."
@@ -129,7 +139,8 @@ def load(folder: str | os.PathLike) -> Run:
             )
         steps = _read(path / "steps.csv", STEPS, version)
         tensors = _read(path / "tensors.csv", TENSORS, version)
-        weights = _read(path / "weights.csv", WEIGHTS, version)
+        weights = _sealed(_read_weights(path / kept, version), steps)
+        tensors = _sealed(tensors, steps)
     except ValueError as error:
         raise FolderError(f"{path} is damaged: {error}. Run the audit again.") from error
     return Run(path, steps, tensors, weights, run)
@@ -148,11 +159,45 @@ def _read(path: Path, columns: list[str], version: int) -> pd.DataFrame:
     return table[columns]
 
 
+def _read_weights(path: Path, version: int) -> pd.DataFrame:
+    """Read single weights; those of a step that was not finished are among them.
+
+    Raises:
+        ValueError: the columns are others, or a file is damaged.
+    """
+    if path.suffix == ".csv":
+        return _read(path, WEIGHTS, version)
+    found = [parquet.read_table(each) for each in sorted(path.glob("*.parquet"))]
+    table = frame(found)
+    if list(table.columns) != WEIGHTS:
+        raise ValueError(f"{path.name} has the columns {', '.join(table.columns)}")
+    return table.assign(path=table["path"].map(unguarded))
+
+
+def _whole_lines(path: Path) -> Path | io.BytesIO:
+    """Return a file, or without its last line where a killed process left half of that."""
+    if not path.stat().st_size:
+        return path
+    with open(path, "rb") as file:
+        file.seek(-1, os.SEEK_END)
+        if file.read() == b"\n":
+            return path
+    return io.BytesIO(path.read_bytes().rpartition(b"\n")[0] + b"\n")
+
+
+def _sealed(table: pd.DataFrame, steps: pd.DataFrame) -> pd.DataFrame:
+    """Return the rows of steps that were finished, all rows as a rule."""
+    keys = pd.MultiIndex.from_frame(steps[["step", "replica"]])
+    known = pd.MultiIndex.from_frame(table[["step", "replica"]]).isin(keys)
+    return table if known.all() else table[known].reset_index(drop=True)
+
+
 def _read_columns(path: Path, columns: list[str]) -> pd.DataFrame:
     numbers = [name for name in columns if name not in TEXT]
     table = pd.read_csv(
-        path,
-        dtype={name: str for name in columns if name in TEXT},
+        _whole_lines(path),
+        dtype={name: str for name in columns if name in TEXT}
+        | {name: float for name in numbers if name not in WHOLE},
         keep_default_na=False,
         na_values={name: ["", "nan"] for name in numbers},
     )

@@ -1,10 +1,9 @@
-"""The three tables of a report: their columns, and the rows of one comparison."""
+"""The tables of steps and of tensors: their columns, and the rows of one comparison."""
 
-from collections.abc import Sequence
+import csv
+import io
+from collections.abc import Iterable, Sequence
 from typing import Any
-
-import numpy as np
-import pandas as pd
 
 from gradaudit.records import Comparison, TensorComparison
 
@@ -16,14 +15,14 @@ TENSORS = (
     "step replica stage path layer shape dtype oracle count tape_norm reference_norm max_abs_diff "
     "rel_l2_diff max_z worst_index detectable_rel kinks verdict cause gaps provenance"
 ).split()
-WEIGHTS = (
-    "step replica stage path index weight tape reference abs_diff rel_diff sigma z verdict"
-).split()
 
 TEXT = (
     "path layer worst_path cause gaps provenance index worst_index shape stage dtype oracle verdict"
 ).split()
 """Columns that are text, also where all of their cells look like numbers."""
+
+WHOLE = "step replica epoch batch_size count kinks".split()
+"""Columns of whole numbers; all others that are not text are floats."""
 
 _FORMULA = ("=", "+", "-", "@", "\t", "\r", "'")
 
@@ -43,7 +42,7 @@ def index_text(index: Sequence[int]) -> str:
     return ",".join(map(str, index))
 
 
-def step_row(comparison: Comparison, report_ms: float) -> pd.DataFrame:
+def step_row(comparison: Comparison, report_ms: float) -> list[Any]:
     """Return the row of steps.csv."""
     times = {
         "capture_ms": comparison.capture_ms,
@@ -55,51 +54,34 @@ def step_row(comparison: Comparison, report_ms: float) -> pd.DataFrame:
     row["worst_index"] = index_text(comparison.worst_index)
     row["verdict"] = str(comparison.verdict)
     row |= {name: round(milliseconds, 3) for name, milliseconds in times.items()}
-    return pd.DataFrame([row], columns=STEPS)
+    return list(row.values())
 
 
-def tensor_rows(comparison: Comparison) -> pd.DataFrame:
+def tensor_rows(comparison: Comparison) -> list[list[Any]]:
     """Return the rows of tensors.csv."""
-    rows = []
-    for tensor in comparison.tensors:
-        row = {name: getattr(tensor, name, None) for name in TENSORS}
-        row["step"], row["replica"] = comparison.step, comparison.replica
-        row["shape"] = "x".join(map(str, tensor.shape))
-        for name in ("stage", "oracle", "verdict"):
-            row[name] = str(row[name])
-        row["worst_index"] = index_text(tensor.worst_index)
-        row["gaps"] = " ".join(tensor.gaps)
-        row["provenance"] = " ".join(sorted({each.kind for each in tensor.provenance}))
-        rows.append(row)
-    return pd.DataFrame(rows, columns=TENSORS)
+    return [_tensor_row(comparison, tensor) for tensor in comparison.tensors]
 
 
-def weight_rows(comparison: Comparison) -> pd.DataFrame:
-    """Return the rows of weights.csv."""
-    parts = [_weights(comparison, tensor) for tensor in comparison.tensors]
-    return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(columns=WEIGHTS)
+def _tensor_row(comparison: Comparison, tensor: TensorComparison) -> list[Any]:
+    row = {name: getattr(tensor, name, None) for name in TENSORS}
+    row["step"], row["replica"] = comparison.step, comparison.replica
+    row["shape"] = "x".join(map(str, tensor.shape))
+    for name in ("stage", "oracle", "verdict"):
+        row[name] = str(row[name])
+    row["worst_index"] = index_text(tensor.worst_index)
+    row["gaps"] = " ".join(tensor.gaps)
+    row["provenance"] = " ".join(sorted({each.kind for each in tensor.provenance}))
+    return list(row.values())
 
 
-def _weights(comparison: Comparison, tensor: TensorComparison) -> pd.DataFrame:
-    weights = tensor.weights
-    with np.errstate(all="ignore"):
-        difference = np.abs(weights.tape - weights.reference)
-        relative = np.where(difference == 0, 0.0, difference / np.abs(weights.reference))
-    return pd.DataFrame(
-        {
-            "step": comparison.step,
-            "replica": comparison.replica,
-            "stage": str(tensor.stage),
-            "path": tensor.path,
-            "index": [index_text(index) for index in weights.index.tolist()],
-            "weight": weights.weight,
-            "tape": weights.tape,
-            "reference": weights.reference,
-            "abs_diff": difference,
-            "rel_diff": relative,
-            "sigma": weights.sigma,
-            "z": weights.z,
-            "verdict": weights.verdict,
-        },
-        columns=WEIGHTS,
-    )
+def csv_text(rows: Iterable[Sequence[Any]]) -> str:
+    """Return rows as the text of a CSV file; numbers come back as they are, NaN and None as NaN."""
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerows([_cell(cell) for cell in row] for row in rows)
+    return text.getvalue()
+
+
+def _cell(cell: Any) -> Any:
+    if isinstance(cell, str):
+        return guarded(cell)
+    return None if cell is None or cell != cell else cell

@@ -5,6 +5,7 @@ gradients of a deep net fail (elementwise relative errors above 1 are normal the
 """
 
 from gradaudit.scoring.diagnosis import diagnose, relation
+from gradaudit.scoring.rows import NO_ROWS, RowSink, RowsPerTensor
 from gradaudit.scoring.score import compare
 
-__all__ = ["compare", "diagnose", "relation"]
+__all__ = ["NO_ROWS", "RowSink", "RowsPerTensor", "compare", "diagnose", "relation"]

@@ -118,6 +118,11 @@ class Judged:
         return next((v for v in _ORDER if bool(np.any(self.verdicts == v))), PASS)
 
     @property
+    def failed(self) -> bool:
+        """Whether an element of the tensor fails."""
+        return self.verdict == FAIL
+
+    @property
     def detectable_rel(self) -> float:
         """The smallest relative error of the whole tensor that fails for certain."""
         with np.errstate(all="ignore"):

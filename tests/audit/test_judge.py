@@ -40,16 +40,20 @@ def test_updates_count_as_reference_and_the_rest_of_the_comparison_as_comparison
         clock.work(1)
         return Reference(None, {}, updates)
 
-    def compare(record, reference, threshold, rows_per_tensor):
+    def compare(record, reference, threshold, rows_per_tensor, sink):
+        sink.begin()
+        sink.add(None)
         assert [path for path, _ in reference.updates() if clock.work(10) is None] == [
             "kernel",
             "bias",
         ]
         return Comparison(0, 0, 0, 1, None, 0.0, 0.0, (), 0.0, "", (), Verdict.PASS, capture_ms=7.0)
 
+    rows = SimpleNamespace(begin=lambda: None, add=lambda rows: clock.work(3))
     monkeypatch.setattr(judging, "derive", derive)
     monkeypatch.setattr(judging, "compare", compare)
-    found = Judge(SimpleNamespace(), Policy(), 8.0, 10).judge(None, None)
+    found = Judge(SimpleNamespace(), Policy(), 8.0, 10, rows).judge(None, None)
     assert found.capture_ms == 7.0
     assert found.reference_ms == pytest.approx(1_000 + 2 * 2_000)
     assert found.compare_ms == pytest.approx(2 * 10_000)
+    assert found.report_ms == pytest.approx(3_000)

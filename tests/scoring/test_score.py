@@ -3,8 +3,8 @@ import pytest
 
 from gradaudit.audit.tally import Tally
 from gradaudit.errors import GapCode
-from gradaudit.records import Estimate, Gap, Origin, Reference, Stage, StepRecord
-from gradaudit.scoring import compare
+from gradaudit.records import Estimate, Gap, Origin, Reference, Stage, StepRecord, Verdict
+from gradaudit.scoring import NO_ROWS, compare
 
 NO_RULE = Gap(GapCode.NO_RULE, "d", "no rule")
 
@@ -22,18 +22,39 @@ def record(gradient, weight=None):
     )  # fmt: skip
 
 
-def compared(tape, value, sigma, kink=None, threshold=8.0):
+class Kept:
+    """Keeps the rows of single weights, tensor by tensor."""
+
+    def begin(self):
+        self.rows = []
+
+    def add(self, rows):
+        self.rows.append(rows)
+
+    @property
+    def verdicts(self):
+        (only,) = self.rows
+        return [list(Verdict)[code] for code in only.verdict]
+
+
+def rows_of(tape, value, sigma, kink=None):
+    kept = Kept()
+    compared(tape, value, sigma, kink, sink=kept)
+    return kept
+
+
+def compared(tape, value, sigma, kink=None, threshold=8.0, sink=NO_ROWS):
     value = np.asarray(value, np.float64)
     sigma = np.broadcast_to(np.asarray(sigma, np.float64), value.shape)
     kink = None if kink is None else np.asarray(kink, np.float64)
     estimate = Estimate(value, sigma, kink, 1.0, "derived")
     reference = Reference(None, {"d/kernel": estimate})
-    return compare(record(tape), reference, threshold)
+    return compare(record(tape), reference, threshold, sink=sink)
 
 
 def test_z_is_the_difference_in_sigma():
     found = compared([1.5, 2.0], [1.0, 2.0], 0.125)
-    assert found.tensors[0].weights.z.tolist() == [4, 0]
+    assert rows_of([1.5, 2.0], [1.0, 2.0], 0.125).rows[0].z.tolist() == [4, 0]
     assert found.max_z == 4
     assert found.worst_path == "d/kernel"
     assert found.worst_index == (0,)
@@ -68,7 +89,7 @@ def test_z_is_the_difference_in_sigma():
     ],
 )
 def test_verdicts(tape, value, sigma, kink, verdicts):
-    assert compared(tape, value, sigma, kink).tensors[0].weights.verdict.tolist() == verdicts
+    assert rows_of(tape, value, sigma, kink).verdicts == verdicts
 
 
 def test_detectable_rel_is_the_smallest_error_of_the_whole_that_fails():
@@ -90,20 +111,23 @@ def test_a_missing_gradient_counts_as_zero():
 
 def test_what_has_no_reference_is_unjudged():
     reference = Reference(None, {}, unjudged={(Stage.GRADIENT, "d/kernel"): (NO_RULE,)})
-    found = compare(record([1.0]), reference, 8.0)
+    kept = Kept()
+    found = compare(record([1.0]), reference, 8.0, sink=kept)
     assert found.verdict == "unjudged"
-    assert found.tensors[0].weights.verdict.tolist() == ["unjudged"]
+    assert kept.verdicts == ["unjudged"]
     assert found.tensors[0].cause == "no rule"
-    assert found.tensors[0].weights.tape.tolist() == [1]
+    assert kept.rows[0].tape.tolist() == [1]
 
 
 def test_the_update_is_the_change_of_the_variable():
     estimate = Estimate(np.array([-0.5]), np.array([1e-9]), None, 1.0, "derived")
     reference = Reference(None, {}, lambda: iter([("d/kernel", estimate)]))
-    tensor = compare(record([1.0], np.array([2.0], np.float32)), reference, 8.0).tensors[0]
+    kept = Kept()
+    step = record([1.0], np.array([2.0], np.float32))
+    tensor = compare(step, reference, 8.0, sink=kept).tensors[0]
     assert (tensor.stage, tensor.verdict) == ("update", "pass")
-    assert tensor.weights.tape.tolist() == [-0.5]
-    assert tensor.weights.weight.tolist() == [2.0]
+    assert kept.rows[0].tape.tolist() == [-0.5]
+    assert kept.rows[0].weight.tolist() == [2.0]
 
 
 def test_a_tally_counts_single_weights():
@@ -144,10 +168,11 @@ def test_of_a_large_tensor_the_worst_weights_are_kept_and_the_rest_counted():
     reference = Reference(
         None, {"d/kernel": Estimate(value, np.full(12, 1.01e-3), None, 1.0, "derived")}
     )
-    found = compare(record(tape), reference, 8.0, rows_per_tensor=5)
+    kept = Kept()
+    found = compare(record(tape), reference, 8.0, 5, kept)
     tally = Tally()
     tally.add(found, 8.0)
-    assert found.tensors[0].weights.index.tolist() == [[0], [1], [2], [3], [4]]
+    assert kept.rows[0].place.tolist() == [0, 1, 2, 3, 4]
     assert found.tensors[0].counts == {"fail": 3, "pass": 9}
     assert found.tensors[0].worst_index == (0,)
     assert tally.rows_left_out == 7
@@ -198,12 +223,10 @@ def test_a_kink_of_branches_that_lead_to_the_same_excuses_nothing():
     estimate = Estimate(value, sigma, np.array([5.0, 5.0]), 1.0, "derived")
     left = Estimate(value, sigma, np.array([0.0, 5.0]), 1.0, "derived")
     turned = [{"d/kernel": left}] * 4
-    found = compare(
-        record([3.0, 3.0]), Reference(None, {"d/kernel": estimate}, turned=lambda: iter(turned)), 8
-    )
-    assert found.tensors[0].weights.verdict.tolist() == ["fail", "unresolved"]
+    kept, step = Kept(), record([3.0, 3.0])
+    gradients = {"d/kernel": estimate}
+    compare(step, Reference(None, gradients, turned=lambda: iter(turned)), 8, sink=kept)
+    assert kept.verdicts == ["fail", "unresolved"]
     moved = [{"d/kernel": Estimate(value + 3, sigma, None, 1.0, "derived")}, *turned[:3]]
-    found = compare(
-        record([3.0, 3.0]), Reference(None, {"d/kernel": estimate}, turned=lambda: iter(moved)), 8
-    )
-    assert found.tensors[0].weights.verdict.tolist() == ["unresolved", "unresolved"]
+    compare(step, Reference(None, gradients, turned=lambda: iter(moved)), 8, sink=kept)
+    assert kept.verdicts == ["unresolved", "unresolved"]
