@@ -55,6 +55,9 @@ class GradientAudit(keras.callbacks.Callback):
             judged and does not pass. A number: at most so many, those with the largest z. "all".
         format: "csv", or "parquet" for every row of a large model: single weights are then in
             weights.parquet, a folder that pandas reads as one table.
+        sigma: "needed" derives the rounding error σ of a step only where a lower bound of it, which
+            costs a part of that, does not settle all verdicts; "always" in each step. The verdicts
+            are the same; by a lower bound of σ, z is an upper bound of the score.
         verbose: 0 prints only a fault of the audit; 1 also what cannot be judged, the first failure
             and the verdict; 2 also a line for each audited step. All to stderr.
 
@@ -93,6 +96,7 @@ class GradientAudit(keras.callbacks.Callback):
         overwrite: bool = False,
         rows_per_tensor: int | Literal["all"] | None = None,
         format: Literal["csv", "parquet"] = "csv",
+        sigma: Literal["needed", "always"] = "needed",
         verbose: int = 1,
     ) -> None:
         super().__init__()
@@ -104,6 +108,7 @@ class GradientAudit(keras.callbacks.Callback):
             expect=expect,
             rows_per_tensor=rows_per_tensor,
             format=format,
+            sigma=sigma,
             on_fail=on_fail,
             verbose=verbose,
         )

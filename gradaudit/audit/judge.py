@@ -7,21 +7,23 @@ from typing import Any
 
 import keras
 
+from gradaudit.audit.sigma import Sigma, When
 from gradaudit.errors import UnsupportedModelError
 from gradaudit.records import Comparison, Gap, Reference, StepRecord, StepSpec, WeightRows
-from gradaudit.reference import Policy, derive, rewound
+from gradaudit.reference import Policy, derive, has_bound, rewound
 from gradaudit.rules import variable_keys
 from gradaudit.scoring import NO_ROWS, RowSink, RowsPerTensor, compare
 
 
 class Judge:
-    """Judges the steps of one model. No step changes how the next one is judged.
+    """Judges the steps of one model. No step changes the verdicts on the next one.
 
     Args:
         model: a compiled Keras model; built by the first step that is judged.
         policy: which weights and stages are judged, and by which oracle.
         threshold: the largest |tape − reference| / (κ σ) that passes.
         rows_per_tensor, sink: which single weights have a row, and what takes the rows.
+        sigma: when σ itself is derived, and not only a lower bound; see `audit.sigma`.
     """
 
     def __init__(
@@ -31,12 +33,14 @@ class Judge:
         threshold: float,
         rows_per_tensor: RowsPerTensor = None,
         sink: RowSink = NO_ROWS,
+        sigma: str = When.ALWAYS,
     ) -> None:
         self._model = model
         self._policy = policy
         self._threshold = threshold
         self._rows_per_tensor = rows_per_tensor
         self._sink = _TimedRows(sink)
+        self._sigma = Sigma(sigma)
 
     def judge(self, record: StepRecord, spec: StepSpec, has_drawn: bool = False) -> Comparison:
         """Return the verdicts on a step, with the time that they took.
@@ -48,12 +52,28 @@ class Judge:
         start = time.perf_counter()
         try:
             record = rewound(record, spec, self._policy) if has_drawn else record
-            reference = derive(record, spec, self._policy)
-            derived = time.perf_counter()
-            updates = _Timed(reference.updates)
-            comparison = self._compare(record, replace(reference, updates=updates))
+            by_bound = self._by_bound(record, spec)
+            if by_bound is not None and self._sigma.settles(by_bound, self._threshold):
+                return self._sigma.told(by_bound)
+            found = self._judged(record, spec, self._policy)
         except UnsupportedModelError as error:
             return self.unjudged(record, Gap(error.code, error.part, str(error)))
+        self._sigma.measured(found, by_bound)
+        spent = (time.perf_counter() - start) * 1e3
+        return replace(found, reference_ms=spent - found.compare_ms - found.report_ms)
+
+    def _by_bound(self, record: StepRecord, spec: StepSpec) -> Comparison | None:
+        """Return the verdicts by a lower bound of σ; None where these are not asked for."""
+        if not self._sigma.wants_bound() or not has_bound(record, spec, self._policy):
+            return None
+        return self._judged(record, spec, replace(self._policy, bound=True))
+
+    def _judged(self, record: StepRecord, spec: StepSpec, policy: Policy) -> Comparison:
+        start = time.perf_counter()
+        reference = derive(record, spec, policy)
+        derived = time.perf_counter()
+        updates = _Timed(reference.updates)
+        comparison = self._compare(record, replace(reference, updates=updates))
         compared_ms = (time.perf_counter() - derived) * 1e3
         return replace(
             comparison,

@@ -61,6 +61,7 @@ class Session:
             settings.threshold,
             settings.rows_per_tensor,
             folder or rows,
+            settings.sigma,
         )
         self._faults = Faults()
         self._say = say
@@ -220,6 +221,7 @@ class Session:
                 "on_fail": settings.on_fail,
                 "rows_per_tensor": settings.rows_per_tensor,
                 "format": str(settings.format),
+                "sigma": str(settings.sigma),
                 "verbose": settings.verbose,
             },
             "expected": [

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 
 from gradaudit.audit.selection import Selection, check_budget
+from gradaudit.audit.sigma import When
 from gradaudit.errors import UsageError
 from gradaudit.records import DEFAULT_THRESHOLD, Oracle
 from gradaudit.reference import Policy
@@ -39,6 +40,7 @@ class Settings:
     expect: Mapping[str, str] = field(default_factory=dict)
     rows_per_tensor: RowsPerTensor = None
     format: str = Format.CSV
+    sigma: str = When.NEEDED
     on_fail: str = OnFail.RECORD
     verbose: int = 1
 
@@ -50,6 +52,8 @@ class Settings:
             )
         if self.format not in list(Format):
             raise UsageError(f"format is {self.format!r}. Expected one of {', '.join(Format)}.")
+        if self.sigma not in list(When):
+            raise UsageError(f"sigma is {self.sigma!r}. Expected one of {', '.join(When)}.")
         check_threshold(self.threshold)
         check_budget(self.budget)
         if self.oracle not in ORACLES:

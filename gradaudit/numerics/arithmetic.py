@@ -12,7 +12,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike
 
-from gradaudit.numerics.precision import HALF_SUMS, PRECISIONS, UNBOUNDED, Precision
+from gradaudit.numerics.precision import BOUND, HALF_SUMS, PRECISIONS, UNBOUNDED, Precision
 from gradaudit.numerics.reordered import Reordered
 from gradaudit.numerics.rounded import Rounded
 from gradaudit.numerics.simulated import Simulated
@@ -127,12 +127,14 @@ class Rounding:
     tensorfloat32: float32 matrix products round their factors to 11 bits (NVIDIA GPUs).
     half_sums: an einsum of a half precision accumulates in it.
     ties: which subgradient exact ties take; None for the framework's.
+    bound: a lower bound of the errors will do; of float32 only.
     """
 
     uniform: Precision | None = None
     tensorfloat32: bool = False
     half_sums: bool = False
     ties: Convention | None = None
+    bound: bool = False
 
     def _precision(self, dtype: str) -> Precision:
         found = self._of_framework(dtype)
@@ -141,6 +143,8 @@ class Rounding:
     def _of_framework(self, dtype: str) -> Precision:
         if self.uniform is not None:
             return self.uniform
+        if dtype == "float32" and self.bound:
+            return BOUND
         if dtype == "float32" and self.tensorfloat32:
             return PRECISIONS["tensorfloat32"]
         return _held(dtype, self.half_sums)

@@ -28,6 +28,9 @@ _ORDERS = (np.greater, np.greater_equal, np.less, np.less_equal)
 
 def _compare(ufunc: np.ufunc, x: Any, y: Any) -> Decision:
     a, b = operands(x, y)
+    if a.precision.bound:
+        outcome = np.asarray(ufunc(a.value, b.value))
+        return Decision(outcome, np.zeros((), bool), a.precision)
     doubt = np.hypot(a.doubt, b.doubt)
     doubtful = (doubt > 0) & ~(np.abs(a.value - b.value) > doubt)
     outcome = np.asarray(ufunc(a.value, b.value))  # of scalars it is none
@@ -115,6 +118,8 @@ def _sign(a: Rounded) -> Rounded:
 
 
 def _step(function: Callable[[np.ndarray], np.ndarray], a: Rounded) -> Rounded:
+    if a.precision.bound:
+        return Rounded(function(a.precision.nearest(a.value)), None, None, a.precision)
     value, doubt = function(a.precision.nearest(a.value)), a.doubt
     low, high = function(a.value - doubt), function(a.value + doubt)
     kink = np.where(doubt > 0, np.abs(high - low), 0.0)
@@ -135,6 +140,8 @@ for _function in (np.floor, np.ceil, np.rint, np.round):
 def _max(a: Rounded, axis: Any = None, keepdims: bool = False) -> Rounded:
     value = np.max(a.value, axis=axis, keepdims=keepdims)
     if a.variance is None and a.kink is None:
+        return Rounded(value, None, None, a.precision)
+    if a.precision.bound:  # the least that the variance of the largest may be
         return Rounded(value, None, None, a.precision)
     doubt = np.where(np.isfinite(a.value), a.doubt, 0.0)
     surely = np.max(a.value - doubt, axis=axis, keepdims=True)

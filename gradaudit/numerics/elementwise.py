@@ -24,7 +24,7 @@ from gradaudit.numerics.elementary import (
     RSQRT_ULPS,
 )
 from gradaudit.numerics.precision import Precision
-from gradaudit.numerics.rounded import Rounded, operands, plus, round_once, times
+from gradaudit.numerics.rounded import Rounded, operands, plus, round_once, squared, times
 
 
 @handles(np.add)
@@ -45,8 +45,14 @@ def _multiply(x: Any, y: Any) -> Rounded:
     a, b = operands(x, y)
     return round_once(
         a.value * b.value,
-        plus(times(a.variance, b.value**2), times(b.variance, a.value**2)),
-        plus(times(a.kink, np.abs(b.value)), times(b.kink, np.abs(a.value))),
+        plus(
+            None if a.variance is None else times(a.variance, b.squares),
+            None if b.variance is None else times(b.variance, a.squares),
+        ),
+        plus(
+            None if a.kink is None else times(a.kink, np.abs(b.value)),
+            None if b.kink is None else times(b.kink, np.abs(a.value)),
+        ),
         a.precision,
         ulps=float(not (_power_of_two(x) or _power_of_two(y))),
     )
@@ -59,7 +65,7 @@ def _divide(x: Any, y: Any) -> Rounded:
     by_a, by_b = np.abs(1 / b.value), np.abs(quotient / b.value)
     return round_once(
         quotient,
-        plus(times(a.variance, by_a**2), times(b.variance, by_b**2)),
+        plus(times(a.variance, squared(by_a, a)), times(b.variance, squared(by_b, a))),
         plus(times(a.kink, by_a), times(b.kink, by_b)),
         a.precision,
         ulps=_reciprocal_ulps(a.precision) if _is(x, 1) else float(not _power_of_two(y)),
@@ -71,13 +77,13 @@ def _raise(x: Any, y: Any) -> Rounded:
     a, b = operands(x, y)
     power = a.value**b.value
     by_a = np.abs(b.value) * np.where(b.value == 0, 0.0, np.abs(a.value ** (b.value - 1)))
-    by_b: float | np.ndarray = 0.0
+    by_b = np.zeros(())
     if b.variance is not None or b.kink is not None:
         # y log a → 0 at a = 0; a base below 0 has a power only where the exponent is whole: exact
         by_b = np.abs(power * np.where((power == 0) | (a.value < 0), 0.0, np.log(a.value)))
     return round_once(
         power,
-        plus(times(a.variance, by_a**2), times(b.variance, by_b**2)),
+        plus(times(a.variance, squared(by_a, a)), times(b.variance, squared(by_b, a))),
         plus(times(a.kink, by_a), times(b.kink, by_b)),
         a.precision,
         ulps=_power_ulps(y, a.precision),
@@ -98,13 +104,14 @@ def _elementary(ufunc: np.ufunc, a: Rounded) -> Rounded:
     known, precision = ELEMENTARY[ufunc], a.precision
     y = ufunc(a.value)
     slope = known.derivative(a.value, y)
-    kink = times(a.kink, np.abs(slope))
-    if known.inside is not None:
+    kink = None if a.kink is None else times(a.kink, np.abs(slope))
+    if known.inside is not None and not precision.bound:
         overflows = known.inside(a.value) > precision.largest
         if overflows.any():
             kink = plus(np.where(overflows, np.abs(y), 0.0), kink)
     ulps = known.accuracy(a.value, precision.is_half)
-    return round_once(y, times(a.variance, slope**2), kink, precision, ulps)
+    variance = None if a.variance is None else times(a.variance, squared(slope, a))
+    return round_once(y, variance, kink, precision, ulps)
 
 
 for _ufunc in ELEMENTARY:

@@ -78,6 +78,19 @@ def multiplicities(terms: np.ndarray) -> np.ndarray:
     return repeats.reshape(terms.shape)
 
 
+def runs_of_equal_rows(b: np.ndarray) -> np.ndarray | None:
+    """Return where runs of equal rows of B begin; None where these are not long, as mostly.
+
+    The gradient of a mean over positions, for instance, is the same for all of them.
+    """
+    n = len(b)
+    if b.ndim != 2 or n < SHORT or not b.size or np.count_nonzero(b[1:, 0] != b[:-1, 0]) > n // 2:
+        return None
+    begins = np.ones(n, bool)
+    begins[1:] = np.any(b[1:] != b[:-1], axis=1)
+    return np.flatnonzero(begins) if np.count_nonzero(begins) <= n // 2 else None
+
+
 def _runs(ordered: np.ndarray) -> np.ndarray:
     """Return for each element of sorted rows (R, n) how many elements of its row equal it."""
     first = np.ones(ordered.shape, bool)

@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 from typing import Any, overload
 
 import numpy as np
+from numpy.typing import DTypeLike
 
 from gradaudit.numerics.ties import Convention
 
@@ -22,6 +23,7 @@ class Precision:
     smallest: absolute error of a result that underflows.
     largest: largest finite number.
     ties: which subgradient exact ties take; None for the framework's.
+    bound: σ is a lower bound that costs little, see `BOUND`. Variances are then in units of u².
     """
 
     name: str
@@ -34,6 +36,7 @@ class Precision:
     smallest: float
     largest: float
     ties: Convention | None = None
+    bound: bool = False
 
     @property
     def is_half(self) -> bool:
@@ -70,11 +73,22 @@ class Precision:
 
         In float64 it is 2 u²: the float64 reference makes the same roundings as the framework.
         """
+        if self.bound:
+            return (roundoff / self.roundoff) ** 2
         return roundoff**2 * (2.0 if self.name == "float64" else 1.0)
 
 
-def binade(value: np.ndarray | np.float64) -> np.ndarray:
-    """Return 2^⌊log₂|value|⌋, and 0 at 0, of value's shape: a float64's exponent bits alone."""
+def binade(value: np.ndarray | np.float64, dtype: DTypeLike = np.float64) -> np.ndarray:
+    """Return 2^⌊log₂|value|⌋, and 0 at 0, of value's shape: a float's exponent bits alone.
+
+    dtype: float64, or float32 for that or, next to a power of 2, half of it.
+    """
+    if dtype is np.float32:
+        single = np.array(value, np.float32)  # of its own: changed in place
+        single *= np.float32(1 - 2.0**-24)  # the cast may have rounded up to the next power of 2
+        bits = single.view(np.uint32)
+        bits &= np.uint32(0x7F800000)
+        return single
     return (np.asarray(value).view(np.uint64) & np.uint64(0x7FF0000000000000)).view(np.float64)
 
 
@@ -100,6 +114,14 @@ PRECISIONS: dict[str, Precision] = {
     "float16": _precision("float16", 11, 2.0**-25, 65504.0, 11, 11, 24),
     "bfloat16": _precision("bfloat16", 8, 2.0**-126, 2.0**128 * (1 - 2.0**-8), 24, 8, 24),
 }
+
+BOUND = replace(_FLOAT32, bound=True)
+"""float32 where a lower bound of σ will do: float32 variances of the errors of single operations.
+
+Left out is what can only make σ larger: partial sums of products in the order of their terms, most
+terms that are alike, kinks, constants that the precision does not hold. What is within a few such σ
+is within as many σ.
+"""
 
 HALF_SUMS: dict[str, Precision] = {
     name: replace(each, contraction_roundoff=each.roundoff)

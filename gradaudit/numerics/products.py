@@ -25,9 +25,15 @@ import numpy as np
 
 from gradaudit.numerics.arithmetic import Array
 from gradaudit.numerics.dispatch import handles
-from gradaudit.numerics.partial_sums import SHORT, in_order, multiplicities, repeating
+from gradaudit.numerics.partial_sums import (
+    SHORT,
+    in_order,
+    multiplicities,
+    repeating,
+    runs_of_equal_rows,
+)
 from gradaudit.numerics.precision import binade
-from gradaudit.numerics.rounded import Part, Rounded, operands, plus, round_once
+from gradaudit.numerics.rounded import Part, Rounded, operands, plus, round_once, squared
 from gradaudit.numerics.simulated import Simulated
 
 IN_TURN = 48
@@ -97,6 +103,8 @@ def contraction(a: Array, b: Array) -> Array:
 def _accumulated(a: Rounded, b: Rounded, roundoff: float) -> Rounded:
     """Return a @ b. roundoff: u of the accumulator."""
     p, n = a.precision, a.shape[-1]
+    if p.bound:
+        return _accumulated_at_least(a, b, roundoff)
     value, squares = _product(a.value, b.value)
     size = np.abs(value) if squares is None else np.maximum(np.abs(value), np.sqrt(squares / n))
     last_place = 2 * roundoff * binade(size)
@@ -116,6 +124,34 @@ def _accumulated(a: Rounded, b: Rounded, roundoff: float) -> Rounded:
         None if b.kink is None else np.abs(a.value) @ b.kink,
     )
     return round_once(value, variance, kink, p)
+
+
+def _accumulated_at_least(a: Rounded, b: Rounded, roundoff: float) -> Rounded:
+    """Return what `_accumulated` does, by float32 products, without what may only raise σ."""
+    p, n = a.precision, a.shape[-1]
+    value = a.value @ b.value
+    per_product = (1 / 3 + n / 18) * p.variance(roundoff) if n > 1 else 0.0
+    of_a = a.variance
+    if per_product:
+        own = a.squares * np.float32(per_product)
+        of_a = own if of_a is None else np.add(own, of_a, out=own)
+    variance = None if of_a is None else of_a @ b.squares
+    if b.variance is not None:
+        starts = runs_of_equal_rows(b.value)
+        if starts is None:
+            from_b = a.squares @ b.variance
+        else:
+            together = np.add.reduceat(a.value, starts, axis=-1)
+            from_b = squared(together, a) @ b.variance[starts]
+        variance = from_b if variance is None else np.add(variance, from_b, out=variance)
+    if n > 1:
+        own = squared(value, a)
+        own *= np.float32(p.variance(roundoff) / 9) * np.count_nonzero(a.value, -1)[..., None]
+        in_columns = np.count_nonzero(b.value, -2)
+        if (in_columns < n).any():  # terms that are 0 make no rounding
+            own *= (in_columns / n).astype(np.float32)[..., None, :]
+        variance = own if variance is None else np.add(variance, own, out=variance)
+    return round_once(value, variance, None, p)
 
 
 def _errors_of_terms(
@@ -168,7 +204,7 @@ def _errors_in_runs(
     a: Rounded, b: Rounded, per_product: float, last_place: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray] | None:
     """Return what `_errors_of_terms` does where rows of B are equal in runs; else None."""
-    starts = _runs_of_equal_rows(b.value)
+    starts = runs_of_equal_rows(b.value)
     if starts is None:
         return None
     bb = b.value**2
@@ -178,19 +214,6 @@ def _errors_in_runs(
     if a.variance is not None:
         found += a.variance @ bb
     return found, _alike(a.value, b.value[starts], starts, last_place)
-
-
-def _runs_of_equal_rows(b: np.ndarray) -> np.ndarray | None:
-    """Return where runs of equal rows of B begin; None where these are not long, as mostly.
-
-    The gradient of a mean over positions, for instance, is the same for all of them.
-    """
-    n = len(b)
-    if b.ndim != 2 or n < SHORT or not b.size or np.count_nonzero(b[1:, 0] != b[:-1, 0]) > n // 2:
-        return None
-    begins = np.ones(n, bool)
-    begins[1:] = np.any(b[1:] != b[:-1], axis=1)
-    return np.flatnonzero(begins) if np.count_nonzero(begins) <= n // 2 else None
 
 
 def _alike(a: np.ndarray, b: np.ndarray, starts: np.ndarray, last_place: np.ndarray) -> np.ndarray:

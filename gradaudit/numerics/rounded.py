@@ -76,7 +76,7 @@ class Rounded(Carrier):
     precision: the framework's precision that the value is held in.
     """
 
-    __slots__ = ("kink", "precision", "variance")
+    __slots__ = ("_single", "kink", "precision", "variance")
 
     carries = "rounding error"
 
@@ -84,9 +84,20 @@ class Rounded(Carrier):
         self, value: ArrayLike, variance: ArrayLike | None, kink: Part, precision: Precision
     ) -> None:
         self.value = np.asarray(value, np.float64)
-        self.variance: Part = None if variance is None else np.broadcast_to(variance, self.shape)
-        self.kink: Part = None if kink is None else np.broadcast_to(kink, self.shape)
+        self.variance: Part = None if variance is None else _of_shape(variance, self.value.shape)
+        self.kink: Part = None if kink is None else _of_shape(kink, self.value.shape)
         self.precision = precision
+        self._single: np.ndarray | None = None
+
+    @property
+    def squares(self) -> np.ndarray:
+        """The squares of the values, as precise as variances are."""
+        if not self.precision.bound:
+            return self.value**2
+        if self._single is None:
+            single = self.value.astype(np.float32)
+            self._single = np.multiply(single, single, out=single)
+        return self._single
 
     @classmethod
     def stored(cls, value: ArrayLike, precision: Precision) -> "Rounded":
@@ -96,6 +107,8 @@ class Rounded(Carrier):
         infinities too.
         """
         value = np.asarray(value, np.float64)
+        if precision.bound:
+            return cls(value, None, None, precision)
         with np.errstate(invalid="ignore"):
             lost = np.where(np.isinf(value), 0.0, value - precision.nearest(value))
         lost *= lost
@@ -117,7 +130,11 @@ class Rounded(Carrier):
     @property
     def sigma(self) -> np.ndarray:
         """Standard deviation of the rounding error, without kinks; the shape of value."""
-        return np.zeros(self.shape) if self.variance is None else np.sqrt(self.variance)
+        if self.variance is None:
+            return np.zeros(self.shape)
+        if self.precision.bound:
+            return np.sqrt(self.variance, dtype=np.float64) * self.precision.roundoff
+        return np.sqrt(self.variance)
 
     @property
     def doubt(self) -> np.ndarray:
@@ -161,6 +178,12 @@ class Rounded(Carrier):
         return RULES[function](*args, **kwargs)
 
 
+def _of_shape(part: ArrayLike, shape: tuple[int, ...]) -> np.ndarray:
+    if isinstance(part, np.ndarray) and part.shape == shape:
+        return part  # at once: broadcast_to takes as long as a small sum
+    return np.broadcast_to(part, shape)
+
+
 def exact(array: Any) -> Any:
     """Return an array of any arithmetic without its rounding error; the shape stays.
 
@@ -181,7 +204,7 @@ def estimated(array: Any, error: np.ndarray, kink: Part = None) -> Any:
     kink: largest change that other branches would make, where the estimate is next to a kink.
     Both have a shape that broadcasts to that of the array.
     """
-    if not isinstance(array, Rounded):
+    if not isinstance(array, Rounded) or array.precision.bound:
         return array
     kink = plus(array.kink, kink if kink is not None and kink.any() else None)
     return Rounded(array.value, plus(error**2, array.variance), kink, array.precision)
@@ -196,9 +219,23 @@ def plus(a: Part, b: Part) -> Part:
     return b if a is None else a if b is None else a + b
 
 
+def squared(factor: np.ndarray, of: Rounded) -> np.ndarray:
+    """Return factor² in an array of its own, as precise as the variances of an array are."""
+    if not of.precision.bound:
+        return factor**2
+    single = np.array(factor, np.float32)
+    single *= single
+    return single
+
+
 def times(part: Part, factor: np.ndarray | float) -> Part:
     """Return a variance or kink times `factor`: zero where it is zero, whatever the factor."""
-    return None if part is None else np.where(part == 0, 0.0, part * factor)
+    if part is None:
+        return None
+    made = part * factor
+    if not np.isnan(np.max(made, initial=0.0)):  # as mostly
+        return made
+    return np.where(part == 0, 0.0, made)
 
 
 def round_once(
@@ -214,6 +251,8 @@ def round_once(
     Underflow adds smallest², and possible overflow of the precision an infinite kink.
     """
     value = np.asarray(value)
+    if precision.bound:
+        return _rounded_at_least(value, variance, precision, ulps)
     is_large = value.size and 2 * max(np.max(value), -np.min(value)) > precision.largest
     if np.any(ulps):
         own = binade(value)  # in place from here on: it may be as large as the largest weight
@@ -232,12 +271,28 @@ def round_once(
     return Rounded(value, variance, kink, precision)
 
 
+def _rounded_at_least(
+    value: np.ndarray, variance: Part, precision: Precision, ulps: float | np.ndarray
+) -> Rounded:
+    """Return what `round_once` does, with float32 variances in units of u², and no kinks."""
+    if ulps if isinstance(ulps, float) else np.any(ulps):
+        own = binade(value, np.float32)
+        own *= own
+        own *= np.float32(1 / 3) if np.isscalar(ulps) and ulps == 1 else np.square(ulps) / 3
+        if variance is not None:
+            own += variance
+        variance = own
+    return Rounded(value, variance, None, precision)
+
+
 def operands(*inputs: Any) -> list[Rounded]:
     """Lift Python numbers and bare arrays to the precision of the Rounded arrays beside them.
 
     A Python number becomes what the precision stores; a bare array is exact. Decisions give their
     precision and are left out of the list. Raises UnsupportedFunctionError for two precisions.
     """
+    if all(type(x) is Rounded and x.precision is inputs[0].precision for x in inputs):
+        return list(inputs)
     precisions = {x.precision for x in inputs if isinstance(x, (Rounded, Decision))}
     if len(precisions) != 1:
         raise UnsupportedFunctionError(
@@ -262,7 +317,10 @@ def of_parts(function: Callable[..., np.ndarray], *arrays: Rounded) -> Rounded:
     def apply(parts: list[Part]) -> Part:
         if all(part is None for part in parts):
             return None
-        filled = [np.zeros(a.shape) if p is None else p for a, p in zip(arrays, parts, strict=True)]
+        dtype = next(part.dtype for part in parts if part is not None)
+        filled = [
+            np.zeros(a.shape, dtype) if p is None else p for a, p in zip(arrays, parts, strict=True)
+        ]
         return function(*filled)
 
     return Rounded(

@@ -4,7 +4,7 @@ One job: StepRecord to Reference. Rejected: a second Keras model in float64 as t
 would repeat the framework's mistakes in more digits.
 """
 
-from gradaudit.reference.derive import derive, rewound
+from gradaudit.reference.derive import derive, has_bound, rewound
 from gradaudit.reference.gaps import is_graph
 from gradaudit.reference.graph import graph_of
 from gradaudit.reference.known import first_not_finite, known
@@ -21,6 +21,7 @@ __all__ = [
     "derive",
     "first_not_finite",
     "graph_of",
+    "has_bound",
     "is_graph",
     "known",
     "loss_terms",

@@ -53,7 +53,7 @@ def derive(record: StepRecord, spec: StepSpec, policy: Policy = DEFAULT) -> Refe
     if not gaps:
         try:
             runs, found = _found(runs)
-            if _is_unsteady(runs, found.loss, policy):
+            if not runs.bound and _is_unsteady(runs, found.loss, policy):
                 raise UnsupportedModelError(_UNSTEADY, GapCode.UNSTEADY)
             if policy.oracle is Oracle.BOTH and not runs.whole:
                 disputed, untraced = _second_opinion(runs)
@@ -63,10 +63,11 @@ def derive(record: StepRecord, spec: StepSpec, policy: Policy = DEFAULT) -> Refe
             gaps = (*covered.model, Gap(error.code, error.part, str(error)))
     gradients = {}
     if found is not None:
-        gradients = settled(runs, _gradients(runs, found, variables, policy, unjudged, untraced))
+        gradients = _gradients(runs, found, variables, policy, unjudged, untraced)
+        gradients = gradients if runs.bound else settled(runs, gradients)
     unjudged.update({(Stage.GRADIENT, v.path): gaps for v in variables if gaps})
     loss = None if found is None else found.loss
-    origin = None if is_finite(record) else _origin(runs)
+    origin = None if runs.bound or is_finite(record) else _origin(runs)
     reference = Reference(
         loss,
         gradients,
@@ -92,6 +93,16 @@ def _origin(runs: Runs) -> Origin:
         return origin_of(runs)
     except UnsupportedModelError as error:
         return Origin(f"the step cannot be replayed op by op: {error}")
+
+
+def has_bound(record: StepRecord, spec: StepSpec, policy: Policy = DEFAULT) -> bool:
+    """Return whether a step can be judged by a lower bound of σ first; see `Policy`.
+
+    A step that trained beside the recorded one cannot, nor can one with two oracles.
+    """
+    if policy.oracle is Oracle.BOTH or record.trained is not None:
+        return False
+    return _runs(record, spec, policy, coverage(spec)).has_bound
 
 
 def rewound(record: StepRecord, spec: StepSpec, policy: Policy) -> StepRecord:
@@ -125,7 +136,8 @@ def rewound(record: StepRecord, spec: StepSpec, policy: Policy) -> StepRecord:
 
 def _runs(record: StepRecord, spec: StepSpec, policy: Policy, covered: Coverage) -> Runs:
     whole = covered.whole or policy.oracle is Oracle.TRACED
-    return Runs(record, spec, spec.framework.traces(policy.expect), covered.traced, whole)
+    traces = spec.framework.traces(policy.expect)
+    return Runs(record, spec, traces, covered.traced, whole, policy.bound)
 
 
 def _found(runs: Runs) -> tuple[Runs, Found]:

@@ -21,6 +21,8 @@ class Policy:
     wanted: whether a weight is judged, by its path. stages: which stages are.
     oracle: DERIVED, TRACED or BOTH. expect: names of functions and layers whose custom gradients
         are taken as they are.
+    bound: σ may be a lower bound, which costs a part of σ itself. What agrees within a few of it
+        agrees within as many σ; nothing else can be said by it. See `numerics.precision.BOUND`.
 
     `stages` and `oracle` may be members of the enums or their values.
 
@@ -32,6 +34,7 @@ class Policy:
     stages: Sequence[Stage] = tuple(Stage)
     oracle: Oracle = Oracle.DERIVED
     expect: tuple[str, ...] = ()
+    bound: bool = False
 
     def __post_init__(self) -> None:
         if self.oracle not in ORACLES:

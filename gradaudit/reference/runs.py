@@ -42,7 +42,7 @@ class Runs:
     """Runs the rules of one step.
 
     traces: of the step's code. traced: ids of the parts that have no derived rule.
-    whole: the whole step is traced.
+    whole: the whole step is traced. bound: σ is a lower bound; see `Policy`.
     """
 
     record: StepRecord
@@ -50,6 +50,7 @@ class Runs:
     traces: Traces
     traced: Collection[int]
     whole: bool
+    bound: bool = False
 
     def loss(self, record: StepRecord | None = None) -> tuple[float, dict[str, Array]]:
         """Return the loss and what layers assign to, in plain float64.
@@ -120,9 +121,14 @@ class Runs:
 
         assigned: what layers assigned to weights before, in each of the arithmetics; or empty.
         """
-        record, arithmetics = self.record, self.arithmetics()
+        record = self.record
+        arithmetics = [self.rounding()] if self.bound else self.arithmetics()
         before = record.variables | record.optimizer_variables
+        after = record.variables_after | record.optimizer_variables_after
         starts = assigned or [{}] * len(arithmetics)
+        if self.bound:  # of another precision than the rounding of updates
+            array = arithmetics[0].array
+            starts = [{path: array(numbers(v), "float32") for path, v in starts[0].items()}]
         runs = [
             updated(
                 self.spec.optimizer,
@@ -133,16 +139,17 @@ class Runs:
                 arithmetic,
                 self.spec.config.epsilon,
                 start,
+                after if self.bound else None,
             )
             for arithmetic, start in zip(arithmetics, starts, strict=True)
         ]
         while True:
             with np.errstate(all="ignore"):
-                after = [made for run in runs if (made := next(run, None)) is not None]
-                if not after:
+                made = [each for run in runs if (each := next(run, None)) is not None]
+                if not made:
                     return
-                found = self._combined(after, before=before)
-            del after  # before the next weight's arrays are made
+                found = self._combined(made, before=before)
+            del made  # before the next weight's arrays are made
             yield found
 
     def nothing(self, variable: Any) -> Estimate:
@@ -169,6 +176,8 @@ class Runs:
         The third is there where κ is measured by it, or what XLA may leave out.
         """
         reference = self.rounding()
+        if self.bound:
+            return [Rounding(bound=True)]
         if self.has_halves:
             return [reference, self.simulating, *([_FLOAT32] if self.record.jit else [])]
         differs = self.dtypes != {"float32"} or self.record.tensorfloat32
@@ -209,6 +218,8 @@ class Runs:
 
         place: 0 for gradients, 1 for what layers assign to; as `_gradients` returns them.
         """
+        if self.bound:
+            return estimates
         known = {path: v for path, v in taken.items() if v is not None and path in estimates}
         weights = [v.path for v in self.spec.model.trainable_variables]
         unit = max(UNITS.get(dtype, 1) for dtype in self.dtypes)
@@ -256,7 +267,7 @@ class Runs:
         }
 
     def _combined(
-        self, runs: list[dict[str, Array]], before: Arrays | None = None
+        self, runs: list[dict[str, Any]], before: Arrays | None = None
     ) -> dict[str, Estimate]:
         """Combine the runs in the `arithmetics`. They are used up: large models need the memory.
 
@@ -264,8 +275,15 @@ class Runs:
         """
         estimates = {}
         for path in list(runs[0]):
-            value, twin, *rest = [run.pop(path) for run in runs]
+            value, *others = [run.pop(path) for run in runs]
+            if self.bound:
+                right = numbers(value)
+                if before is not None:
+                    right = right - before[path]
+                estimates[path] = Estimate(right, value.sigma, None, 1.0, self.oracle)
+                continue
             reference = as_rounded(value)
+            twin, *rest = others
             single = as_rounded(rest[0]) if rest else reference
             compared = reference if self.has_halves else single
             factor = kappa(twin, compared)
@@ -278,6 +296,11 @@ class Runs:
                 right = right - np.asarray(before[path], np.float64)
             estimates[path] = Estimate(right, sigma, reference.kink, factor, self.oracle)
         return estimates
+
+    @property
+    def has_bound(self) -> bool:
+        """Whether there is a lower bound of σ, as there is for steps in float32 throughout."""
+        return self.dtypes == {"float32"} and not self.record.tensorfloat32
 
     @functools.cached_property
     def dtypes(self) -> set[str]:

@@ -1,8 +1,9 @@
 """Runs an optimizer's step through its rules: from the captured gradients to the new variables."""
 
 import functools
+import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import Any
 
@@ -14,6 +15,7 @@ from gradaudit.keras_compat import Slot
 from gradaudit.numerics import Arithmetic, Rounded, numbers
 from gradaudit.numerics.arithmetic import Array
 from gradaudit.records import Arrays
+from gradaudit.reference.bounds import Cut, Part, bounded
 from gradaudit.rules import (
     ConstraintCall,
     UpdateCall,
@@ -42,8 +44,11 @@ def updated(
     arithmetic: Arithmetic,
     epsilon: float,
     assigned: Mapping[str, Array] = MappingProxyType({}),
-) -> Iterator[dict[str, Array]]:
+    taken: Arrays | None = None,
+) -> Iterator[dict[str, Any]]:
     """Yield the value after the step of each variable: one weight with its slots at a time.
+
+    Values are arrays of the arithmetic, or `Bounded`.
 
     variables: the model's trainable Keras variables.
     before: those and the optimizer's, by the keys of `keyed`. replica_gradients: for each replica,
@@ -51,6 +56,8 @@ def updated(
         Those that carry rounding errors, and no arrays, hand them on.
     epsilon: `keras.config.epsilon()`, for constraints.
     assigned: what layers assigned to weights in the step, before the optimizer, by path.
+    taken: where given, the framework's values after the step: what is near to these has only a
+        lower bound of its error, if the optimizer moves each element by itself.
     As keras/src/optimizers/base_optimizer.py and loss_scale_optimizer.py: gradients g / s for a
     loss scale s; under a LossScaleOptimizer a step with a gradient that is not finite is skipped
     and halves s, and every `dynamic_growth_steps` finite ones in a row double it. A MultiOptimizer
@@ -92,6 +99,7 @@ def updated(
             arithmetic,
             assigned,
             epsilon,
+            taken,
         )
         for after in step.run(own):
             # What all weights share is derived with each of them.
@@ -125,13 +133,14 @@ class _Step:
 
     optimizer: Any
     keys: dict[int, str]
-    before: Arrays
+    before: Mapping[str, np.ndarray]
     replica_gradients: tuple[Gradients, ...]
     scale: Any
     learning_rate: float
     arithmetic: Arithmetic
     assigned: Mapping[str, Array]
     epsilon: float
+    taken: Arrays | None
 
     @functools.cached_property
     def _count(self) -> int:
@@ -149,14 +158,45 @@ class _Step:
     def _applies(self) -> bool:
         return (self._count + 1) % self._gathered == 0
 
-    def run(self, variables: Sequence[Any]) -> Iterator[dict[str, Array]]:
+    def run(self, variables: Sequence[Any]) -> Iterator[dict[str, Any]]:
         """Yield the count of steps, then each weight with what belongs to it."""
         key = self.keys[id(keras_compat.step_count(self.optimizer))]
         yield {key: self.arithmetic.array(self._count + 1, "float64")}
         moving = [v for v in variables if self.replica_gradients[0].get(v.path) is not None]
         norms = self._global_norms(moving) if self._applies else []
         for variable in variables:
-            yield self._weight(variable, norms)
+            if self.taken is not None and self._is_elementwise(variable):
+                at = functools.partial(self._at, variable)
+                yield bounded(at, self.before, self.taken, tuple(variable.shape))
+            else:
+                yield self.weight(variable, norms)
+
+    def _is_elementwise(self, variable: Any) -> bool:
+        """Return whether each element of a weight moves by itself."""
+        optimizer = self.optimizer
+        clips = optimizer.clipnorm or optimizer.global_clipnorm
+        alone = rule_for(optimizer).elementwise and variable.constraint is None and not clips
+        return alone and math.prod(variable.shape) > 1
+
+    def _at(self, variable: Any, arithmetic: Arithmetic | None, part: Part) -> dict[str, Array]:
+        """Return what `weight` does for some elements of the flattened weight.
+
+        arithmetic: None for that of the step.
+        """
+        shape = tuple(variable.shape)
+        given = tuple(
+            {variable.path: None if g is None else g.reshape(-1)[part]}
+            for g in (gradients[variable.path] for gradients in self.replica_gradients)
+        )
+        assigned = self.assigned.get(variable.path)
+        of_part = replace(
+            self,
+            before=Cut(self.before, shape, part),
+            replica_gradients=given,
+            arithmetic=arithmetic or self.arithmetic,
+            assigned={} if assigned is None else {variable.path: assigned.reshape(-1)[part]},
+        )
+        return of_part.weight(variable, [])
 
     def _global_norms(self, moving: list[Any]) -> list[Array]:
         """Return for each replica the norm of all gradients; nothing without global_clipnorm."""
@@ -185,7 +225,7 @@ class _Step:
             received.append(g)
         return received
 
-    def _weight(self, variable: Any, norms: list[Array]) -> dict[str, Array]:
+    def weight(self, variable: Any, norms: list[Array]) -> dict[str, Array]:
         """Return a weight and what the optimizer holds for it, after the step."""
         optimizer = self.optimizer
         weight = self.assigned.get(variable.path)

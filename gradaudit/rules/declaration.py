@@ -83,7 +83,7 @@ class Rule:
     options: keyword arguments of a loss or activation that are derived; None for all.
     slots: of an optimizer, the name of each slot and the attribute that holds its variables.
     mask, integers, autocast, takes_masks, gaps, ends_with_activation, output_logits, assigns,
-    uses_logits, weight_decay: as the arguments of `gradaudit.rule` by these names.
+    uses_logits, weight_decay, elementwise: as the arguments of `gradaudit.rule` by these names.
     """
 
     target: Any
@@ -104,6 +104,7 @@ class Rule:
     assigns: tuple[str, ...] = ()
     uses_logits: Callable[[Mapping[str, Any]], UsedLogits | None] | None = None
     weight_decay: Callable[[Any, Any], float | None] | None = None
+    elementwise: bool = False
 
     @property
     def name(self) -> str:

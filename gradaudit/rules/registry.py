@@ -72,6 +72,7 @@ def rule(
     assigns: Sequence[str] = (),
     uses_logits: Callable[[Mapping[str, Any]], UsedLogits | None] | None = None,
     weight_decay: Callable[[Any, Any], float | None] | None = None,
+    elementwise: bool = False,
 ) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     """Register the decorated function as the rule for a Keras class or function.
 
@@ -116,6 +117,8 @@ def rule(
             None where it needs y_pred alone.
         weight_decay: for an optimizer that does not decay weights as Keras's base class does,
             (optimizer, variable) to the decay of that weight, None for none.
+        elementwise: for an optimizer, each element of the new weight and slots depends on that
+            element alone, and on numbers that all share.
 
     Returns:
         A decorator that registers the function and returns it as it is.
@@ -168,6 +171,7 @@ def rule(
             tuple(assigns),
             uses_logits,
             weight_decay,
+            elementwise,
         )
         _register(target, new)
         return function

@@ -17,7 +17,11 @@ from gradaudit.testing.derivatives import (
     vjp_equals_tape,
     vjp_is_linear,
 )
-from gradaudit.testing.rounding import rounding_is_calibrated, stays_float32
+from gradaudit.testing.rounding import (
+    bound_is_below_sigma,
+    rounding_is_calibrated,
+    stays_float32,
+)
 from gradaudit.testing.singular import (
     nan_makes_nan,
     tie_gives_a_subgradient,
@@ -41,6 +45,7 @@ CHECKS: dict[str, Callable[[Rule, Case, Subjects], None]] = {
         nan_makes_nan,
         tie_gives_a_subgradient,
         stays_float32,
+        bound_is_below_sigma,
         rounding_is_calibrated,
         audit_passes,
     )

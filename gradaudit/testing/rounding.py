@@ -15,6 +15,7 @@ from gradaudit.numerics import (
     Rounded,
     Rounding,
     as_rounded,
+    exact,
     numbers,
 )
 from gradaudit.records import Arrays, Estimate, Oracle
@@ -54,6 +55,41 @@ def stays_float32(rule: Rule, case: Case, subjects: Subjects) -> None:
                     f"{name} is {value.dtype}. Expected float32: an array constant promoted it to "
                     f"{value.dtype}; use a Python float, or call.array(constant)"
                 )
+
+
+def bound_is_below_sigma(rule: Rule, case: Case, subjects: Subjects) -> None:
+    """The lower bound of σ, by which most steps of an audit are judged, is at most σ.
+
+    The values are the same. Elements next to a kink are left out: a bound has no kinks.
+    """
+    if rule.kind in KINDS:
+        return  # updates have another bound: reference/bounds.py
+    with floats("float32"):
+        found = subjects.of(rule, case, "float32")
+        made, least = (
+            _errors(found, rule, arithmetic) for arithmetic in (Rounding(), Rounding(bound=True))
+        )
+    for name, each in made.items():
+        bound = least[name]
+        apart = np.zeros(each.shape, bool) if each.kink is None else each.kink > 0
+        slack = 1e-6 * each.sigma + 1e-12 * np.abs(each.value)
+        away = np.abs(bound.value - each.value) > slack
+        above = bound.sigma > each.sigma * (1 + 1e-5)  # a bound is made of float32 numbers
+        for what, which in (("the value", away), ("σ", above)):
+            if (which & ~apart).any():
+                raise CheckFailure(
+                    f"{what} of {name} is another one where a lower bound of σ will do. Expected "
+                    "the same values, and at most σ"
+                )
+
+
+def _errors(found: Subject, rule: Rule, arithmetic: Rounding) -> dict[str, Rounded]:
+    """Return each output and cotangent by name, with its rounding error."""
+    run = found.run(rule, arithmetic, found.primals)
+    dys = {n: np.asarray(dy, np.float32) for n, dy in random_cotangents(run.y).items()}
+    back = run.vjp({name: exact(arithmetic.array(dy, "float32")) for name, dy in dys.items()})
+    made = {**run.y, **run.assigned, **_named(back)}
+    return {name: as_rounded(value) for name, value in made.items()}
 
 
 def rounding_is_calibrated(rule: Rule, case: Case, subjects: Subjects) -> None:

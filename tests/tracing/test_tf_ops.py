@@ -89,10 +89,18 @@ def test_rounding_errors_are_those_of_numpy_and_of_tensorflow_in_float32(name):
         narrow, _, narrow_back = _run(traced, xs, Plain(np.float32), "float32")
         again, _, again_back = _run(traced, xs, Reordering(1), "float32")
     theirs, gradients = _tape(function, xs, dys)
+    least, _, least_back = _bounded(traced, xs)
     gradients = gradients if name not in UNDERIVED else narrow_back.of_inputs
     made = [*ys, *back.of_inputs]
     twins = zip([*narrow, *narrow_back.of_inputs], [*again, *again_back.of_inputs], strict=True)
     found = zip(made, twins, [*theirs, *gradients], strict=True)
+    for y, bound in zip(made, [*least, *least_back.of_inputs], strict=True):
+        assert (y is None) == (bound is None)
+        if y is not None:
+            apart = False if y.kink is None else y.kink > 0
+            assert (~(bound.sigma > y.sigma * (1 + 1e-5)) | apart).all()  # NaN settles nothing
+            slack = 1e-6 * y.sigma + 1e-12 * np.abs(y.value)
+            assert ((np.abs(bound.value - y.value) <= slack) | apart).all()
     for y, several, tensorflow in found:
         for twin in several:
             assert (y is None) == (twin is None)
@@ -101,6 +109,11 @@ def test_rounding_errors_are_those_of_numpy_and_of_tensorflow_in_float32(name):
                 assert (np.abs(np.asarray(twin) - y.value) <= y.doubt + 1e-30).all()
         if y is not None:
             assert (np.abs(tensorflow - y.value) <= y.doubt + 1e-30).all()
+
+
+def _bounded(traced, xs):
+    with np.errstate(all="ignore"):
+        return _run(traced, xs, Rounding(bound=True), "float32")
 
 
 def _is_documented(entry):

@@ -18,6 +18,7 @@ from gradaudit.rules.registry import Case, rule
         ("accumulated_grad", Slot.ADADELTA_GRADIENTS),
         ("accumulated_delta", Slot.ADADELTA_DELTAS),
     ),
+    elementwise=True,
 )
 def adadelta(call, weight, gradient, slots):
     """Apply one step of Adadelta with learning rate η (Zeiler 2012).

@@ -16,6 +16,7 @@ from gradaudit.rules.registry import Case, rule
     ],
     source="keras/src/optimizers/adagrad.py",
     slots=(("accumulator", Slot.ACCUMULATORS),),
+    elementwise=True,
 )
 def adagrad(call, weight, gradient, slots):
     """Apply one step of Adagrad with learning rate η (Duchi et al. 2011).

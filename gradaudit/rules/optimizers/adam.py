@@ -39,6 +39,7 @@ def adam_step(call, weight, gradient, slots, learning_rate, beta_1, beta_2):
     ],
     source="keras/src/optimizers/adamw.py",
     slots=(*SLOTS, ("velocity_hat", Slot.VELOCITY_HATS)),
+    elementwise=True,
 )
 @rule(
     optimizers.Adam,
@@ -49,6 +50,7 @@ def adam_step(call, weight, gradient, slots, learning_rate, beta_1, beta_2):
     ],
     source="keras/src/optimizers/adam.py",
     slots=(*SLOTS, ("velocity_hat", Slot.VELOCITY_HATS)),
+    elementwise=True,
 )
 def adam(call, weight, gradient, slots):
     """Apply step t of Adam with learning rate η (Kingma and Ba 2015, the form before section 2.1).

@@ -15,6 +15,7 @@ from gradaudit.rules.registry import Case, rule
     ],
     source="keras/src/optimizers/adamax.py",
     slots=(("momentum", Slot.ADAMAX_MOMENTUMS), ("norm", Slot.ADAMAX_NORMS)),
+    elementwise=True,
 )
 def adamax(call, weight, gradient, slots):
     """Apply step t of Adamax with learning rate η (Kingma and Ba 2015, section 7.1).

@@ -24,6 +24,7 @@ from gradaudit.rules.registry import Case, rule
     ],
     source="keras/src/optimizers/ftrl.py",
     slots=(("accumulator", Slot.ACCUMULATORS), ("linear", Slot.LINEARS)),
+    elementwise=True,
 )
 def ftrl(call, weight, gradient, slots):
     """Apply one step of FTRL-Proximal with learning rate η (McMahan et al. 2013).

@@ -15,6 +15,7 @@ from gradaudit.rules.registry import Case, rule
     ],
     source="keras/src/optimizers/lion.py",
     slots=(("momentum", Slot.MOMENTUMS),),
+    elementwise=True,
 )
 def lion(call, weight, gradient, slots):
     """Apply one step of Lion with learning rate η (Chen et al. 2023).

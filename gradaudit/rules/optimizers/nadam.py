@@ -16,6 +16,7 @@ from gradaudit.rules.registry import Case, rule
     ],
     source="keras/src/optimizers/nadam.py",
     slots=(*SLOTS, ("u_product", Slot.NADAM_PRODUCT)),
+    elementwise=True,
 )
 def nadam(call, weight, gradient, slots):
     """Apply step t of Nadam with learning rate η (Dozat 2016).

@@ -22,6 +22,7 @@ from gradaudit.rules.registry import Case, rule
         ("momentum", Slot.MOMENTUMS),
         ("average_gradient", Slot.AVERAGE_GRADIENTS),
     ),
+    elementwise=True,
 )
 def rmsprop(call, weight, gradient, slots):
     """Apply one step of RMSprop with learning rate η (Tieleman and Hinton 2012).

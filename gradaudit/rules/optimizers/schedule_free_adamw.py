@@ -16,6 +16,7 @@ from gradaudit.rules.registry import Case, rule
     ],
     source="keras/src/optimizers/schedule_free_adamw.py",
     slots=SLOTS,
+    elementwise=True,
 )
 def schedule_free_adamw(call, weight, gradient, slots):
     """Apply step t of schedule-free AdamW with learning rate η (Defazio et al. 2024).

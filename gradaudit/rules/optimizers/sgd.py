@@ -14,6 +14,7 @@ from gradaudit.rules.registry import Case, rule
     ],
     source="keras/src/optimizers/sgd.py",
     slots=(("momentum", "momentums"),),
+    elementwise=True,
 )
 def sgd(call, weight, gradient, slots):
     """Apply one step of stochastic gradient descent with learning rate η and momentum μ.
