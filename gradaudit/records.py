@@ -284,8 +284,9 @@ class Comparison:
     """One audited step of one replica, compared: its tensors, and its worst element.
 
     batch_size: rows of the batch; 0 where the batch could not be captured.
-    capture_ms, reference_ms, compare_ms, report_ms: the time of the capture, the derivation, the
-        comparison, and of writing the rows of single weights.
+    capture_ms, reference_ms, update_ms, compare_ms, report_ms: the time of the capture, of deriving
+        the gradients and the update, of the comparison, of writing the rows of single weights.
+    judged_by: "sigma", or a "bound" of it that settled all verdicts.
     origin: where the first number that is not finite comes from, in words; "" where all are finite.
     """
 
@@ -305,4 +306,6 @@ class Comparison:
     reference_ms: float = 0.0
     compare_ms: float = 0.0
     report_ms: float = 0.0
+    update_ms: float = 0.0
+    judged_by: str = "sigma"
     origin: str = ""

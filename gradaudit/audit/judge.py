@@ -60,13 +60,15 @@ class Judge:
             return self.unjudged(record, Gap(error.code, error.part, str(error)))
         self._sigma.measured(found, by_bound)
         spent = (time.perf_counter() - start) * 1e3
-        return replace(found, reference_ms=spent - found.compare_ms - found.report_ms)
+        others = found.update_ms + found.compare_ms + found.report_ms
+        return replace(found, reference_ms=spent - others)
 
     def _by_bound(self, record: StepRecord, spec: StepSpec) -> Comparison | None:
         """Return the verdicts by a lower bound of σ; None where these are not asked for."""
         if not self._sigma.wants_bound() or not has_bound(record, spec, self._policy):
             return None
-        return self._judged(record, spec, replace(self._policy, bound=True))
+        policy = replace(self._policy, bound=True, twin=self._sigma.wants_twin)
+        return self._judged(record, spec, policy)
 
     def _judged(self, record: StepRecord, spec: StepSpec, policy: Policy) -> Comparison:
         start = time.perf_counter()
@@ -77,7 +79,8 @@ class Judge:
         compared_ms = (time.perf_counter() - derived) * 1e3
         return replace(
             comparison,
-            reference_ms=(derived - start) * 1e3 + updates.milliseconds,
+            reference_ms=(derived - start) * 1e3,
+            update_ms=updates.milliseconds,
             compare_ms=compared_ms - updates.milliseconds - self._sink.milliseconds,
             report_ms=self._sink.milliseconds,
         )

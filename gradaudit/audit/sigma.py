@@ -6,9 +6,10 @@ BOUND). With the threshold t,
 
     |tape − reference| ≤ t σ'  ⇒  |tape − reference| ≤ t σ
 
-so a step all of whose weights pass by σ' passes, and nothing is assumed. All other steps are judged
-by σ: no verdict but `pass`, and `unresolved` of a tensor whose σ' alone is too large, comes from a
-bound.
+so a step all of whose weights pass by σ' passes, and nothing is assumed. Where correlated errors
+make that impossible, the next steps have a twin that measures κ, as for σ itself; since κ σ' is no
+bound, a weight passes by it within half the threshold. All other steps are judged by σ: no verdict
+but `pass`, and `unresolved` of a tensor whose σ' alone is too large, comes from a bound.
 
 How strong the test was, `detectable_rel`, is a matter of σ and not of σ'. So σ is derived in the
 first step, and in one of EVERY steps after it, and the ratio of the two is carried from there.
@@ -39,6 +40,8 @@ class When(StrEnum):
 class Sigma:
     """Decides which steps of one model are judged by a lower bound of σ.
 
+    wants_twin: whether the bound of the next step has a twin.
+
     Args:
         when: a member of `When`, or its value.
     """
@@ -48,6 +51,7 @@ class Sigma:
         self._ratios: dict[tuple[Stage, str], float] = {}  # of the tolerances by σ and by the bound
         self._since = 0  # steps settled by a bound since the last ratios
         self._wait = self._skipped = 0
+        self.wants_twin = False
 
     def wants_bound(self) -> bool:
         """Return whether a step is to be judged by a bound first."""
@@ -68,7 +72,7 @@ class Sigma:
 
     def _settles(self, tensor: TensorComparison, threshold: float) -> bool:
         ratio = self._ratios.get((tensor.stage, tensor.path))
-        if ratio is None or not tensor.max_z <= threshold:
+        if ratio is None or not min(tensor.max_z * tensor.kappa, 2 * tensor.max_z) <= threshold:
             return False
         if tensor.verdict is Verdict.UNRESOLVED:
             return True
@@ -87,14 +91,18 @@ class Sigma:
             )
             for tensor in by_bound.tensors
         )
-        return replace(by_bound, tensors=tensors)
+        return replace(by_bound, tensors=tensors, judged_by="bound")
 
     def measured(self, found: Comparison, by_bound: Comparison | None) -> None:
         """Take the ratios of a step that was judged by σ, and by a bound if one was wanted."""
         if by_bound is None:
             return
         due = not self._ratios or self._since >= EVERY
-        if not due:  # a bound settled nothing: the next ones may not either
+        if due:
+            self.wants_twin = False
+        elif not self.wants_twin:
+            self.wants_twin = True
+        else:  # a bound settled nothing: the next ones may not either
             self._wait, self._skipped = min(2 * self._wait + 1, MOST_SKIPPED), 0
         bounds = {(each.stage, each.path): each.detectable_rel for each in by_bound.tensors}
         for tensor in found.tensors:

@@ -141,16 +141,17 @@ def _max(a: Rounded, axis: Any = None, keepdims: bool = False) -> Rounded:
     value = np.max(a.value, axis=axis, keepdims=keepdims)
     if a.variance is None and a.kink is None:
         return Rounded(value, None, None, a.precision)
-    if a.precision.bound:  # the least that the variance of the largest may be
-        return Rounded(value, None, None, a.precision)
-    doubt = np.where(np.isfinite(a.value), a.doubt, 0.0)
-    surely = np.max(a.value - doubt, axis=axis, keepdims=True)
-    contends = a.value + doubt >= surely
+    if a.precision.bound:
+        contends = a.value == np.max(a.value, axis=axis, keepdims=True)
+    else:
+        doubt = np.where(np.isfinite(a.value), a.doubt, 0.0)
+        surely = np.max(a.value - doubt, axis=axis, keepdims=True)
+        contends = a.value + doubt >= surely
 
     def part(p: Part) -> Part:
         if p is None:
             return None
-        return np.max(np.where(contends, p, 0.0), axis=axis, keepdims=keepdims)
+        return np.max(p, axis=axis, keepdims=keepdims, where=contends, initial=0.0)
 
     return Rounded(value, part(a.variance), part(a.kink), a.precision)
 

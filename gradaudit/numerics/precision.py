@@ -5,7 +5,6 @@ from dataclasses import dataclass, replace
 from typing import Any, overload
 
 import numpy as np
-from numpy.typing import DTypeLike
 
 from gradaudit.numerics.ties import Convention
 
@@ -78,17 +77,8 @@ class Precision:
         return roundoff**2 * (2.0 if self.name == "float64" else 1.0)
 
 
-def binade(value: np.ndarray | np.float64, dtype: DTypeLike = np.float64) -> np.ndarray:
-    """Return 2^⌊log₂|value|⌋, and 0 at 0, of value's shape: a float's exponent bits alone.
-
-    dtype: float64, or float32 for that or, next to a power of 2, half of it.
-    """
-    if dtype is np.float32:
-        single = np.array(value, np.float32)  # of its own: changed in place
-        single *= np.float32(1 - 2.0**-24)  # the cast may have rounded up to the next power of 2
-        bits = single.view(np.uint32)
-        bits &= np.uint32(0x7F800000)
-        return single
+def binade(value: np.ndarray | np.float64) -> np.ndarray:
+    """Return 2^⌊log₂|value|⌋, and 0 at 0, of value's shape: a float64's exponent bits alone."""
     return (np.asarray(value).view(np.uint64) & np.uint64(0x7FF0000000000000)).view(np.float64)
 
 

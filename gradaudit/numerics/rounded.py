@@ -47,6 +47,8 @@ Source for one rounding: N. Higham, Accuracy and Stability of Numerical Algorith
 `benchmarks/calibrate_rounding.py` and the tests compare the model with TensorFlow's kernels.
 """
 
+import functools
+import math
 from collections.abc import Callable
 from typing import Any, overload
 
@@ -233,6 +235,8 @@ def times(part: Part, factor: np.ndarray | float) -> Part:
     if part is None:
         return None
     made = part * factor
+    if made.dtype == np.float32:  # of a lower bound, where NaN settles nothing
+        return made
     if not np.isnan(np.max(made, initial=0.0)):  # as mostly
         return made
     return np.where(part == 0, 0.0, made)
@@ -276,13 +280,19 @@ def _rounded_at_least(
 ) -> Rounded:
     """Return what `round_once` does, with float32 variances in units of u², and no kinks."""
     if ulps if isinstance(ulps, float) else np.any(ulps):
-        own = binade(value, np.float32)
+        own = binade(value).astype(np.float32)
         own *= own
         own *= np.float32(1 / 3) if np.isscalar(ulps) and ulps == 1 else np.square(ulps) / 3
         if variance is not None:
             own += variance
         variance = own
     return Rounded(value, variance, None, precision)
+
+
+@functools.lru_cache(1024)
+def _constant(number: float, sign: float, precision: Precision) -> Rounded:
+    """Return what the precision stores for a number; sign: its own, which 0 has, too."""
+    return Rounded.stored(number, precision)
 
 
 def operands(*inputs: Any) -> list[Rounded]:
@@ -303,7 +313,7 @@ def operands(*inputs: Any) -> list[Rounded]:
     return [
         x
         if isinstance(x, Rounded)
-        else Rounded.stored(x, precision)
+        else _constant(x, math.copysign(1.0, x), precision)
         if isinstance(x, (int, float))
         else Rounded(x, None, None, precision)
         for x in inputs

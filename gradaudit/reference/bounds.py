@@ -7,8 +7,8 @@ step size α, which has the same part ρ of Δ for all:
 
     σ ≥ max(√r(y), ρ |Δ|)
 
-ρ is half the least of √(σ² − r(y)) / |Δ| among SAMPLE elements whose σ is derived. Elements that
-are more than NEAR times the bound off get their own σ, by the rule itself.
+ρ is OF_SAMPLE times the least of √(σ² − r(y)) / |Δ| among SAMPLE elements whose σ is derived.
+Elements that are more than NEAR times the bound off get their own σ, by the rule itself.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -27,10 +27,13 @@ Part = slice | np.ndarray
 SAMPLE = 256
 """Elements of which σ is derived to see what part of the error they share."""
 
+OF_SAMPLE = 0.9
+"""Part of the least value in the sample that is taken for the least of all elements."""
+
 BLOCK = 2**15
 """Elements that are derived at a time, so that all arrays of the rule stay in the cache."""
 
-NEAR = DEFAULT_THRESHOLD / 4
+NEAR = DEFAULT_THRESHOLD / 2
 """What is more than this many times the bound off gets its own σ."""
 
 _ROUNDING = PRECISIONS["float32"].roundoff / np.sqrt(3)
@@ -113,7 +116,7 @@ class _Elements:
         known = (moved > 0) & np.isfinite(sigma)
         if known.any():
             least = np.min(np.maximum(rest[known], 0.0) / moved[known] ** 2)
-            self._shared = float(np.sqrt(least)) / 2
+            self._shared = OF_SAMPLE * float(np.sqrt(least))
 
     def take(self, part: slice, value: np.ndarray) -> np.ndarray:
         """Keep the values of a block with their bounds; return which are far off."""

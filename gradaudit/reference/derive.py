@@ -137,7 +137,7 @@ def rewound(record: StepRecord, spec: StepSpec, policy: Policy) -> StepRecord:
 def _runs(record: StepRecord, spec: StepSpec, policy: Policy, covered: Coverage) -> Runs:
     whole = covered.whole or policy.oracle is Oracle.TRACED
     traces = spec.framework.traces(policy.expect)
-    return Runs(record, spec, traces, covered.traced, whole, policy.bound)
+    return Runs(record, spec, traces, covered.traced, whole, policy.bound, policy.twin)
 
 
 def _found(runs: Runs) -> tuple[Runs, Found]:

@@ -23,6 +23,7 @@ class Policy:
         are taken as they are.
     bound: σ may be a lower bound, which costs a part of σ itself. What agrees within a few of it
         agrees within as many σ; nothing else can be said by it. See `numerics.precision.BOUND`.
+    twin: κ is measured where σ is a lower bound, too.
 
     `stages` and `oracle` may be members of the enums or their values.
 
@@ -35,6 +36,7 @@ class Policy:
     oracle: Oracle = Oracle.DERIVED
     expect: tuple[str, ...] = ()
     bound: bool = False
+    twin: bool = False
 
     def __post_init__(self) -> None:
         if self.oracle not in ORACLES:

@@ -42,7 +42,7 @@ class Runs:
     """Runs the rules of one step.
 
     traces: of the step's code. traced: ids of the parts that have no derived rule.
-    whole: the whole step is traced. bound: σ is a lower bound; see `Policy`.
+    whole: the whole step is traced. bound, twin: see `Policy`.
     """
 
     record: StepRecord
@@ -51,6 +51,7 @@ class Runs:
     traced: Collection[int]
     whole: bool
     bound: bool = False
+    twin: bool = False
 
     def loss(self, record: StepRecord | None = None) -> tuple[float, dict[str, Array]]:
         """Return the loss and what layers assign to, in plain float64.
@@ -177,7 +178,7 @@ class Runs:
         """
         reference = self.rounding()
         if self.bound:
-            return [Rounding(bound=True)]
+            return [Rounding(bound=True), *([Plain(np.float32)] if self.twin else [])]
         if self.has_halves:
             return [reference, self.simulating, *([_FLOAT32] if self.record.jit else [])]
         differs = self.dtypes != {"float32"} or self.record.tensorfloat32
@@ -280,7 +281,9 @@ class Runs:
                 right = numbers(value)
                 if before is not None:
                     right = right - before[path]
-                estimates[path] = Estimate(right, value.sigma, None, 1.0, self.oracle)
+                factor = kappa(others[0], as_rounded(value)) if others else 1.0
+                sigma = value.sigma if factor == 1.0 else factor * value.sigma
+                estimates[path] = Estimate(right, sigma, None, factor, self.oracle)
                 continue
             reference = as_rounded(value)
             twin, *rest = others

@@ -20,7 +20,7 @@ from gradaudit.records import Comparison, WeightRows
 from gradaudit.report.tables import STEPS, TENSORS, csv_text, step_row, tensor_rows
 from gradaudit.report.weights import CsvFile, ParquetFiles, WeightsFile, guarded_tables
 
-SCHEMA_VERSION = 3
+SCHEMA_VERSION = 4
 FILES = ("steps.csv", "tensors.csv", "run.json")
 """What every run has, beside one of WEIGHTS_FILES."""
 

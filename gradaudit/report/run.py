@@ -19,8 +19,8 @@ from gradaudit.report.headline import headline
 from gradaudit.report.tables import STEPS, TENSORS, TEXT, WHOLE, step_row, tensor_rows, unguarded
 from gradaudit.report.weights import WEIGHTS, frame, tables
 
-_ADDED_IN_3 = ("compare_ms", "gaps", "provenance")
-"""Columns that schema version 2 does not have."""
+_ADDED = {3: ("compare_ms", "gaps", "provenance"), 4: ("update_ms", "judged_by")}
+"""Columns of steps.csv and tensors.csv that a version of the schema brought."""
 _SHOWN = ["stage", "path", "count", "max_z", "detectable_rel", "kinks", "verdict", "cause"]
 
 
@@ -152,7 +152,8 @@ def _read(path: Path, columns: list[str], version: int) -> pd.DataFrame:
     Raises:
         ValueError: the columns are others.
     """
-    added = [name for name in columns if version < 3 and name in _ADDED_IN_3]
+    later = {name for since, names in _ADDED.items() if version < since for name in names}
+    added = [name for name in columns if name in later and path.name != "weights.csv"]
     table = _read_columns(path, [name for name in columns if name not in added])
     for name in added:
         table[name] = "" if name in TEXT else np.nan

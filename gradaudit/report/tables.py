@@ -9,7 +9,7 @@ from gradaudit.records import Comparison, TensorComparison
 
 STEPS = (
     "step replica epoch batch_size loss_tape loss_reference loss_z max_z worst_path worst_index "
-    "verdict capture_ms reference_ms compare_ms report_ms"
+    "verdict judged_by capture_ms reference_ms update_ms compare_ms report_ms"
 ).split()
 TENSORS = (
     "step replica stage path layer shape dtype oracle count tape_norm reference_norm max_abs_diff "
@@ -17,7 +17,8 @@ TENSORS = (
 ).split()
 
 TEXT = (
-    "path layer worst_path cause gaps provenance index worst_index shape stage dtype oracle verdict"
+    "path layer worst_path cause gaps provenance index worst_index shape stage dtype oracle "
+    "verdict judged_by"
 ).split()
 """Columns that are text, also where all of their cells look like numbers."""
 
@@ -47,6 +48,7 @@ def step_row(comparison: Comparison, report_ms: float) -> list[Any]:
     times = {
         "capture_ms": comparison.capture_ms,
         "reference_ms": comparison.reference_ms,
+        "update_ms": comparison.update_ms,
         "compare_ms": comparison.compare_ms,
         "report_ms": report_ms,
     }

@@ -21,7 +21,7 @@ from gradaudit.report.weights import BLOCK, CsvFile, frame, tables
 
 COLUMNS = {
     "steps.csv": "step,replica,epoch,batch_size,loss_tape,loss_reference,loss_z,max_z,worst_path,"
-    "worst_index,verdict,capture_ms,reference_ms,compare_ms,report_ms",
+    "worst_index,verdict,judged_by,capture_ms,reference_ms,update_ms,compare_ms,report_ms",
     "tensors.csv": "step,replica,stage,path,layer,shape,dtype,oracle,count,tape_norm,"
     "reference_norm,max_abs_diff,rel_l2_diff,max_z,worst_index,detectable_rel,kinks,verdict,cause,"
     "gaps,provenance",
@@ -210,11 +210,13 @@ def test_an_older_run_is_read_and_a_newer_one_is_refused(tmp_path):
     write(run, tensor())
     run.write_run({"verdict": "pass"})
     told = json.loads((tmp_path / "run.json").read_text())
-    for name, added in (("steps.csv", ["compare_ms"]), ("tensors.csv", ["gaps", "provenance"])):
+    steps = ["compare_ms", "update_ms", "judged_by"]
+    for name, added in (("steps.csv", steps), ("tensors.csv", ["gaps", "provenance"])):
         pd.read_csv(tmp_path / name).drop(columns=added).to_csv(tmp_path / name, index=False)
     (tmp_path / "run.json").write_text(json.dumps({**told, "schema_version": 2}))
     found = load(tmp_path)
-    assert found.steps["compare_ms"].isna().all()
+    assert found.steps[["compare_ms", "update_ms"]].isna().all(axis=None)
+    assert found.steps["judged_by"].tolist() == [""]
     assert (found.tensors[["gaps", "provenance"]] == "").all(axis=None)
     (tmp_path / "run.json").write_text(json.dumps({**told, "schema_version": 99}))
     with pytest.raises(FolderError, match=r"schema version 99.*Upgrade gradaudit"):

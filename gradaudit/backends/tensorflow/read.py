@@ -15,10 +15,13 @@ def values(
 ) -> Arrays:
     """Return the values that variables have in one of the local replicas.
 
+    They are no copies where they are in the memory of the host: a variable that is assigned to
+    while its value is held gets memory of its own.
+
     keys: those of `rules.variable_keys`.
     """
     return {
-        keys[id(v)]: np.array(strategy.experimental_local_results(v.value)[replica].numpy())
+        keys[id(v)]: np.asarray(strategy.experimental_local_results(v.value)[replica].read_value())
         for v in variables
     }
 
@@ -29,9 +32,12 @@ def reads(variables: list[Any], keys: Mapping[int, str]) -> dict[str, tf.Tensor]
 
 
 def to_numpy(structure: Any) -> Any:
-    """Return tensors as NumPy arrays; None stays None, and so do ragged and sparse tensors."""
+    """Return tensors as NumPy arrays; None stays None, and so do ragged and sparse tensors.
+
+    They are no copies where the tensors are in the memory of the host.
+    """
     return tree.map_structure(
-        lambda part: np.array(part) if isinstance(part, tf.Tensor) else part, structure
+        lambda part: np.asarray(part) if isinstance(part, tf.Tensor) else part, structure
     )
 
 
