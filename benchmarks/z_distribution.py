@@ -41,7 +41,7 @@ def runs_of(precision: str, steps: int) -> pd.DataFrame:
                 batch_size=batch,
                 epochs=epochs,
                 verbose=0,
-                callbacks=[GradientAudit(folder, verbose=0)],
+                callbacks=[GradientAudit(folder, verbose=0, sigma="always")],
             )
             run = load(folder)
         table = run.weights[["step", "stage", "path", "z", "verdict"]].assign(

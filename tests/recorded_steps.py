@@ -15,7 +15,7 @@ from gradaudit.audit.single_step import recorded
 from gradaudit.backends.tensorflow import read_step, write_step
 from gradaudit.records import Oracle
 from gradaudit.reference import Policy, derive
-from gradaudit.report.tables import tensor_rows, weight_rows
+from gradaudit.report import InMemory
 from gradaudit.scoring import compare
 
 ROWS = 6
@@ -221,8 +221,9 @@ def record(folder, name, steps):
 def table(step_record, spec, oracle=Oracle.DERIVED):
     """Return the verdicts on a step as text."""
     reference = derive(step_record, spec, Policy(oracle=oracle))
-    comparison = compare(step_record, reference, 8.0)
-    return "\n".join(rows(comparison).to_csv() for rows in (tensor_rows, weight_rows))
+    rows = InMemory()
+    run = rows.report(compare(step_record, reference, 8.0, sink=rows), {})
+    return "\n".join(table.to_csv() for table in (run.tensors, run.weights))
 
 
 def tables(path):

@@ -472,7 +472,7 @@ def test_run_json_says_what_the_run_was_made_with(tmp_path):
     x, y = NETS["iris"].data["iris"]()
     model.fit(x, y, 75, verbose=0, callbacks=[GradientAudit(tmp_path, threshold=9.0)])
     run = json.loads((tmp_path / "run.json").read_text())
-    assert run["schema_version"] == 3
+    assert run["schema_version"] == 4
     assert run["seed"] == 7
     assert run["jit"] is True
     assert run["eager"] is False

@@ -187,7 +187,7 @@ def test_the_choice_of_what_is_audited(gradaudit):
     code, out, _ = gradaudit(
         *"run --model deep_tanh --epochs 2 --batch-size 50 --every epoch --steps 3".split(),
         *"--first 1 --layers layer_1 --budget 1000 --on-fail stop --json".split(),
-        *"--rows-per-tensor 10 --format parquet".split(),
+        *"--rows 10 --format parquet".split(),
     )
     assert code == 0
     run = json.loads(out)
@@ -202,6 +202,7 @@ def test_the_choice_of_what_is_audited(gradaudit):
         "on_fail": "stop",
         "rows_per_tensor": 10,
         "format": "parquet",
+        "sigma": "needed",
         "verbose": 0,
     }
     assert run["coverage"] == {"steps_trained": 4, "steps_audited": 3}
@@ -354,8 +355,8 @@ def test_every_option_is_explained(gradaudit):
     for option in (
         "--model --data --target --epochs --batch-size --optimizer --learning-rate --seed --every "
         "--steps --first --layers --budget --on-fail --verbose "
-        "--threshold --out --overwrite --jit --no-jit --eager --precision --no-bias --json "
-        "--allow-unjudged"
+        "--threshold --rows --format --out --overwrite --jit --no-jit --eager --precision "
+        "--no-bias --json --allow-unjudged"
     ).split():
         assert option in out
 

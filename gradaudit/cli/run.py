@@ -77,6 +77,7 @@ def run(
     rows_per_tensor: Annotated[
         str | None,
         typer.Option(
+            "--rows",
             metavar="N|all",
             help="Single weights with a row: at most N of a tensor, or all.  [default: all of a "
             "tensor of 1,000; of larger ones the worst 20 and what does not pass]",

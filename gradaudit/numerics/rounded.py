@@ -235,8 +235,6 @@ def times(part: Part, factor: np.ndarray | float) -> Part:
     if part is None:
         return None
     made = part * factor
-    if made.dtype == np.float32:  # of a lower bound, where NaN settles nothing
-        return made
     if not np.isnan(np.max(made, initial=0.0)):  # as mostly
         return made
     return np.where(part == 0, 0.0, made)

@@ -154,6 +154,12 @@ def _forgotten_error(array):  # noqa: ANN001, ANN202
     )
 
 
+def _wide_bound(array):  # noqa: ANN001, ANN202
+    if not isinstance(array, Rounded) or not array.precision.bound or array.variance is None:
+        return array
+    return Rounded(array.value, array.variance * 4, None, array.precision)
+
+
 def _detour(array):  # noqa: ANN001, ANN202
     return (array + 1e6) - 1e6 if isinstance(array, Rounded) else array
 
@@ -229,6 +235,11 @@ PLANTED: tuple[Planted, ...] = (
         "rounding error forgotten",
         _dense(lambda call, x, y, vjp: (_forgotten_error(y), vjp)),
         ("rounding_is_calibrated",),
+    ),
+    Planted(
+        "lower bound of the rounding error twice too large",
+        _dense(lambda call, x, y, vjp: (_wide_bound(y), vjp)),
+        ("bound_is_below_sigma",),
     ),
     Planted(
         "rounding error of a detour",

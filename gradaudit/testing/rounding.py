@@ -64,7 +64,7 @@ def bound_is_below_sigma(rule: Rule, case: Case, subjects: Subjects) -> None:
     """
     if rule.kind in KINDS:
         return  # updates have another bound: reference/bounds.py
-    with floats("float32"):
+    with floats("float32"), np.errstate(all="ignore"):
         found = subjects.of(rule, case, "float32")
         made, least = (
             _errors(found, rule, arithmetic) for arithmetic in (Rounding(), Rounding(bound=True))

@@ -290,7 +290,7 @@ def test_a_step_is_that_of_the_run_with_the_same_options(step, tmp_path):
         return compiled(net, Settings("adam", 0.01, "float32", seed=5)), *net.data["iris"]()
 
     model, x, y = fresh()
-    audit = GradientAudit(tmp_path, verbose=0)
+    audit = GradientAudit(tmp_path, verbose=0, sigma="always")
     model.fit(x, y, **options, verbose=0, callbacks=[audit])
     rows = load(tmp_path).weights.set_index(["step", "stage", "path", "index"])
     row = rows.loc[(step, "gradient", "iris/output/kernel", "2,1")]

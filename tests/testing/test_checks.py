@@ -20,7 +20,7 @@ from gradaudit.testing import CHECKS, PLANTED, check_rule, parametrize_with_chec
 from gradaudit.testing.check import applicable
 from gradaudit.tracing.tf_ops import arithmetic
 
-EXPENSIVE = ["rule_equals_trace", "stays_float32"]
+EXPENSIVE = ["rule_equals_trace", "stays_float32", "bound_is_below_sigma"]
 DEAR = ["rounding_is_calibrated", "audit_passes"]
 CHEAP = [name for name in CHECKS if name not in (*EXPENSIVE, *DEAR)]
 MOST = 1
@@ -145,6 +145,7 @@ def test_check_rule_reports_every_failure():
     assert {r.check for r in passed} == {
         "forward_equals_keras", "vjp_is_linear", "rule_is_pure", "zero_cotangent_makes_zero",
         "nan_makes_nan", "tie_gives_a_subgradient", "stays_float32", "rounding_is_calibrated",
+        "bound_is_below_sigma",
     }  # fmt: skip
     with pytest.raises(CheckFailure) as caught:
         check_rule(wrong, checks)
