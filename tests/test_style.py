@@ -11,7 +11,7 @@ import pytest
 import gradaudit
 
 ROOT = Path(__file__).parents[1]
-OF_RUNS = ("steps.csv", "tensors.csv", "weights.csv", "runs/", "claims.csv")
+OF_RUNS = ("reports/benchmarks/", "steps.csv", "tensors.csv", "weights.csv", "runs/", "claims.csv")
 """Files and folders that the documents name, and that only a run makes."""
 
 
