@@ -71,11 +71,13 @@ class Sigma:
         return all(self._settles(tensor, threshold) for tensor in by_bound.tensors)
 
     def _settles(self, tensor: TensorComparison, threshold: float) -> bool:
-        ratio = self._ratios.get((tensor.stage, tensor.path))
-        if ratio is None or not min(tensor.max_z * tensor.kappa, 2 * tensor.max_z) <= threshold:
+        if not min(tensor.max_z * tensor.kappa, 2 * tensor.max_z) <= threshold:
             return False
         if tensor.verdict is Verdict.UNRESOLVED:
             return True
+        ratio = self._ratios.get((tensor.stage, tensor.path))
+        if ratio is None:
+            return False
         # σ may be too large a part of the values where the bound is not.
         noise = ratio * tensor.detectable_rel / threshold
         return tensor.verdict is Verdict.PASS and noise <= LARGEST_NOISE / 2
@@ -87,7 +89,8 @@ class Sigma:
         tensors = tuple(
             replace(
                 tensor,
-                detectable_rel=self._ratios[tensor.stage, tensor.path] * tensor.detectable_rel,
+                detectable_rel=tensor.detectable_rel
+                * self._ratios.get((tensor.stage, tensor.path), 1.0),
             )
             for tensor in by_bound.tensors
         )

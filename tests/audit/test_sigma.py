@@ -1,5 +1,6 @@
 """Steps that are judged by a lower bound of σ: the verdicts are those of σ itself."""
 
+import dataclasses
 import itertools
 
 import keras
@@ -161,6 +162,22 @@ def test_a_bound_settles_what_passes_by_it(found, settles):
         told = sigma.told(by_bound)
         assert told.judged_by == "bound"
         assert told.tensors[0].detectable_rel == 2 * by_bound.tensors[0].detectable_rel
+
+
+def test_a_tensor_of_zeros_and_rounding_errors_needs_no_ratio():
+    sigma = Sigma("needed")
+    zeros = _comparison(verdict=Verdict.UNRESOLVED, detectable_rel=np.inf)
+    sigma.measured(_with(zeros, _comparison()), _with(zeros, _comparison()))
+    by_bound = _with(zeros, _comparison())
+    assert sigma.settles(by_bound, 8.0)
+    assert sigma.told(by_bound).tensors[0].detectable_rel == np.inf
+    passes = dataclasses.replace(zeros.tensors[0], verdict=Verdict.PASS)
+    assert not sigma.settles(dataclasses.replace(zeros, tensors=(passes,)), 8.0)
+
+
+def _with(first, second):
+    others = [dataclasses.replace(tensor, path="d/bias") for tensor in second.tensors]
+    return dataclasses.replace(first, tensors=(*first.tensors, *others))
 
 
 def test_bounds_that_settle_nothing_are_tried_with_a_twin_and_then_less_often():
