@@ -29,7 +29,7 @@ from gradaudit import GradientAudit
 
 PAIRS, FEWEST = 7, 3
 WARM_UP = 2
-LONGEST = 25.0
+LONGEST = 10.0
 """Seconds after which there are no further pairs, once there are FEWEST."""
 COLUMNS = ("capture_ms", "reference_ms", "update_ms", "compare_ms", "report_ms")
 EVERY = (1, 10, 100)
