@@ -30,7 +30,7 @@ def _compare(ufunc: np.ufunc, x: Any, y: Any) -> Decision:
     a, b = operands(x, y)
     if a.precision.bound:
         outcome = np.asarray(ufunc(a.value, b.value))
-        return Decision(outcome, np.zeros((), bool), a.precision)
+        return Decision(outcome, np.broadcast_to(np.False_, outcome.shape), a.precision)
     doubt = np.hypot(a.doubt, b.doubt)
     doubtful = (doubt > 0) & ~(np.abs(a.value - b.value) > doubt)
     outcome = np.asarray(ufunc(a.value, b.value))  # of scalars it is none

@@ -14,6 +14,10 @@ UNBROKEN = 300
 """Terms that kernels add without a break: longer sums may begin again half way."""
 
 
+REPEATING = 1.25
+"""Mean multiplicity of the terms of a sum from which it is counted."""
+
+
 def in_order(
     block: Callable[[int, int, np.ndarray], object], n: int, value: np.ndarray
 ) -> np.ndarray:
@@ -50,7 +54,7 @@ def in_order(
 def repeating(terms: np.ndarray) -> bool:
     """Return whether some sum has equal terms other than 0, judged by a sample of the sums.
 
-    True where a row of the sample has a mean multiplicity above 1.25.
+    True where a row of the sample has a mean multiplicity above REPEATING.
 
     terms: (..., n), the terms of each sum along the last axis.
     """
@@ -61,7 +65,7 @@ def repeating(terms: np.ndarray) -> bool:
     sample.sort()
     if not np.any((sample[:, 1:] == sample[:, :-1]) & (sample[:, 1:] != 0)):
         return False
-    return bool(np.any(np.sum((_runs(sample) - 1.25) * (sample != 0), axis=-1) > 0))
+    return bool(np.any(np.sum((_runs(sample) - REPEATING) * (sample != 0), axis=-1) > 0))
 
 
 def multiplicities(terms: np.ndarray) -> np.ndarray:

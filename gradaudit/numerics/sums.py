@@ -13,6 +13,7 @@ import numpy as np
 
 from gradaudit.numerics.dispatch import handles
 from gradaudit.numerics.partial_sums import (
+    REPEATING,
     SHORT,
     in_order,
     multiplicities,
@@ -58,12 +59,16 @@ def _total_at_least(a: Rounded, axis: Any, keepdims: bool, roundoff: float) -> R
         walk = _own_walk(terms, value)
         starts = runs_of_equal_rows(terms)
         if starts is not None:
-            lengths = np.diff(starts, append=n)
-            count = np.sum((terms[starts] != 0) * (lengths**2)[:, None], axis=0)
-            count = count.reshape(squares.shape)
+            lengths = np.diff(starts, append=n)[:, None]
+            rounds = terms[starts] != 0
+            pairs = np.sum(rounds * lengths**2, axis=0)
+            if not (pairs < REPEATING * np.sum(rounds * lengths, axis=0)).any():
+                count = pairs.reshape(squares.shape)
+            else:  # `repeating` may not see them
+                rounds &= False
             if a.variance is not None:
                 of_runs = np.add.reduceat(_columns(a.variance, axis, n), starts, axis=0)
-                of_runs *= lengths[:, None].astype(np.float32)
+                of_runs *= np.where(rounds, lengths, 1).astype(np.float32)
                 variance = np.sum(of_runs, axis=0, dtype=np.float32).reshape(squares.shape)
     walk = np.maximum(walk, n * (value**2 / 3 + squares / 6))
     walk *= count * (a.precision.variance(roundoff) / (3 * n))
