@@ -62,10 +62,10 @@ def _total_at_least(a: Rounded, axis: Any, keepdims: bool, roundoff: float) -> R
             lengths = np.diff(starts, append=n)[:, None]
             rounds = terms[starts] != 0
             pairs = np.sum(rounds * lengths**2, axis=0)
-            if not (pairs < REPEATING * np.sum(rounds * lengths, axis=0)).any():
+            if (pairs >= REPEATING * np.sum(rounds * lengths, axis=0)).all():
                 count = pairs.reshape(squares.shape)
             else:  # `repeating` may not see them
-                rounds &= False
+                rounds = np.zeros_like(rounds)
             if a.variance is not None:
                 of_runs = np.add.reduceat(_columns(a.variance, axis, n), starts, axis=0)
                 of_runs *= np.where(rounds, lengths, 1).astype(np.float32)

@@ -7,8 +7,8 @@ step size α, which has the same part ρ of Δ for all:
 
     σ ≥ max(√r(y), ρ |Δ|)
 
-ρ is OF_SAMPLE times the least of √(σ² − r(y)) / |Δ| among SAMPLE elements whose σ is derived.
-Elements that are more than NEAR times the bound off get their own σ, by the rule itself.
+ρ is an estimate: OF_SAMPLE times the least of √(σ² − r(y)) / |Δ| among SAMPLE elements whose σ is
+derived. Elements that are more than NEAR times the bound off get their own σ, by the rule itself.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
