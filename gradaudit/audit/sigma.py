@@ -74,6 +74,8 @@ class Sigma:
     def _settles(self, tensor: TensorComparison, threshold: float) -> bool:
         if not min(tensor.max_z * tensor.kappa, 2 * tensor.max_z) <= threshold:
             return False
+        if not np.isfinite(tensor.reference_norm):
+            return False
         if tensor.verdict is Verdict.UNRESOLVED:
             return True
         ratio = self._ratios.get((tensor.stage, tensor.path))

@@ -64,6 +64,9 @@ from gradaudit.numerics.precision import Precision, binade
 DOUBT = 8.0
 """A comparison is doubtful where the two sides differ by at most this many σ."""
 
+LARGEST_SINGLE = 2.0**50
+"""In a lower bound of σ larger numbers count as this one: their squares overflow float32."""
+
 Part = np.ndarray | None
 """A variance or a kink; None means zero everywhere."""
 
@@ -97,7 +100,7 @@ class Rounded(Carrier):
         if not self.precision.bound:
             return self.value**2
         if self._single is None:
-            single = self.value.astype(np.float32)
+            single = _single(self.value)
             self._single = np.multiply(single, single, out=single)
         return self._single
 
@@ -225,9 +228,15 @@ def squared(factor: np.ndarray, of: Rounded) -> np.ndarray:
     """Return factor² in an array of its own, as precise as the variances of an array are."""
     if not of.precision.bound:
         return factor**2
-    single = np.array(factor, np.float32)
+    single = _single(factor)
     single *= single
     return single
+
+
+def _single(value: np.ndarray) -> np.ndarray:
+    """Return values in float32, at most LARGEST_SINGLE in size, in an array of their own."""
+    single = np.array(value, np.float32)
+    return np.clip(single, -LARGEST_SINGLE, LARGEST_SINGLE, out=single)
 
 
 def times(part: Part, factor: np.ndarray | float) -> Part:
@@ -278,7 +287,7 @@ def _rounded_at_least(
 ) -> Rounded:
     """Return what `round_once` does, with float32 variances in units of u², and no kinks."""
     if ulps if isinstance(ulps, float) else np.any(ulps):
-        own = binade(value).astype(np.float32)
+        own = _single(binade(value))
         own *= own
         own *= np.float32(1 / 3) if np.isscalar(ulps) and ulps == 1 else np.square(ulps) / 3
         if variance is not None:

@@ -283,6 +283,8 @@ class Runs:
                     right = right - before[path]
                 factor = kappa(others[0], as_rounded(value)) if others else 1.0
                 sigma = value.sigma if factor == 1.0 else factor * value.sigma
+                if not np.isfinite(np.max(sigma, initial=0.0)):  # what overflows bounds nothing
+                    sigma = np.where(np.isfinite(sigma), sigma, 0.0)
                 estimates[path] = Estimate(right, sigma, None, factor, self.oracle)
                 continue
             reference = as_rounded(value)

@@ -80,6 +80,20 @@ def test_a_fault_is_found_at_the_same_step(tmp_path, kind):
     assert set(always.steps["judged_by"]) == {"sigma"}
 
 
+def test_a_bound_that_overflows_hides_no_fault(tmp_path):
+    runs = []
+    for sigma in ("needed", "always"):
+        _anew()
+        # σ' is in float32, which holds no square of 10³⁰
+        far = [keras.layers.Rescaling(scale) for scale in (1e15, 1e15, 1e-30)]
+        wrong, last = Nudged("factor", since=4), keras.layers.Dense(3, "softmax")
+        model = keras.Sequential([keras.Input((8,)), *far, wrong, last])
+        runs.append(_run(tmp_path / sigma, model, sigma, steps=6))
+    needed, always = runs
+    assert needed.steps["verdict"].tolist() == ["pass"] * 4 + ["fail"] * 2
+    assert needed.tensors["verdict"].equals(always.tensors["verdict"])
+
+
 def _nets():
     layers = keras.layers
     yield "relu", lambda: [layers.Dense(64, "relu"), layers.Dense(64, "relu")]
@@ -88,12 +102,15 @@ def _nets():
         layers.ReLU(), layers.GlobalAveragePooling2D(),
     ]  # fmt: skip
     yield "recurrent", lambda: [layers.Reshape((8, 2)), layers.LSTM(8)]
-    yield "attention", lambda: [layers.Reshape((4, 4)), _attention(), layers.Flatten()]
+    for mask in (False, True):
+        yield f"attention, causal {mask}", lambda mask=mask: [
+            layers.Reshape((4, 4)), _attention(use_causal_mask=mask), layers.Flatten()
+        ]  # fmt: skip
 
 
-def _attention():
+def _attention(**options):
     x = keras.Input((4, 4))
-    return keras.Model(x, x + keras.layers.MultiHeadAttention(2, 4)(x, x))
+    return keras.Model(x, x + keras.layers.MultiHeadAttention(2, 4)(x, x, **options))
 
 
 @pytest.mark.parametrize(("name", "parts"), list(_nets()), ids=[name for name, _ in _nets()])
@@ -123,10 +140,12 @@ def test_sigma_is_derived_again_now_and_then(tmp_path, monkeypatch):
     assert run.steps["judged_by"].tolist() == (["sigma"] + ["bound"] * 3) * 2 + ["sigma"]
 
 
-def _comparison(verdict=Verdict.PASS, max_z=1.0, detectable_rel=1e-6, kappa=1.0, loss_z=0.1):
+def _comparison(
+    verdict=Verdict.PASS, max_z=1.0, detectable_rel=1e-6, kappa=1.0, loss_z=0.1, reference_norm=1.0
+):
     tensor = TensorComparison(
-        "gradient", "d/kernel", "d", (2,), "float32", "derived", 1.0, 1.0, 0.0, 0.0, max_z, (0,),
-        kappa, detectable_rel, 0, {verdict: 2}, verdict, "", 2,
+        "gradient", "d/kernel", "d", (2,), "float32", "derived", 1.0, reference_norm, 0.0, 0.0,
+        max_z, (0,), kappa, detectable_rel, 0, {verdict: 2}, verdict, "", 2,
     )  # fmt: skip
     return Comparison(
         0, 0, 0, 1, 1.0, 1.0, loss_z, (tensor,), max_z, "d/kernel", (0,), verdict, 1.0
@@ -145,6 +164,7 @@ def _comparison(verdict=Verdict.PASS, max_z=1.0, detectable_rel=1e-6, kappa=1.0,
         ({"max_z": 4.1, "kappa": 1.5}, True),
         ({"max_z": np.nan}, False),
         ({"verdict": Verdict.UNRESOLVED}, True),
+        ({"verdict": Verdict.UNRESOLVED, "reference_norm": np.nan}, False),  # it may be settled
         ({"verdict": Verdict.NONFINITE}, False),
         ({"verdict": Verdict.UNJUDGED}, False),
         ({"detectable_rel": 0.3}, False),  # σ itself may be a tenth of the values
