@@ -1,4 +1,4 @@
-"""The families of rules: in the default test run one rule of each goes through the slow checks."""
+"""The families of rules, and a rule of each that stands for it where not all rules can run."""
 
 from gradaudit.rules import Rule, all_rules
 
@@ -61,7 +61,7 @@ REPRESENTATIVES = {
     "optimizer": "Adam",
     "regularizer": "L2",
 }
-"""Family to the name of the rule that stands for it in the default test run."""
+"""Family to the name of the rule that stands for it where not all rules can run."""
 
 
 def family(rule: Rule) -> str:

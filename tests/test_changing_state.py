@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from suite import by_default
+
 _PATH = Path(__file__).parents[1] / "benchmarks" / "changing_state.py"
 
 
@@ -19,13 +21,9 @@ def _loaded():
 
 
 changing_state = _loaded()
-BY_DEFAULT = (3, 12)
 
 
-@pytest.mark.parametrize(
-    "number",
-    [n if n in BY_DEFAULT else pytest.param(n, marks=pytest.mark.long) for n in range(40)],
-)
+@pytest.mark.parametrize("number", by_default(range(40), [12]))
 def test_a_training_whose_python_state_changes(number):
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # Keras warns of layers that its user's code leaves unbuilt

@@ -226,6 +226,7 @@ def test_a_weight_is_explained_in_three_formats(gradaudit):
     assert gradaudit(f"{line} --out e.txt --overwrite")[0] == 0
 
 
+@pytest.mark.long
 def test_rows_and_steps_of_a_training(gradaudit):
     line = "explain --model sigmoid_mse --optimizer adam --weight hidden/kernel[0,1] --epochs 1"
     _, all_rows, _ = gradaudit(f"{line} --step 4")

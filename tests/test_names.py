@@ -127,7 +127,7 @@ NETS = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("name", by_default(NETS, [*NETS][:2]))
+@pytest.mark.parametrize("name", by_default(NETS, [*NETS][:1]))
 def test_variables_of_one_path_are_judged_each_by_itself(name, tmp_path):
     model, run = fitted(NETS[name], tmp_path / "run")
     assert run.verdict == "pass", (run.run["failures"], run.run["unjudged"])
@@ -141,7 +141,7 @@ def test_variables_of_one_path_are_judged_each_by_itself(name, tmp_path):
     assert any("#2" in key for key in keys.values())
 
 
-@pytest.mark.parametrize("place", [0, 1])
+@pytest.mark.parametrize("place", by_default([0, 1], [1]))
 def test_a_wrong_gradient_of_one_of_two_layers_of_a_name_names_that_layer(place, tmp_path):
     def make(activation):
         functions = ["tanh", "tanh"]
@@ -162,6 +162,7 @@ def test_a_wrong_gradient_of_one_of_two_layers_of_a_name_names_that_layer(place,
     assert set(verdicts(healthy).values()) == {"pass"}
 
 
+@pytest.mark.long
 def test_a_slot_of_the_second_twin_that_is_wrong_is_found():
     model = chain(dense(), dense(8, name="e"), dense(8, name="e"))
     record, spec = recorded(model, X, np.ones((24, 8), np.float32))
@@ -173,6 +174,7 @@ def test_a_slot_of_the_second_twin_that_is_wrong_is_found():
     assert [t.path for t in found.tensors if t.verdict == "fail"] == [key]
 
 
+@pytest.mark.long
 def test_a_shared_layer_is_no_twin(tmp_path):
     def make():
         shared = dense()
@@ -218,6 +220,7 @@ def test_keys_are_paths_and_tell_apart_variables_of_one_path(paths, owners, keys
     assert [v.path for v in given] == paths
 
 
+@pytest.mark.long
 def test_layers_selects_one_of_two_layers_of_a_name(tmp_path):
     make = NETS["other shapes"]
     _, run = fitted(make, tmp_path / "second", layers="d#2")
@@ -260,7 +263,7 @@ def test_gradients_of_a_loop_are_those_of_the_variables_that_they_are_given_with
         audited(stranger.trainable_variables[:2], gradients[:2])
 
 
-@pytest.mark.parametrize("traced", [False, True])
+@pytest.mark.parametrize("traced", by_default([False, True], [False]))
 def test_a_recorded_step_in_a_file_keeps_the_keys(traced, tmp_path):
     def build():
         parts = around("one", dense()), around("two", dense())

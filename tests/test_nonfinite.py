@@ -288,6 +288,7 @@ def test_a_gradient_that_is_too_large_without_a_scale_is_skipped_until_it_is_bel
     assert run.run["failed"] == 0
 
 
+@pytest.mark.long
 def test_no_loss_scale_excuses_what_is_nan_under_each(tmp_path):
     """A logarithm in the branch that is not taken: TensorFlow's gradient is 0 · ∞ there."""
     run = scaled_steps(
@@ -299,6 +300,7 @@ def test_no_loss_scale_excuses_what_is_nan_under_each(tmp_path):
     assert bad["cause"].str.contains("Log.* and 0 times that is NaN").all()
 
 
+@pytest.mark.long
 def test_no_loss_scale_excuses_a_slope_that_is_infinite_for_every_cotangent(tmp_path):
     """A scale at which the cotangent vanishes in float16 does not make its product finite."""
     keras.mixed_precision.set_global_policy("mixed_float16")
@@ -308,7 +310,7 @@ def test_no_loss_scale_excuses_a_slope_that_is_infinite_for_every_cotangent(tmp_
     assert load(tmp_path).verdict == "nonfinite"
 
 
-@pytest.mark.parametrize("factor", [np.nan, 1e4])
+@pytest.mark.parametrize("factor", by_default([np.nan, 1e4], [1e4]))
 def test_no_loss_scale_excuses_a_gradient_of_one_s_own_that_alone_is_too_large(tmp_path, factor):
     @tf.custom_gradient
     def by_hand(z):

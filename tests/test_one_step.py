@@ -144,6 +144,7 @@ def test_a_model_that_cannot_be_checked_is_told(two_replicas):
         gradaudit.check(model, *batch())
 
 
+@pytest.mark.long
 def test_many_audits_of_dropout_are_not_taken_for_retracing(caplog):
     model = net(layers.Dropout(0.4))
     for _ in range(7):

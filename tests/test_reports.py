@@ -35,6 +35,7 @@ def test_the_command_is_the_documented_one():
     assert {path.parent.name for path in COMMITTED.glob("*/run.json")} == set(NETS)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("net", NETS)
 @pytest.mark.parametrize("table", KEYS)
 def test_verdicts_keys_and_columns_are_the_same(again, net, table):

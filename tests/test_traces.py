@@ -92,7 +92,6 @@ METHODS = ("on_train_batch_begin", "on_train_batch_end", "on_epoch_begin", "on_e
         itertools.product(METHODS, [Stop, KeyboardInterrupt], [True, False]),
         chosen=[
             ("on_train_batch_end", KeyboardInterrupt, True),
-            ("on_epoch_begin", Stop, False),
         ],
     ),
 )
@@ -110,6 +109,7 @@ def test_after_another_callback_raised(tmp_path, method, error, after):
         assert set(run.weights["step"]) == set(run.tensors["step"]) == set(run.steps["step"])
 
 
+@pytest.mark.long
 def test_an_exception_between_two_epochs_is_known_when_fit_has_gone(tmp_path):
     model = net()
     audit = GradientAudit(tmp_path / "run", verbose=0)
@@ -121,6 +121,7 @@ def test_an_exception_between_two_epochs_is_known_when_fit_has_gone(tmp_path):
     assert load(tmp_path / "run").verdict == "interrupted"
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("error", by_default([Stop, KeyboardInterrupt], chosen=[Stop]))
 def test_after_the_audit_itself_was_interrupted(tmp_path, monkeypatch, error):
     model = net()
@@ -163,6 +164,7 @@ def test_after_data_that_fails(tmp_path):
     assert len(run.steps) == 2
 
 
+@pytest.mark.long
 def test_after_nan_with_terminate_on_nan(tmp_path):
     x, y = data()
     x = np.where(np.arange(x.size).reshape(x.shape) == 300, np.nan, x)
@@ -203,6 +205,7 @@ SCRIPT = """
 """
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("every", by_default([1, 1000], chosen=[1]))
 def test_after_a_real_ctrl_c(tmp_path, every):
     script = tmp_path / "train.py"

@@ -18,6 +18,7 @@ from gradaudit.errors import DataError
 from gradaudit.records import Oracle, Stage
 from gradaudit.reference import Policy, derive
 from recorded_steps import NETS, TRACED, batches, built, record, table
+from suite import by_default
 
 
 def in_a_process_of_its_own(*paths):
@@ -52,6 +53,7 @@ def judged_in_any_order(folder, names, steps):
     return [path for path, _ in held], first
 
 
+@pytest.mark.long
 def test_steps_are_judged_alike_in_any_order_and_in_another_process(tmp_path):
     paths, found = judged_in_any_order(tmp_path, ["graph", "odd"], 2)
     expected = "".join(map(printed, paths, found))
@@ -86,7 +88,7 @@ def _epsilon_is_kept():
 
 
 @pytest.mark.usefixtures("_epsilon_is_kept")
-@pytest.mark.parametrize("name", ["dense", "two_outputs"])
+@pytest.mark.parametrize("name", by_default(["dense", "two_outputs"], ["dense"]))
 def test_what_is_changed_after_a_step_does_not_change_its_verdict(name):
     """The step is judged after the change alone, so nothing is kept of a judgement before it."""
     untouched, model = built(name), built(name)
@@ -113,6 +115,7 @@ def test_updates_can_be_derived_twice():
     assert len(first) > len(reference.gradients)
 
 
+@pytest.mark.long
 def test_a_file_alone_judges_what_has_derived_rules(tmp_path):
     ((path, step),) = record(tmp_path, "images", 1)
     assert table(*read_step(path)) == table(*step)

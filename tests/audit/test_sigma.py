@@ -12,6 +12,7 @@ from gradaudit import GradientAudit, load
 from gradaudit.audit import sigma as module
 from gradaudit.audit.sigma import Sigma
 from gradaudit.records import Comparison, TensorComparison, Verdict
+from suite import by_default
 
 
 class Nudged(keras.layers.Dense):
@@ -66,7 +67,7 @@ def _run(folder, model, sigma, steps=12, rows=32, **options):
     return load(folder)
 
 
-@pytest.mark.parametrize("kind", ["factor", "one", "sign"])
+@pytest.mark.parametrize("kind", by_default(["factor", "one", "sign"], ["one"]))
 def test_a_fault_is_found_at_the_same_step(tmp_path, kind):
     needed, always = (
         _run(tmp_path / sigma, _net(kind, since=7), sigma) for sigma in ("needed", "always")
@@ -113,13 +114,16 @@ def _attention(**options):
     return keras.Model(x, x + keras.layers.MultiHeadAttention(2, 4)(x, x, **options))
 
 
-@pytest.mark.parametrize(("name", "parts"), list(_nets()), ids=[name for name, _ in _nets()])
-def test_the_verdicts_on_weights_are_the_same(tmp_path, name, parts):
+NETS = dict(_nets())
+
+
+@pytest.mark.parametrize("name", by_default(NETS, ["relu"]))
+def test_the_verdicts_on_weights_are_the_same(tmp_path, name):
     runs = {}
     for sigma in ("needed", "always"):
         _anew()
         last = keras.layers.Dense(3, "softmax")
-        model = keras.Sequential([keras.Input((16,)), *parts(), last])
+        model = keras.Sequential([keras.Input((16,)), *NETS[name](), last])
         runs[sigma] = _run(tmp_path / sigma, model, sigma, steps=8)
     needed, always = runs["needed"], runs["always"]
     assert (needed.steps["judged_by"] == "bound").mean() > 0.5
@@ -134,6 +138,7 @@ def test_the_verdicts_on_weights_are_the_same(tmp_path, name, parts):
     assert np.allclose(np.log2(both[0][known] / both[1][known]), 0, atol=1)  # a factor of 2
 
 
+@pytest.mark.long
 def test_sigma_is_derived_again_now_and_then(tmp_path, monkeypatch):
     monkeypatch.setattr(module, "EVERY", 3)
     run = _run(tmp_path, _net("factor", since=99), "needed", steps=9)

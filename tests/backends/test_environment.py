@@ -8,6 +8,7 @@ from keras import layers
 import gradaudit
 from gradaudit import GradientAudit, load
 from gradaudit.backends.tensorflow import environment
+from suite import by_default
 
 
 class WarmUp(keras.optimizers.schedules.LearningRateSchedule):
@@ -74,7 +75,7 @@ MODELS = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("name", by_default(MODELS, ["a schedule"]))
 def test_what_does_not_describe_itself_costs_its_own_line(name, tmp_path, capsys):
     x = np.linspace(-1, 1, 32, dtype=np.float32).reshape(8, 4)
     model = MODELS[name]()

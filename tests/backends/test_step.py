@@ -6,6 +6,7 @@ import pytest
 import tensorflow as tf
 
 from gradaudit.backends.tensorflow import Capture, Replay, environment, peeked
+from suite import by_default
 
 
 def model_and_data(optimizer="sgd", **compile_options):
@@ -40,7 +41,9 @@ def records(model, x, y, batch_size=4, weight=None, epochs=1):
     return found
 
 
-@pytest.mark.parametrize("mode", [{}, {"jit_compile": True}, {"run_eagerly": True}])
+@pytest.mark.parametrize(
+    "mode", by_default([{}, {"jit_compile": True}, {"run_eagerly": True}], [{}])
+)
 def test_the_gradient_is_that_of_the_batch_and_the_weights_that_are_recorded(mode):
     model, x, y = model_and_data(**mode)
     weight = np.array([1, 2, 3, 4, 5, 6.0])
@@ -140,6 +143,7 @@ def test_a_step_that_cannot_be_traced_leaves_the_variables_usable():
     assert np.isfinite(model.optimizer.variables[2].value.numpy()).all()
 
 
+@pytest.mark.long
 def test_each_replica_has_its_record_and_the_gradients_of_all(two_replicas):
     with two_replicas.scope():
         model, x, y = model_and_data()

@@ -147,6 +147,7 @@ def graph():
     return model, rng.standard_normal((6, 4)), y
 
 
+@pytest.mark.long
 def test_branches_shared_layers_dropout_and_penalties_add_up():
     model, x, y = graph()
     chosen = dict(weights(model))  # of each variable the last weight: each is a step of its own
@@ -281,6 +282,7 @@ def test_a_weight_without_effect_is_told():
     assert "No output depends on this weight on this batch: 0" in found.text
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("step", by_default([0, 3, 9], chosen=[3]))
 def test_a_step_is_that_of_the_run_with_the_same_options(step, tmp_path):
     net = NETS["iris"]
@@ -415,6 +417,7 @@ class Balanced(HTMLParser):
         self.text.append(data)
 
 
+@pytest.mark.long
 def test_the_page_is_whole_escaped_and_loads_nothing():
     model, x, y = graph()
     for weight in ("W1[0,1]", "b2[0]"):

@@ -25,7 +25,6 @@ CHOSEN: dict[str, frozenset[str]] = {
         {
             "steps_per_execution=2, the last one shorter",
             "gradient_accumulation_steps=4, clipnorm, weight_decay",
-            "a second fit after another compile",
         }
     ),
     "Python state": frozenset(
@@ -37,23 +36,18 @@ CHOSEN: dict[str, frozenset[str]] = {
     ),
     "Precision": frozenset(
         {
-            "float64, XLA",
-            "mixed_float16, graph",
             "float16, graph",
-            "mixed_bfloat16, eager",
             "bfloat16, eager",
         }
     ),
     "Distribution": frozenset(
         {
-            "MirroredStrategy, Adam",
             "MirroredStrategy, a batch too small for the second replica",
         }
     ),
     "Company": frozenset(
         {
             "all of these, after the audit",
-            "SwapEMAWeights",
         }
     ),
 }

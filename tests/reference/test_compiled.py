@@ -101,7 +101,7 @@ def test_a_fit_of_several_outputs_passes(tmp_path, case):
 
 
 @pytest.mark.parametrize(
-    "mode", by_default(["XLA", "eager", "float64", "mixed_float16"], chosen=["mixed_float16"])
+    "mode", by_default(["XLA", "eager", "float64", "mixed_float16"], chosen=["eager"])
 )
 def test_a_fit_of_several_outputs_passes_in_every_mode(tmp_path, mode):
     if mode == "float64":
@@ -120,7 +120,7 @@ def test_a_fit_of_several_outputs_passes_in_every_mode(tmp_path, mode):
     assert run.steps["loss_z"].max() < 4
 
 
-@pytest.mark.parametrize("loss", ["mse", "ce", "crossentropy"])
+@pytest.mark.parametrize("loss", by_default(["mse", "ce", "crossentropy"], ["ce"]))
 def test_one_loss_for_all_outputs(tmp_path, loss):
     inputs = keras.Input((4,))
     outputs = [keras.layers.Dense(3, "softmax", name=name)(inputs) for name in "ba"]
@@ -171,6 +171,7 @@ def test_of_two_losses_on_a_single_output_keras_counts_the_first(tmp_path):
     require_pass(audited(tmp_path, model, X["left"], Y["size"]))
 
 
+@pytest.mark.long
 def test_inputs_of_another_rank_and_dtype(tmp_path):
     """Keras adds a last axis to rows of numbers, and makes integers floats."""
     inputs = [keras.Input((1,), name="b"), keras.Input((2,), name="a")]
@@ -221,7 +222,10 @@ def plant_ignored_sample_weight(monkeypatch):
 
 
 @pytest.mark.parametrize(
-    "plant", [plant_swapped, plant_ignored_loss_weight, plant_ignored_sample_weight]
+    "plant",
+    by_default(
+        [plant_swapped, plant_ignored_loss_weight, plant_ignored_sample_weight], [plant_swapped]
+    ),
 )
 def test_a_planted_fault_is_found(tmp_path, monkeypatch, plant):
     inputs = keras.Input((4,))

@@ -30,7 +30,6 @@ from suite import by_default
             ("neural ODE", False),
             ("mixture density loss", False),
             ("map_fn", False),
-            ("encoder and decoder", False),
         ],
     ),
 )
@@ -91,7 +90,7 @@ def test_a_variable_that_is_none_of_the_model_s_is_told():
     assert "reads a variable that is none of the model's" in run.run["unjudged"][0]
 
 
-@pytest.mark.parametrize("jit", [False, True])
+@pytest.mark.parametrize("jit", by_default([False, True], [False]))
 def test_masks_logits_penalties_and_draws_pass_between_traced_and_derived_layers(jit):
     keras.utils.set_random_seed(0)
     x = keras.Input((5, 3))
@@ -179,7 +178,9 @@ class Shuffled(layers.Layer):
         return self.dense(x) * factor
 
 
-@pytest.mark.parametrize("mode", [{}, {"jit_compile": True}, {"run_eagerly": True}])
+@pytest.mark.parametrize(
+    "mode", by_default([{}, {"jit_compile": True}, {"run_eagerly": True}], [{}])
+)
 def test_what_is_drawn_while_a_step_is_traced_is_drawn_again(mode, tmp_path):
     keras.utils.set_random_seed(0)
     middle = [layers.Dense(4, name=f"dense{i}") for i in range(3)]
@@ -365,7 +366,7 @@ CRITICS = {
     ("name", "jit"),
     by_default(
         itertools.product(CRITICS, [False, True]),
-        chosen=[("dense", True), ("convolutions", False), ("norms", False)],
+        chosen=[("norms", False)],
     ),
 )
 def test_a_loss_with_a_gradient_within_is_judged(name, jit):
@@ -473,6 +474,7 @@ REPLICATED = {
 }
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("function", "name"),
     by_default(

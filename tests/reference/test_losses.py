@@ -94,9 +94,7 @@ def targets(kind, width, rng, rows=24):
         chosen=[
             ("ce string", False),
             ("ce logits", True),
-            ("sparse", True),
             ("bce of softmax", False),
-            ("half squared error", False),
             ("sparse, a class ignored", True),
             ("msle in float16", False),
             ("dice of all", False),

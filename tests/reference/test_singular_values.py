@@ -138,8 +138,7 @@ values at which it is right; what a cause says."""
     by_default(
         itertools.product(MISLED, (False, True)),
         chosen=[
-            *((name, False) for name in [*MISLED][::2]),
-            ("logaddexp of Keras", True),
+            *((name, False) for name in [*MISLED][::4]),
         ],
     ),
 )
@@ -247,7 +246,7 @@ LIMITS = {
 cotangent is 0."""
 
 
-@pytest.mark.parametrize("name", LIMITS)
+@pytest.mark.parametrize("name", by_default(LIMITS, [*LIMITS][:2]))
 def test_a_slope_that_no_cotangent_reaches_leaves_no_trace(name):
     function, a = LIMITS[name]
     run = _checked(function, a, 0.5)

@@ -125,7 +125,7 @@ def judged(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("number", "name"), by_default(enumerate(RULES), chosen=list(enumerate(RULES))[::3])
+    ("number", "name"), by_default(enumerate(RULES), chosen=list(enumerate(RULES))[3::6])
 )
 def test_every_optimizer_in_eight_steps(judged, number, name):
     """Each set of options, and each constraint, with some of the optimizers."""
@@ -157,6 +157,7 @@ def test_options_of_the_base_class_with_every_optimizer(judged, name, together):
     judged(compiled(optimizer, constraint))
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("option", by_default(ALONE, chosen=["all at once"]))
 def test_each_option_of_the_base_class(judged, option):
     optimizer = optimizers.Adam(0.01, **ALONE[option])
@@ -170,7 +171,7 @@ def test_each_option_of_the_base_class_is_keras_s_in_float64(option):
     check_rule(changed, ["forward_equals_keras", "stays_float32"])
 
 
-@pytest.mark.parametrize("name", ["AdamW", "Muon"])
+@pytest.mark.parametrize("name", by_default(["AdamW", "Muon"], ["AdamW"]))
 def test_weights_excluded_from_decay(judged, name):
     optimizer = RULES[name].target(0.01, weight_decay=0.3)
     optimizer.exclude_from_weight_decay(var_names=["hidden/kernel", "bias"])
@@ -189,7 +190,7 @@ def test_constraints_come_after_everything_else(judged, name, option):
     ("name", "mode"),
     by_default(
         itertools.product(RULES, ["float64", "mixed_float16", "mixed_bfloat16", "XLA"]),
-        chosen=[("Adam", "mixed_float16")],
+        chosen=[("SGD", "mixed_float16")],
     ),
 )
 def test_precisions_and_xla(judged, name, mode):
@@ -213,6 +214,7 @@ def test_every_optimizer_of_keras_is_derived_or_a_gap_that_is_told():
         assert update_gaps(compiled(optimizer)) == []
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("scale", by_default([None, 1000.0, "dynamic"], chosen=[1000.0]))
 def test_several_optimizers_in_one(judged, scale):
     """Each with options of its own, and a rate: of a global norm, too, each knows its own part."""
@@ -364,7 +366,7 @@ def failures(model, folder):
 ADAPTIVE = "Adam AdamW Adamax Nadam Lamb Lion Muon ScheduleFreeAdamW".split()
 
 
-@pytest.mark.parametrize("name", by_default(ADAPTIVE, chosen=["Adam", "Muon"]))
+@pytest.mark.parametrize("name", by_default(ADAPTIVE, chosen=["Adam"]))
 def test_a_wrong_beta_is_found_and_named(tmp_path, monkeypatch, name):
     optimizer = RULES[name].target(0.01)
     beta = "adam_beta_2" if name == "Muon" else "beta_2"
