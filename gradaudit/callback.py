@@ -58,6 +58,13 @@ class GradientAudit(keras.callbacks.Callback):
         sigma: "needed" derives the rounding error σ of a step only where a lower bound of it, which
             costs a part of that, does not settle all verdicts; "always" in each step. The verdicts
             are the same; by a lower bound of σ, z is an upper bound of the score.
+        mode: "judge" judges each audited step; "record" only writes it to a file in the folder, to
+            be judged later by `gradaudit judge`, here or on other machines.
+        record_steps: numbers of audited steps that are written to such files, or "all" of them;
+            under mode="record" by default all.
+        background: judge in so many processes beside the training, which goes on meanwhile. It
+            waits where they fall behind by two steps each, and at its end. "stop" and "raise" then
+            come a few steps late. Code without a derived rule is judged within the training.
         verbose: 0 prints only a fault of the audit; 1 also what cannot be judged, the first failure
             and the verdict; 2 also a line for each audited step. All to stderr.
 
@@ -97,6 +104,9 @@ class GradientAudit(keras.callbacks.Callback):
         rows_per_tensor: int | Literal["all"] | None = None,
         format: Literal["csv", "parquet"] = "csv",
         sigma: Literal["needed", "always"] = "needed",
+        mode: Literal["judge", "record"] = "judge",
+        record_steps: Sequence[int] | Literal["all"] = (),
+        background: int = 0,
         verbose: int = 1,
     ) -> None:
         super().__init__()
@@ -110,6 +120,9 @@ class GradientAudit(keras.callbacks.Callback):
             format=format,
             sigma=sigma,
             on_fail=on_fail,
+            mode=mode,
+            record_steps=record_steps,
+            background=background,
             verbose=verbose,
         )
         self._path = Path(folder)
@@ -123,17 +136,17 @@ class GradientAudit(keras.callbacks.Callback):
     @property
     def verdict(self) -> str:
         """Verdict of all audited steps so far: pass, fail, nonfinite, unresolved or unjudged."""
-        return str(Verdict.UNJUDGED if self._session is None else self._session.verdict)
+        return str(Verdict.UNJUDGED if self._session is None else self._session.results.verdict)
 
     @property
     def max_z(self) -> float:
         """Largest score of all audited steps so far."""
-        return 0.0 if self._session is None else self._session.tally.max_z
+        return 0.0 if self._session is None else self._session.results.tally.max_z
 
     @property
     def audited_steps(self) -> int:
         """Number of audited steps so far."""
-        return 0 if self._session is None else self._session.tally.steps
+        return 0 if self._session is None else self._session.results.tally.steps
 
     def on_train_begin(self, logs: Any = None) -> None:
         self._close(Ended.INTERRUPTED)  # where the last fit broke off between two epochs
@@ -197,7 +210,7 @@ class GradientAudit(keras.callbacks.Callback):
             try:
                 self._merge()
             except Exception as error:
-                self._session.fault(error, "merging the reports of the workers")
+                self._session.results.fault(error, "merging the reports of the workers")
 
     def _merge(self) -> None:
         """Let the first worker make one report of all, once each of them has closed its own."""

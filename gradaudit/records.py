@@ -82,6 +82,7 @@ class StepRecord:
     trained: the variables after the step that trained, where Keras's own function ran beside the
         recorded one, from the same state, and left other values; None where it left the same.
     replica, replicas: its number, and how many are in sync: Keras divides the loss of each by it.
+    stale: what of the compiled step is not what the model's code says, in words.
     """
 
     step: int
@@ -108,6 +109,7 @@ class StepRecord:
     trained: Arrays | None = None
     replica: int = 0
     replicas: int = 1
+    stale: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -187,7 +187,7 @@ def test_the_choice_of_what_is_audited(gradaudit):
     code, out, _ = gradaudit(
         *"run --model deep_tanh --epochs 2 --batch-size 50 --every epoch --steps 3".split(),
         *"--first 1 --layers layer_1 --budget 1000 --on-fail stop --json".split(),
-        *"--rows 10 --format parquet".split(),
+        *"--rows 10 --format parquet --sigma always".split(),
     )
     assert code == 0
     run = json.loads(out)
@@ -200,9 +200,12 @@ def test_the_choice_of_what_is_audited(gradaudit):
         "oracle": "derived",
         "expect": {},
         "on_fail": "stop",
+        "mode": "judge",
+        "record_steps": [],
+        "background": 0,
         "rows_per_tensor": 10,
         "format": "parquet",
-        "sigma": "needed",
+        "sigma": "always",
         "verbose": 0,
     }
     assert run["coverage"] == {"steps_trained": 4, "steps_audited": 3}

@@ -5,13 +5,10 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import Any
 
-import keras
-
 from gradaudit.audit.sigma import Sigma, When
 from gradaudit.errors import UnsupportedModelError
 from gradaudit.records import Comparison, Gap, Reference, StepRecord, StepSpec, WeightRows
 from gradaudit.reference import Policy, derive, has_bound, rewound
-from gradaudit.rules import variable_keys
 from gradaudit.scoring import NO_ROWS, RowSink, RowsPerTensor, compare
 
 
@@ -19,7 +16,7 @@ class Judge:
     """Judges the steps of one model. No step changes the verdicts on the next one.
 
     Args:
-        model: a compiled Keras model; built by the first step that is judged.
+        paths: gives the keys of the model's trainable weights, once a step has run.
         policy: which weights and stages are judged, and by which oracle.
         threshold: the largest |tape − reference| / (κ σ) that passes.
         rows_per_tensor, sink: which single weights have a row, and what takes the rows.
@@ -28,14 +25,14 @@ class Judge:
 
     def __init__(
         self,
-        model: keras.Model,
+        paths: Callable[[], list[str]],
         policy: Policy,
         threshold: float,
         rows_per_tensor: RowsPerTensor = None,
         sink: RowSink = NO_ROWS,
         sigma: str = When.ALWAYS,
     ) -> None:
-        self._model = model
+        self._paths = paths
         self._policy = policy
         self._threshold = threshold
         self._rows_per_tensor = rows_per_tensor
@@ -92,9 +89,7 @@ class Judge:
 
     def paths(self) -> list[str]:
         """Return the paths of the weights that are judged."""
-        keys = variable_keys(self._model)
-        paths = (keys[id(v)] for v in self._model.trainable_variables)
-        return [path for path in paths if self._policy.wanted(path)]
+        return [path for path in self._paths() if self._policy.wanted(path)]
 
     def _compare(self, record: StepRecord, reference: Reference) -> Comparison:
         return compare(record, reference, self._threshold, self._rows_per_tensor, self._sink)

@@ -29,16 +29,12 @@ class Selection:
     def __post_init__(self) -> None:
         if self.every is None and not self.steps and not self.first:
             object.__setattr__(self, "every", 1)
-        if self.every not in (None, "epoch") and not _whole(self.every, least=1):
+        if self.every not in (None, "epoch") and not is_whole(self.every, least=1):
             raise UsageError(
                 f"every is {self.every!r}. Expected a whole number from 1 on, or 'epoch'."
             )
-        if not isinstance(self.steps, Sequence) or isinstance(self.steps, str):
-            raise UsageError(f"steps is {self.steps!r}. Expected numbers of steps, as (0, 10).")
-        object.__setattr__(self, "steps", tuple(self.steps))
-        if not all(_whole(step, least=0) for step in self.steps):
-            raise UsageError(f"steps is {self.steps!r}. Expected whole numbers from 0 on.")
-        if not _whole(self.first, least=0):
+        object.__setattr__(self, "steps", whole_numbers("steps", self.steps))
+        if not is_whole(self.first, least=0):
             raise UsageError(f"first is {self.first!r}. Expected a whole number from 0 on.")
         if self.layers is not None:
             try:
@@ -157,5 +153,19 @@ def check_budget(share: float | None) -> None:
         raise UsageError(f"budget is {share!r}. Expected a share of the time, such as 0.05.")
 
 
-def _whole(value: Any, least: int) -> bool:
+def whole_numbers(name: str, steps: Any) -> tuple[int, ...]:
+    """Return numbers of steps that an argument gives.
+
+    Raises:
+        UsageError: these are no whole numbers from 0 on.
+    """
+    if not isinstance(steps, Sequence) or isinstance(steps, str):
+        raise UsageError(f"{name} is {steps!r}. Expected numbers of steps, as (0, 10).")
+    if not all(is_whole(step, least=0) for step in steps):
+        raise UsageError(f"{name} is {steps!r}. Expected whole numbers from 0 on.")
+    return tuple(steps)
+
+
+def is_whole(value: Any, least: int) -> bool:
+    """Return whether a value is a whole number from `least` on."""
     return isinstance(value, int) and not isinstance(value, bool) and value >= least

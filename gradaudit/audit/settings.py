@@ -1,10 +1,11 @@
 """The settings of an audit, validated once."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
+from typing import Any, Literal
 
-from gradaudit.audit.selection import Selection, check_budget
+from gradaudit.audit.selection import Selection, check_budget, is_whole, whole_numbers
 from gradaudit.audit.sigma import When
 from gradaudit.errors import UsageError
 from gradaudit.records import DEFAULT_THRESHOLD, Oracle
@@ -12,6 +13,13 @@ from gradaudit.reference import Policy
 from gradaudit.reference.policy import ORACLES
 from gradaudit.report import Format
 from gradaudit.scoring import RowsPerTensor
+
+
+class Mode(StrEnum):
+    """What is done with an audited step: judge it, or record it in a file to be judged later."""
+
+    JUDGE = "judge"
+    RECORD = "record"
 
 
 class OnFail(StrEnum):
@@ -27,7 +35,9 @@ class Settings:
     """How steps are selected, judged and kept. `GradientAudit` documents each setting.
 
     selection: which steps and weights are audited. budget: share of the training's time.
-    oracle, on_fail: a member of the enum, or its value.
+    oracle, on_fail, mode: a member of the enum, or its value.
+    record_steps: numbers of audited steps that are written to files, or "all" of them.
+    background: number of processes that judge beside the training; 0 to judge within it.
 
     Raises:
         UsageError: a setting is out of its range.
@@ -42,6 +52,9 @@ class Settings:
     format: str = Format.CSV
     sigma: str = When.NEEDED
     on_fail: str = OnFail.RECORD
+    mode: str = Mode.JUDGE
+    record_steps: Sequence[int] | Literal["all"] = ()
+    background: int = 0
     verbose: int = 1
 
     def __post_init__(self) -> None:
@@ -63,9 +76,46 @@ class Settings:
                 raise UsageError(f'expect has {name!r}: {kind!r}. Expected "custom".')
         if self.on_fail not in list(OnFail):
             raise UsageError(f"on_fail is {self.on_fail!r}. Expected one of {', '.join(OnFail)}.")
+        if self.mode not in list(Mode):
+            raise UsageError(f"mode is {self.mode!r}. Expected one of {', '.join(Mode)}.")
+        if self.mode == Mode.RECORD and not self.record_steps:
+            object.__setattr__(self, "record_steps", "all")
+        if self.record_steps != "all":
+            steps = whole_numbers("record_steps", self.record_steps)
+            object.__setattr__(self, "record_steps", steps)
+        if not is_whole(self.background, least=0):
+            raise UsageError(
+                f"background is {self.background!r}. Expected a number of processes from 0 on."
+            )
+        if self.background and self.mode == Mode.RECORD:
+            raise UsageError(
+                "background is given, and mode is 'record'. Expected one of them: processes that "
+                "judge, or steps that are judged later."
+            )
         if self.verbose not in (0, 1, 2):
             raise UsageError(f"verbose is {self.verbose!r}. Expected 0, 1 or 2.")
         object.__setattr__(self, "expect", dict(self.expect))
+
+    def records(self, step: int) -> bool:
+        """Return whether an audited step is written to a file."""
+        return self.record_steps == "all" or step in self.record_steps
+
+    def options(self) -> dict[str, Any]:
+        """Return what was asked for, as run.json has it."""
+        return {
+            **self.selection.options(),
+            "budget": self.budget,
+            "oracle": str(self.oracle),
+            "expect": self.expect,
+            "on_fail": self.on_fail,
+            "mode": str(self.mode),
+            "record_steps": self.record_steps,
+            "background": self.background,
+            "rows_per_tensor": self.rows_per_tensor,
+            "format": str(self.format),
+            "sigma": str(self.sigma),
+            "verbose": self.verbose,
+        }
 
     def policy(self) -> Policy:
         """Return how a step is judged by these settings."""

@@ -94,7 +94,7 @@ def judged(
     rows = InMemory()
     session = Session(model, settings, policy=policy, rows=rows)
     comparison = session.judge(record, spec, has_drawn)
-    session.tally.add(comparison, settings.threshold)
+    session.results.tally.add(comparison, settings.threshold)
     return rows.report(comparison, {**session.summary(), **backend_of(model).environment(model)})
 
 

@@ -17,13 +17,11 @@ class Stale:
     def __init__(self) -> None:
         self.count = 0
         self._steps: dict[str, tuple[int, int]] = {}
-        self._last: tuple[int, tuple[str, ...]] = (-1, ())
         self._left_out = 0
 
     def add(self, step: int, words: Sequence[str]) -> list[str]:
         """Count a step; return those of its words that are new."""
         self.count += 1
-        self._last = step, tuple(words)
         new = [each for each in words if each not in self._steps]
         kept = new[: _MOST - len(self._steps)]
         self._left_out += len(new) - len(kept)
@@ -32,22 +30,6 @@ class Stale:
                 self._steps[each] = self._steps.get(each, (step, step))[0], step
         return kept
 
-    def is_of(self, step: int) -> bool:
-        """Return whether the last step that was counted is this one."""
-        return self._last[0] == step
-
-    def blamed(self, comparison: Comparison) -> Comparison:
-        """Return a comparison whose failures name what of its step is stale."""
-        if not self.is_of(comparison.step):
-            return comparison
-        first, *others = self._last[1]
-        cause = f"stale: {first}" + (f", and {len(others)} more" if others else "")
-        tensors = tuple(
-            replace(each, cause=f"{cause} ({each.cause})") if each.verdict is Verdict.FAIL else each
-            for each in comparison.tensors
-        )
-        return replace(comparison, tensors=tensors)
-
     def in_words(self) -> list[str]:
         """Return what is stale, one line each."""
         found = [
@@ -55,3 +37,16 @@ class Stale:
             for words, (first, last) in self._steps.items()
         ]
         return [*found, f"and {self._left_out} more"] if self._left_out else found
+
+
+def blamed(comparison: Comparison, words: Sequence[str]) -> Comparison:
+    """Return a comparison whose failures name what of its step is stale, in words."""
+    if not words:
+        return comparison
+    first, *others = words
+    cause = f"stale: {first}" + (f", and {len(others)} more" if others else "")
+    tensors = tuple(
+        replace(each, cause=f"{cause} ({each.cause})") if each.verdict is Verdict.FAIL else each
+        for each in comparison.tensors
+    )
+    return replace(comparison, tensors=tensors)

@@ -12,7 +12,14 @@ from gradaudit.backends.fit import StepCounter, when_fit_breaks_off
 from gradaudit.backends.protocol import Backend, Hook
 from gradaudit.errors import UsageError
 
-__all__ = ["Backend", "Hook", "StepCounter", "backend_of", "when_fit_breaks_off"]
+__all__ = [
+    "Backend",
+    "Hook",
+    "StepCounter",
+    "backend_of",
+    "present_backend",
+    "when_fit_breaks_off",
+]
 
 
 def backend_of(model: keras.Model) -> Backend:
@@ -21,11 +28,24 @@ def backend_of(model: keras.Model) -> Backend:
     Raises:
         UsageError: gradaudit has no backend for the framework that Keras runs on.
     """
+    return _backend(f"Keras runs the model {model.name!r} on")
+
+
+def present_backend() -> Backend:
+    """Return the backend of Keras, for a step that was recorded.
+
+    Raises:
+        UsageError: gradaudit has no backend for the framework that Keras runs on.
+    """
+    return _backend("Keras runs on")
+
+
+def _backend(words: str) -> Backend:
     name = keras.config.backend()
     if name != "tensorflow":
         raise UsageError(
-            f"Keras runs the model {model.name!r} on {name!r}. Expected 'tensorflow', the only "
-            "backend of gradaudit. Set KERAS_BACKEND=tensorflow before Keras is imported."
+            f"{words} {name!r}. Expected 'tensorflow', the only backend of gradaudit. Set "
+            "KERAS_BACKEND=tensorflow before Keras is imported."
         )
     from gradaudit.backends import tensorflow
 

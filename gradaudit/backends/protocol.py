@@ -1,6 +1,7 @@
 """What the rooms above ask of a backend. The package of a backend implements it as a module."""
 
 from collections.abc import Callable
+from os import PathLike
 from typing import TYPE_CHECKING, Any, Protocol
 
 import keras
@@ -61,6 +62,22 @@ class Backend(Protocol):
 
     def present_config(self) -> Config:
         """Return the settings of Keras as they are now."""
+
+    def write_step(self, path: str | PathLike, record: StepRecord, spec: StepSpec) -> None:
+        """Write a recorded step to a file, whole or not at all.
+
+        Raises:
+            DataError: no file holds the step.
+        """
+
+    def read_step(
+        self, path: str | PathLike, model: keras.Model | None = None
+    ) -> tuple[StepRecord, StepSpec]:
+        """Read a recorded step; model: the one that took it, for code without a derived rule.
+
+        Raises:
+            DataError: the file is not a recorded step, or one of another model.
+        """
 
     def environment(self, model: keras.Model) -> dict[str, Any]:
         """Return the entries of run.json that describe the framework and the model."""

@@ -12,6 +12,7 @@ import typer
 
 import gradaudit
 from gradaudit.cli.explain import explain
+from gradaudit.cli.judge import judge
 from gradaudit.cli.output import fail
 from gradaudit.cli.published import published
 from gradaudit.cli.rules import rules
@@ -48,7 +49,7 @@ def _root(
     """Check the gradients that Keras really applied, weight by weight."""
 
 
-for command in (run, models, show, explain, published, rules, selftest):
+for command in (run, judge, models, show, explain, published, rules, selftest):
     app.command()(command)
 
 _USAGE_ERROR: Any = next(

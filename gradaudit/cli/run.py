@@ -14,6 +14,8 @@ from gradaudit.cli.nets import Asked, import_tensorflow, prepared, training
 from gradaudit.cli.options import (
     BATCH_SIZE,
     EPOCHS,
+    AllowUnjudged,
+    AsJson,
     BatchSize,
     Data,
     Eager,
@@ -21,14 +23,22 @@ from gradaudit.cli.options import (
     Format,
     Jit,
     LearningRate,
+    Mode,
     NoBias,
     OnFail,
     OptimizerName,
     Overwrite,
     PrecisionName,
+    Rows,
+    RowsFormat,
     Seed,
+    Sigma,
     Target,
     Threshold,
+    folder_for,
+    number_or_word,
+    numbers,
+    numbers_or_all,
 )
 from gradaudit.cli.output import console, counted, fail
 from gradaudit.cli.summary import print_run
@@ -74,18 +84,21 @@ def run(
         int, typer.Option(min=0, max=2, help="1: what cannot be judged; 2: a line for each step.")
     ] = 0,
     threshold: Threshold = DEFAULT_THRESHOLD,
-    rows_per_tensor: Annotated[
+    rows_per_tensor: Rows = None,
+    format: RowsFormat = Format.csv,
+    sigma: Annotated[
+        Sigma, typer.Option(help="Derive the rounding error where it is needed, or always.")
+    ] = Sigma.needed,
+    mode: Annotated[
+        Mode, typer.Option(help="Judge each step, or record it for `gradaudit judge`.")
+    ] = Mode.judge,
+    record_steps: Annotated[
         str | None,
-        typer.Option(
-            "--rows",
-            metavar="N|all",
-            help="Single weights with a row: at most N of a tensor, or all.  [default: all of a "
-            "tensor of 1,000; of larger ones the worst 20 and what does not pass]",
-        ),
+        typer.Option(metavar="N,N,...|all", help="Also write these steps to files."),
     ] = None,
-    format: Annotated[
-        Format, typer.Option(help="Of single weights: weights.csv, or weights.parquet.")
-    ] = Format.csv,
+    background: Annotated[
+        int, typer.Option(min=0, help="Judge in so many processes beside the training.")
+    ] = 0,
     out: Annotated[
         Path | None, typer.Option(help="Report folder  [default: a new one, runs/MODEL]")
     ] = None,
@@ -94,10 +107,8 @@ def run(
     eager: Eager = False,
     precision: PrecisionName = None,
     no_bias: NoBias = False,
-    allow_unjudged: Annotated[
-        bool, typer.Option(help="Exit with 0 also where something could not be judged.")
-    ] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print run.json on stdout.")] = False,
+    allow_unjudged: AllowUnjudged = False,
+    as_json: AsJson = False,
 ) -> None:
     """Train a net with Keras, audit its steps, and write a report."""
     if model == "all" and data is not None:
@@ -111,22 +122,27 @@ def run(
     names = list(NETS) if model == "all" else [model]
     code = 0
     for name in names:
-        folder = _folder(out, name, several=model == "all")
+        short = name.rpartition(":")[0].rpartition(".")[2] or name
+        folder = folder_for(out, short, several=model == "all")
         built, x, y = prepared(replace(asked, model=name))
         from gradaudit.callback import GradientAudit
 
         audit = GradientAudit(
             folder,
-            every=_number_or_word(every),
-            steps=_steps(steps),
+            every=number_or_word(every),
+            steps=numbers("--steps", steps),
             first=first,
             layers=layers,
             budget=budget,
             on_fail=on_fail.value,
             threshold=threshold,
             overwrite=overwrite,
-            rows_per_tensor=_number_or_word(rows_per_tensor),
+            rows_per_tensor=number_or_word(rows_per_tensor),
             format=format.value,
+            sigma=sigma.value,
+            mode=mode.value,
+            record_steps=numbers_or_all("--record-steps", record_steps),
+            background=background,
             verbose=verbose,
         )
         _fit(built, x, y, epochs, batch_size, audit)
@@ -155,36 +171,10 @@ def models(as_json: Annotated[bool, typer.Option("--json")] = False) -> None:
 
 def show(
     folder: Annotated[Path, typer.Argument(help="The folder of a run.")],
-    as_json: Annotated[bool, typer.Option("--json", help="Print run.json on stdout.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Print the summary of a run; the exit code is that of the run."""
     raise typer.Exit(print_run(folder, as_json, allow_unjudged=False))
-
-
-def _number_or_word(text: str | None) -> Any:
-    """Return the number or the word that an option gives; GradientAudit checks it."""
-    return int(text) if text is not None and text.isdecimal() else text
-
-
-def _steps(text: str | None) -> tuple[int, ...]:
-    if text is None:
-        return ()
-    try:
-        return tuple(int(part) for part in text.split(","))
-    except ValueError as error:
-        raise UsageError(f"--steps is {text!r}. Expected numbers, such as 0,10,100.") from error
-
-
-def _folder(out: Path | None, model: str, several: bool) -> Path:
-    """Return the folder of a run: `out`, or the first unused one of runs/NAME, runs/NAME-2, ..."""
-    name = model.rpartition(":")[0].rpartition(".")[2] or model
-    if out is not None:
-        return out / name if several else out
-    number, folder = 1, Path("runs") / name
-    while folder.exists():
-        number += 1
-        folder = Path("runs") / f"{name}-{number}"
-    return folder
 
 
 def _fit(model: Any, x: Any, y: Any, epochs: int, batch_size: int, audit: "GradientAudit") -> None:

@@ -24,6 +24,9 @@ SCHEMA_VERSION = 4
 FILES = ("steps.csv", "tensors.csv", "run.json")
 """What every run has, beside one of WEIGHTS_FILES."""
 
+STEP = ".step"
+"""How the names of recorded steps end."""
+
 
 class Format(StrEnum):
     """How single weights are written: `CsvFile` or `ParquetFiles`."""
@@ -64,6 +67,7 @@ class RunFolder:
         self._weights_name = f"weights.{format}"
         self._weights: WeightsFile | None = None  # None until there is something to write
         present = [name for name in (*FILES, *WEIGHTS_FILES) if (self.path / name).exists()]
+        present += [f"*{STEP}"] if any(self.path.glob(f"*{STEP}")) else []
         if present and not overwrite:
             raise FolderError(
                 f"{self.path} holds a run already ({', '.join(present)}). Expected a new folder. "
@@ -88,8 +92,15 @@ class RunFolder:
             (self.path / "weights.csv").unlink(missing_ok=True)
             if (self.path / "weights.parquet").is_dir():
                 shutil.rmtree(self.path / "weights.parquet")
+            for step in self.path.glob(f"*{STEP}"):
+                step.unlink()
             self._weights = WEIGHTS_FILES[self._weights_name](self.path)
         return self._weights
+
+    def step_file(self, step: int, replica: int) -> Path:
+        """Return where a recorded step is to be written; such names are in the order of steps."""
+        self._begun()
+        return self.path / f"{step:09d}{f'-{replica}' if replica else ''}{STEP}"
 
     def begin(self) -> None:
         """Forget rows of single weights of a step that was not finished."""

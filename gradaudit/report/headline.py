@@ -8,7 +8,7 @@ from gradaudit.records import DEFAULT_THRESHOLD, FAILURES, Oracle, Stage, Verdic
 
 def headline(run: Mapping[str, Any]) -> str:
     """Return the verdict of a run, what was waived for it, and how many steps it is of; how many of
-    them were compiled when the model's code was another.
+    them were compiled when the model's code was another; how many were recorded and none judged.
 
     A run that did not fail, and of which more than half of the gradient weights were not resolved
     or not judged, begins with that.
@@ -23,6 +23,9 @@ def headline(run: Mapping[str, Any]) -> str:
         words = [f"MOSTLY {mostly.upper()} (verdict: {verdict})"]
     steps = run.get("coverage", {}).get("steps_audited")
     counted = [] if steps is None else [f"{steps} step{'s' * (steps != 1)} audited"]
+    recorded = run.get("coverage", {}).get("steps_recorded")
+    if recorded and not steps:
+        counted.append(f"{recorded} step{'s' * (recorded != 1)} recorded")
     stale = run.get("stale_steps", 0)
     counted += [f"{stale} of them stale"] if stale else []
     return ", ".join([*words, *waived(run), *counted])

@@ -88,22 +88,25 @@ class Run:
 
 
 class InMemory:
-    """Takes the rows of one step, for a report that is not on the disk."""
+    """Takes the rows of one step, for a report that is not on the disk.
+
+    rows: of its tensors so far.
+    """
 
     def __init__(self) -> None:
-        self._rows: list[WeightRows] = []
+        self.rows: list[WeightRows] = []
 
     def begin(self) -> None:
         """Forget rows of a step that was not finished."""
-        self._rows = []
+        self.rows = []
 
     def add(self, rows: WeightRows) -> None:
         """Take single weights of one tensor."""
-        self._rows.append(rows)
+        self.rows.append(rows)
 
     def report(self, comparison: Comparison, run: dict[str, Any]) -> Run:
         """Return the report of the step."""
-        weights = frame(list(tables(self._rows)))
+        weights = frame(list(tables(self.rows)))
         weights["path"] = weights["path"].map(unguarded)
         steps = pd.DataFrame([step_row(comparison, 0.0)], columns=STEPS)
         return Run(

@@ -52,7 +52,7 @@ def test_updates_count_as_reference_and_the_rest_of_the_comparison_as_comparison
     rows = SimpleNamespace(begin=lambda: None, add=lambda rows: clock.work(3))
     monkeypatch.setattr(judging, "derive", derive)
     monkeypatch.setattr(judging, "compare", compare)
-    found = Judge(SimpleNamespace(), Policy(), 8.0, 10, rows).judge(None, None)
+    found = Judge(list, Policy(), 8.0, 10, rows).judge(None, None)
     assert found.capture_ms == 7.0
     assert found.reference_ms == pytest.approx(1_000)
     assert found.update_ms == pytest.approx(2 * 2_000)

@@ -125,7 +125,7 @@ def test_a_step_that_a_backend_did_not_record_is_unjudged(monkeypatch, model):
     monkeypatch.setattr(session, "backend_of", lambda model: HandMade(1))
     audit = Session(model, Settings())
     audit.missed(3, 1, Gap(GapCode.CAPTURE, "", "it was not recorded"))
-    assert audit.verdict == "unjudged"
+    assert audit.results.verdict == "unjudged"
     assert audit.tally.steps == 1
     assert audit.summary()["faults"]["count"] == 0
 

@@ -36,9 +36,7 @@ def regularized(**last):
     return keras.Sequential([keras.Input((4,)), hidden, layers.Dense(3, "softmax", **last)])
 
 
-@pytest.mark.parametrize(
-    "mode", by_default(["graph", "XLA", "eager", "float64"], chosen=["graph"])
-)
+@pytest.mark.parametrize("mode", by_default(["graph", "XLA", "eager", "float64"], chosen=["graph"]))
 def test_a_regularized_fit_passes(tmp_path, mode):
     if mode == "float64":
         keras.config.set_floatx("float64")

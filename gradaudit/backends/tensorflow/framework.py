@@ -43,7 +43,8 @@ class _NoCode:
 def _no_code() -> UnsupportedModelError:
     return UnsupportedModelError(
         "a part of the model has no derived rule, and the recorded step does not hold the model's "
-        "code. Expected derived rules for all parts. Judge the step in the process that trained.",
+        "code. Expected derived rules for all parts. Judge the step in the process that trained, "
+        "or build the model for it (gradaudit judge --model).",
         GapCode.UNTRACEABLE,
     )
 

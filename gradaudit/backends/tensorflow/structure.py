@@ -65,7 +65,8 @@ class Missing:
     def _refusal(self) -> UnsupportedModelError:
         return UnsupportedModelError(
             f"the recorded step does not hold {vars(self)['name']}. Expected parts that have a "
-            "derived rule. Judge the step in the process that trained.",
+            "derived rule. Judge the step in the process that trained, or build the model for it "
+            "(gradaudit judge --model).",
             GapCode.UNTRACEABLE,
             vars(self)["name"],
         )
