@@ -126,7 +126,7 @@ def test_a_step_that_a_backend_did_not_record_is_unjudged(monkeypatch, model):
     audit = Session(model, Settings())
     audit.missed(3, 1, Gap(GapCode.CAPTURE, "", "it was not recorded"))
     assert audit.results.verdict == "unjudged"
-    assert audit.tally.steps == 1
+    assert audit.results.tally.steps == 1
     assert audit.summary()["faults"]["count"] == 0
 
 
