@@ -60,8 +60,8 @@ class GradientAudit(keras.callbacks.Callback):
             are the same; by a lower bound of σ, z is an upper bound of the score.
         mode: "judge" judges each audited step; "record" only writes it to a file in the folder, to
             be judged later by `gradaudit judge`, here or on other machines.
-        record_steps: numbers of audited steps that are written to such files, or "all" of them;
-            under mode="record" by default all.
+        record_steps: numbers of audited steps that are judged, and written to such files besides;
+            "all" of them.
         background: judge in so many processes beside the training, which goes on meanwhile. It
             waits where they fall behind by two steps each, and at its end. "stop" and "raise" then
             come a few steps late. Code without a derived rule is judged within the training.

@@ -150,6 +150,7 @@ class Estimate:
     provenance: what the cotangent passed that a report names: custom gradients, ops whose gradient
         in TensorFlow is not the derivative, derivatives by differences. The value is that of the
         true derivative, except through an `EXPECTED` gradient.
+    noise: 2-norm of σ where `sigma` is a lower bound and that is known; None for that of `sigma`.
     """
 
     value: np.ndarray
@@ -159,6 +160,7 @@ class Estimate:
     oracle: Oracle
     provenance: tuple[Provenance, ...] = ()
     gaps: tuple[Gap, ...] = ()
+    noise: float | None = None
 
 
 @dataclass(frozen=True)

@@ -9,11 +9,18 @@ import distributed
 import pytest
 
 from gradaudit import cli, load
+from gradaudit.audit import step_files
 from gradaudit.audit.results import Results
 from gradaudit.errors import FolderError, UsageError
 from gradaudit.report import RunFolder
 
-pytestmark = pytest.mark.usefixtures("in_an_empty_folder")
+pytestmark = pytest.mark.usefixtures("in_an_empty_folder", "_models_are_built_anew")
+
+
+@pytest.fixture
+def _models_are_built_anew():
+    step_files._built.cache_clear()
+
 
 NETS = """
 import keras
@@ -25,6 +32,27 @@ class Squashed(keras.layers.Layer):
 def build():
     parts = [keras.Input((2,)), keras.layers.Dense(4), Squashed(), keras.layers.Dense(1)]
     model = keras.Sequential(parts, name="my_net")
+    model.compile("sgd", "mse")
+    return model
+"""
+
+
+MEANT = """
+import keras, tensorflow as tf
+
+@tf.custom_gradient
+def reversed(x):
+    return tf.identity(x), lambda dy: -dy
+
+class Reversed(keras.layers.Layer):
+    def call(self, x):
+        return reversed(x)
+
+def build():
+    last = keras.layers.Dense(1, name="last")
+    model = keras.Sequential(
+        [keras.Input((2,)), keras.layers.Dense(4), Reversed(), last], name="my_net"
+    )
     model.compile("sgd", "mse")
     return model
 """
@@ -93,7 +121,7 @@ def test_a_step_that_is_to_be_recorded_and_was_not_audited_is_told(gradaudit):
     options = "--epochs 1 --batch-size 50 --every 2 --record-steps 1,2,90 --out run"
     code, out, _ = gradaudit("run", "--model", "iris", *options.split())
     assert code == 0
-    assert "left out: files of the steps 1: no audit took them" in out
+    assert "left out: files of the steps 1: not audited, or they could not be written" in out
     assert [path.name for path in Path("run").glob("*.step")] == ["000000002.step"]
 
 
@@ -128,6 +156,8 @@ def test_what_is_asked_for_wrongly_is_told_in_one_line(gradaudit, recorded):
         "run.json cannot be read as a recorded step": ["run/run.json"],
         "the module 'nothing' was not found": [recorded[0], "--model", "nothing:build"],
         "no Dask scheduler answers there": [recorded[0], "--scheduler", "nowhere"],
+        "000000000.step is step 0, as a file before it": [recorded[0], recorded[0]],
+        "run is a folder": ["run"],
     }
     for words, arguments in bad.items():
         code, _, err = gradaudit("judge", *arguments, "--overwrite", "--out", "bad")
@@ -147,6 +177,41 @@ def test_a_class_that_is_not_imported_is_told(gradaudit, monkeypatch):
     assert "does not hold my_nets.Squashed" in err
     assert "gradaudit judge --model" in err
     assert err.count("\n") == 1
+
+
+def test_the_steps_of_a_run_are_not_replaced_by_their_own_report(gradaudit, recorded):
+    code, _, err = gradaudit("judge", *recorded, "--out", "run", "--overwrite")
+    assert code == 2
+    assert "which holds the recorded steps" in err
+    assert all(path.exists() for path in recorded)
+
+
+def test_a_report_is_not_replaced_where_nothing_is_judged(gradaudit, recorded):
+    assert gradaudit("judge", *recorded, "--out", "judged")[0] == 0
+    Path("bad.step").write_bytes(b"no step")
+    assert gradaudit("judge", "bad.step", "--out", "judged", "--overwrite")[0] == 2
+    assert len(load("judged").steps) == 8
+
+
+def test_steps_of_two_models_are_no_run(gradaudit, recorded):
+    options = "--epochs 1 --batch-size 50 --mode record --out other"
+    assert gradaudit("run", "--model", "deep_tanh", *options.split())[0] == 3
+    (*_, last) = sorted(Path("other").glob("*.step"))
+    code, _, err = gradaudit("judge", recorded[0], last, "--out", "judged")
+    assert code == 2
+    assert "another model than the files before it" in err
+
+
+def test_a_custom_gradient_that_is_meant_is_named_again(gradaudit):
+    Path("my_nets.py").write_text(MEANT)
+    Path("data.csv").write_text("u,v,w\n" + "1,2,3\n0,1,2\n" * 3)
+    data = "--data data.csv --target w --epochs 1 --mode record --out run"
+    assert gradaudit("run", "--model", "my_nets:build", *data.split())[0] == 3
+    steps = sorted(Path("run").glob("*.step"))
+    judge = "judge", *steps, "--model", "my_nets:build", "--overwrite", "--out", "judged"
+    assert gradaudit(*judge)[0] == 1
+    assert gradaudit(*judge, "--expect", "reversed")[0] == 0
+    assert gradaudit(*judge, "--layers", "last")[0] == 0
 
 
 def test_what_was_judged_before_a_bad_file_is_kept(gradaudit, recorded):

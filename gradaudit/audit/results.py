@@ -1,6 +1,8 @@
 """The results of an audit: counts, writes and tells the verdicts on each step, and sums them up."""
 
-from collections.abc import Callable, Iterable, Sequence
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 from gradaudit.audit.faults import Faults
@@ -30,6 +32,7 @@ class Results:
         stop: ends the training, under on_fail="stop".
 
     Attributes:
+        tally: the sums so far. folder: as given.
         recorded: number of steps that were written to files.
     """
 
@@ -80,12 +83,12 @@ class Results:
         self,
         comparison: Comparison,
         stale: Sequence[str] = (),
-        rows: Iterable[WeightRows] = (),
+        rows: Sequence[WeightRows] | None = None,
     ) -> None:
         """Count, write and tell the verdicts on a step; stop or raise where it failed.
 
-        stale: what of the step is stale, in words. rows: of single weights, as far as the folder
-        has not taken them while the step was judged.
+        stale: what of the step is stale, in words. rows: of single weights; None if the folder took
+        them while the step was judged.
 
         Raises:
             AuditFailure: the step failed, under on_fail="raise".
@@ -95,9 +98,7 @@ class Results:
             failures = self.tally.add(comparison, self._settings.threshold)
             try:
                 if self.folder is not None:
-                    for each in rows:
-                        self.folder.add(each)
-                    self.folder.append(comparison)
+                    self.folder.append(self._with_rows(comparison, rows))
             except Exception as error:
                 self.fault(error, f"writing step {comparison.step}")
         self._tell(comparison, failures)
@@ -107,6 +108,16 @@ class Results:
             more = f" (and {len(failures) - 1} more in this step)" if len(failures) > 1 else ""
             report = "" if self.folder is None else f". Report: {self.folder.path}"
             raise AuditFailure(f"{failures[0]}{more}{report}")
+
+    def _with_rows(self, comparison: Comparison, rows: Sequence[WeightRows] | None) -> Comparison:
+        """Let the folder take the rows of a step; return it with the time that this took."""
+        if rows is None or self.folder is None:
+            return comparison
+        start = time.perf_counter()
+        self.folder.begin()
+        for each in rows:
+            self.folder.add(each)
+        return replace(comparison, report_ms=(time.perf_counter() - start) * 1e3)
 
     def _tell(self, comparison: Comparison, failures: list[str]) -> None:
         for words in self.tally.unjudged_in_words():

@@ -1,5 +1,6 @@
 """An audit of the steps that a model takes: takes them from a hook, and has them judged."""
 
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
@@ -11,6 +12,7 @@ from gradaudit.audit.judge import Judge
 from gradaudit.audit.results import Results, silent
 from gradaudit.audit.selection import Budget
 from gradaudit.audit.settings import Mode, Settings
+from gradaudit.audit.step_files import Judged
 from gradaudit.backends import backend_of
 from gradaudit.errors import DataError, GapCode, UnsupportedModelError
 from gradaudit.records import Comparison, Gap, StepRecord, StepSpec
@@ -18,6 +20,8 @@ from gradaudit.reference import Policy
 from gradaudit.report import Ended, RunFolder, uninterrupted
 from gradaudit.rules import variable_keys
 from gradaudit.scoring import NO_ROWS, RowSink
+
+_NOT_WAITED_FOR = Gap(GapCode.FAULT, "", "the training was interrupted before it was judged")
 
 
 class Session:
@@ -62,6 +66,7 @@ class Session:
         self._stale: tuple[int, tuple[str, ...]] = (-1, ())
         self._capture_s = 0.0
         self._written: set[int] = set()
+        self._needs_code = False  # which only this process has
 
     def _stop(self) -> None:
         self.model.stop_training = True
@@ -81,47 +86,83 @@ class Session:
 
     def _take(self, record: StepRecord, spec: StepSpec) -> None:
         if self._folder is not None and self._settings.records(record.step):
-            self._write(self._folder, record, spec)
+            with uninterrupted():  # or the step would be in no file
+                self._write(self._folder, record, spec)
         if self._settings.mode == Mode.RECORD:
             return
-        if self._background is None:
-            self.results.add(self.judge(record, spec), record.stale)
-            return
-        try:
-            self._background.submit(record, spec)
-        except DataError:  # the step holds what no file holds
+        if self._background is None or self._needs_code or not self._submit(record, spec):
             self._add_judged(0)
             self.results.add(self.judge(record, spec), record.stale)
-        self._add_judged(self._background.most)
+        elif self._background is not None:
+            self._add_judged(self._background.most)
 
     def _write(self, folder: RunFolder, record: StepRecord, spec: StepSpec) -> None:
         """Write a recorded step to a file of its own."""
         try:
-            path = folder.step_file(record.step, record.replica)
+            path = folder.step_file(record.step, record.replica, record.replicas)
             self._backend.write_step(path, record, spec)
             self._written.add(record.step)
             self.results.recorded = len(self._written)
         except Exception as error:
             self.results.fault(error, f"writing step {record.step} to a file")
 
+    def _submit(self, record: StepRecord, spec: StepSpec) -> bool:
+        """Give a step to the background; return whether it takes it."""
+        assert self._background is not None
+        try:
+            with uninterrupted():  # or the step would be in no table
+                self._background.submit(record, spec)
+            return True
+        except DataError:  # no file holds the step
+            return False
+        except Exception as error:
+            self.results.fault(error, f"giving step {record.step} to another process")
+            return False
+
     def _add_judged(self, most: int) -> None:
         """Take verdicts from the background, until it has at most so many steps."""
         while self._background is not None and self._background.has_more(than=most):
+            self._background.wait()
             with uninterrupted():  # or a verdict would be lost
                 self._add_first(self._background)
 
     def _add_first(self, background: Background) -> None:
-        record, spec, judged = background.first()
-        if isinstance(judged, UnsupportedModelError):  # the file lacks a class of the model
-            self.results.add(self.judge(record, spec), record.stale)
-        elif isinstance(judged, Exception):
-            reason = self.results.fault(judged, f"judging step {record.step}")
-            comparison = self._judge.unjudged(record, Gap(GapCode.FAULT, "", reason))
-            self.results.add(comparison, record.stale)
-        elif judged.needs_code:
-            self.results.add(self.judge(record, spec), record.stale)
-        else:
-            self.results.add(judged.comparison, record.stale, judged.rows)
+        step, judged = background.first()
+        try:
+            if isinstance(judged, UnsupportedModelError) or (
+                isinstance(judged, Judged) and judged.needs_code
+            ):
+                self._needs_code = True  # as other steps will
+                record = step.record()
+                self.results.add(self.judge(record, step.spec), record.stale)
+            elif isinstance(judged, Exception):
+                reason = self.results.fault(judged, f"judging step {step.step}")
+                self._add_unjudged(step.step, step.epoch, Gap(GapCode.FAULT, "", reason))
+            else:
+                self.results.add(judged.comparison, judged.stale, judged.rows)
+        finally:
+            background.forget(step)
+
+    def _finish(self, was_interrupted: bool) -> BaseException | None:
+        """Take all verdicts from the background; return what the first of them raises.
+
+        After a second Ctrl-C the steps that are left are unjudged.
+        """
+        raised: BaseException | None = None
+        background, start = self._background, time.perf_counter()
+        while background is not None and background.has_more(than=0):
+            try:
+                self._add_judged(0)
+            except KeyboardInterrupt as error:
+                raised = raised or error
+                left = background.give_up() if was_interrupted else []
+                was_interrupted = True
+                for step in left:
+                    self._add_unjudged(step.step, step.epoch, _NOT_WAITED_FOR)
+            except Exception as error:
+                raised = raised or error
+        self.budget.audit_s += time.perf_counter() - start
+        return raised
 
     def stale(self, step: int, words: Sequence[str]) -> None:
         """Keep and tell what a compiled step still does; see `Observer`."""
@@ -131,6 +172,9 @@ class Session:
     def missed(self, step: int, epoch: int, gap: Gap) -> None:
         """Record a step as unjudged; see `Observer`."""
         self._add_judged(0)
+        self._add_unjudged(step, epoch, gap)
+
+    def _add_unjudged(self, step: int, epoch: int, gap: Gap) -> None:
         try:
             comparison = self._judge.unjudged(
                 self._backend.uncaptured(self.model, step, epoch), gap
@@ -167,13 +211,20 @@ class Session:
 
         trained: number of steps that ran.
         """
-        if self._background is not None:
-            self._add_judged(0)
-            self._background.close()
+        is_finished = ended is Ended.FINISHED
+        raised = self._finish(ended is Ended.INTERRUPTED)
+        if raised is not None and is_finished:
+            ended = Ended.INTERRUPTED if isinstance(raised, KeyboardInterrupt) else Ended.ABORTED
         self.budget.stop()
         for words in self.budget.words():
             self._say(1, f"left out {words}")
-        self.results.close(ended, self._unjudged(), lambda: self._described(trained))
+        try:
+            self.results.close(ended, self._unjudged(), lambda: self._described(trained))
+        finally:
+            if self._background is not None:
+                self._background.close()
+        if raised is not None and is_finished:  # else another exception is on its way
+            raise raised
 
     def summary(self) -> dict[str, Any]:
         """Return what run.json says of the verdicts, and of what was asked for."""
@@ -202,7 +253,8 @@ class Session:
         words = self.results.left_out()
         asked = set(self._settings.record_steps) if self._settings.record_steps != "all" else set()
         if missing := sorted(step for step in asked - self._written if step < trained):
-            words.append(f"files of the steps {', '.join(map(str, missing))}: no audit took them")
+            listed = ", ".join(map(str, missing))
+            words.append(f"files of the steps {listed}: not audited, or they could not be written")
         words += self._settings.selection.left_out() + self.budget.words()
         if self._left_to_another:
             words.append(

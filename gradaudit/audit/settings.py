@@ -78,8 +78,6 @@ class Settings:
             raise UsageError(f"on_fail is {self.on_fail!r}. Expected one of {', '.join(OnFail)}.")
         if self.mode not in list(Mode):
             raise UsageError(f"mode is {self.mode!r}. Expected one of {', '.join(Mode)}.")
-        if self.mode == Mode.RECORD and not self.record_steps:
-            object.__setattr__(self, "record_steps", "all")
         if self.record_steps != "all":
             steps = whole_numbers("record_steps", self.record_steps)
             object.__setattr__(self, "record_steps", steps)
@@ -87,18 +85,28 @@ class Settings:
             raise UsageError(
                 f"background is {self.background!r}. Expected a number of processes from 0 on."
             )
-        if self.background and self.mode == Mode.RECORD:
-            raise UsageError(
-                "background is given, and mode is 'record'. Expected one of them: processes that "
-                "judge, or steps that are judged later."
-            )
+        if self.mode == Mode.RECORD:
+            self._check_recording()
         if self.verbose not in (0, 1, 2):
             raise UsageError(f"verbose is {self.verbose!r}. Expected 0, 1 or 2.")
         object.__setattr__(self, "expect", dict(self.expect))
 
+    def _check_recording(self) -> None:
+        given = {
+            "background": self.background,
+            "record_steps": self.record_steps,
+            "on_fail": self.on_fail != OnFail.RECORD,
+        }
+        for name in (name for name, value in given.items() if value):
+            raise UsageError(
+                f"mode is 'record', and {name} is {getattr(self, name)!r}. Expected no {name}: all "
+                "audited steps are written to files, and none is judged."
+            )
+
     def records(self, step: int) -> bool:
         """Return whether an audited step is written to a file."""
-        return self.record_steps == "all" or step in self.record_steps
+        wanted = "all" if self.mode == Mode.RECORD else self.record_steps
+        return wanted == "all" or step in wanted
 
     def options(self) -> dict[str, Any]:
         """Return what was asked for, as run.json has it."""

@@ -6,11 +6,11 @@ BOUND). With the threshold t,
 
     |tape − reference| ≤ t σ'  ⇒  |tape − reference| ≤ t σ
 
-so a step all of whose weights pass by σ' passes. For gradients nothing is assumed; that of an
-update rests on a sample of its elements (`reference.bounds`). Where correlated errors make that
-impossible, the next steps have a twin that measures κ, as for σ itself; since κ σ' is no bound, a
-weight passes by it within half the threshold. All other steps are judged by σ: no verdict but
-`pass`, and `unresolved` of a tensor whose σ' alone is too large, comes from a bound.
+so a step all of whose weights pass by σ' passes. (The bound of an update is in `reference.bounds`.)
+Where correlated errors make that impossible, the next steps have a twin that measures κ, as for σ
+itself; since κ σ' is no bound, a weight passes by it within half the threshold. All other steps are
+judged by σ: no verdict but `pass`, and `unresolved` of a tensor whose σ' alone is too large, comes
+from a bound.
 
 How strong the test was, `detectable_rel`, is a matter of σ and not of σ'. So σ is derived in the
 first step, and in one of EVERY steps after it, and the ratio of the two is carried from there.

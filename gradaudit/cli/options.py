@@ -48,6 +48,14 @@ class Mode(StrEnum):
     record = "record"
 
 
+class OracleName(StrEnum):
+    """By what a step is judged."""
+
+    derived = "derived"
+    traced = "traced"
+    both = "both"
+
+
 class OnFail(StrEnum):
     """What to do after a failed step."""
 
@@ -78,6 +86,10 @@ LearningRate = Annotated[
 Seed = Annotated[int, typer.Option(min=0, max=2**32 - 1, help="Seed of weights and shuffling.")]
 Threshold = Annotated[
     float, typer.Option(help="Largest |tape - reference| in standard deviations that passes.")
+]
+Layers = Annotated[
+    str | None,
+    typer.Option(metavar="REGEX", help="Audit weights of layers in whose path this is found."),
 ]
 Rows = Annotated[
     str | None,

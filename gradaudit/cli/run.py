@@ -22,6 +22,7 @@ from gradaudit.cli.options import (
     Epochs,
     Format,
     Jit,
+    Layers,
     LearningRate,
     Mode,
     NoBias,
@@ -69,10 +70,7 @@ def run(
         str | None, typer.Option(metavar="N,N,...", help="Audit these steps, counted from 0.")
     ] = None,
     first: Annotated[int, typer.Option(min=0, help="Audit the first steps.")] = 0,
-    layers: Annotated[
-        str | None,
-        typer.Option(metavar="REGEX", help="Audit weights of layers in whose path this is found."),
-    ] = None,
+    layers: Layers = None,
     budget: Annotated[
         float | None,
         typer.Option(help="Largest share of the training's own time that the audit may take."),

@@ -1,16 +1,16 @@
 """Lower bounds of the rounding errors of an update whose elements move by themselves.
 
 An optimizer such as Adam makes some twenty arrays as large as the weights, and as many variances
-beside them. Of most elements a few numbers tell enough. With the change Δ of an element from y₀ to
-y, its error is at least that of the last rounding, and that of what all elements share, such as the
-step size α, which has the same part ρ of Δ for all:
+beside them. Of most elements the last rounding tells enough: with the value y after the step,
 
-    σ ≥ max(√r(y), ρ |Δ|)
+    σ ≥ √r(y) where y is no float32 number, and σ ≥ 0 where it is one
 
-ρ is an estimate: OF_SAMPLE times the least of √(σ² − r(y)) / |Δ| among SAMPLE elements whose σ is
-derived. Elements that are more than NEAR times the bound off get their own σ, by the rule itself.
+since a value that is only copied, such as a maximum, is not rounded. Elements that are more than
+NEAR times the bound off get their own σ, by the rule itself. So do SAMPLE others: how strong the
+test was is a matter of σ, and these tell its norm.
 """
 
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -25,10 +25,7 @@ from gradaudit.records import DEFAULT_THRESHOLD, Arrays
 Part = slice | np.ndarray
 
 SAMPLE = 256
-"""Elements of which σ is derived to see what part of the error they share."""
-
-OF_SAMPLE = 0.9
-"""Part of the least value in the sample that is taken for the least of all elements."""
+"""Elements by which the norm of σ is estimated. Tensors of up to so many have their σ at once."""
 
 BLOCK = 2**15
 """Elements that are derived at a time, so that all arrays of the rule stay in the cache."""
@@ -41,10 +38,11 @@ _ROUNDING = PRECISIONS["float32"].roundoff / np.sqrt(3)
 
 @dataclass(frozen=True)
 class Bounded:
-    """The value of a variable after a step, and a lower bound of σ."""
+    """The value of a variable after a step, a lower bound of σ, and the 2-norm of σ itself."""
 
     value: np.ndarray
     sigma: np.ndarray
+    noise: float
 
 
 class Cut(Mapping[str, np.ndarray]):
@@ -66,7 +64,6 @@ class Cut(Mapping[str, np.ndarray]):
 
 def bounded(
     at: Callable[[Arithmetic | None, Part], dict[str, Array]],
-    before: Mapping[str, np.ndarray],
     taken: Arrays,
     shape: Sequence[int],
 ) -> dict[str, Any]:
@@ -74,61 +71,58 @@ def bounded(
 
     at: from an arithmetic, None for one with rounding errors, and some elements of the flattened
         weight to these and their slots after the step.
-    before, taken: the framework's values before and after the step.
+    taken: the framework's values after the step.
     """
     size = int(np.prod(shape))
-    sample = np.unique(np.linspace(0, size - 1, SAMPLE).astype(np.int64))
-    found = at(None, sample)
-    keys = [key for key, value in found.items() if value.shape == sample.shape]
-    if len(sample) == size:
-        moved = {key: found[key].reshape(tuple(shape)) for key in keys}
-        return {**found, **moved}
-    of = {key: _Elements(before[key], taken[key], size) for key in keys}
-    for key, elements in of.items():
-        elements.share(sample, as_rounded(found[key]).value, as_rounded(found[key]).sigma)
+    if size <= SAMPLE:
+        found = at(None, slice(None))
+        return {k: v.reshape(shape) if v.shape == (size,) else v for k, v in found.items()}
+    of: dict[str, _Elements] = {}
     open_ = np.zeros(size, bool)
     for start in range(0, size, BLOCK):
-        part = slice(start, start + BLOCK)
+        part = slice(start, min(start + BLOCK, size))
         for key, value in at(Plain(np.float64), part).items():
-            if key in of:
-                open_[part] |= of[key].take(part, np.asarray(value))
-    places = np.flatnonzero(open_)
-    if places.size:
-        again = at(None, places)
-        for key, elements in of.items():
-            elements.sigma[places] = as_rounded(again[key]).sigma
-    made = {key: Bounded(e.value.reshape(shape), e.sigma.reshape(shape)) for key, e in of.items()}
-    return {**found, **made}
+            if value.shape == (part.stop - start,):  # not one for all elements
+                elements = of[key] = of.get(key) or _Elements(taken[key], size)
+                open_[part] |= elements.take(part, np.asarray(value))
+    sample = np.linspace(0, size - 1, SAMPLE).astype(np.int64)
+    sample = sample[~open_[sample]]
+    places = np.concatenate([np.flatnonzero(open_), sample])
+    again = at(None, places)
+    made = {
+        key: elements.bounded(places, as_rounded(again[key]).sigma, len(sample), shape)
+        for key, elements in of.items()
+    }
+    return {**again, **made}
 
 
 class _Elements:
     """One variable, flat, while its elements are derived block by block."""
 
-    def __init__(self, before: np.ndarray, taken: np.ndarray, size: int) -> None:
-        self._before, self._taken = before.reshape(-1), taken.reshape(-1)
+    def __init__(self, taken: np.ndarray, size: int) -> None:
+        self._taken = taken.reshape(-1)
         self.value, self.sigma = np.empty(size), np.empty(size)
-        self._shared = 0.0
-
-    def share(self, places: np.ndarray, value: np.ndarray, sigma: np.ndarray) -> None:
-        """Find out ρ by elements whose σ is known."""
-        moved = np.abs(value - self._before[places])
-        rest = sigma**2 - (_ROUNDING * binade(value)) ** 2
-        known = (moved > 0) & np.isfinite(sigma)
-        if known.any():
-            least = np.min(np.maximum(rest[known], 0.0) / moved[known] ** 2)
-            self._shared = OF_SAMPLE * float(np.sqrt(least))
 
     def take(self, part: slice, value: np.ndarray) -> np.ndarray:
         """Keep the values of a block with their bounds; return which are far off."""
         sigma = binade(value)
         sigma *= _ROUNDING
-        if self._shared:
-            moved = value - self._before[part]
-            np.abs(moved, out=moved)
-            moved *= self._shared
-            np.maximum(sigma, moved, out=sigma)
+        np.putmask(sigma, value.astype(np.float32) == value, 0.0)
         self.value[part], self.sigma[part] = value, sigma
         apart = value - self._taken[part]
         np.abs(apart, out=apart)
         sigma *= NEAR
         return ~(apart <= sigma)
+
+    def bounded(
+        self, places: np.ndarray, sigma: np.ndarray, sampled: int, shape: Sequence[int]
+    ) -> Bounded:
+        """Return all elements, some of them with their own σ: the last `sampled` are a sample."""
+        least = self.sigma[places]
+        squares = float(self.sigma @ self.sigma) - float(least @ least)
+        known, of_known = sigma[len(sigma) - sampled :], least[len(least) - sampled :]
+        bound = float(of_known @ of_known)
+        factor = float(known @ known) / bound if bound else 1.0
+        self.sigma[places] = sigma
+        noise = math.sqrt(float(sigma @ sigma) + factor * max(squares, 0.0))
+        return Bounded(self.value.reshape(shape), self.sigma.reshape(shape), noise)

@@ -24,6 +24,7 @@ from gradaudit.numerics.arithmetic import Array
 from gradaudit.numerics.ties import Convention
 from gradaudit.records import Arrays, Estimate, Oracle, StepRecord, StepSpec
 from gradaudit.reference.backprop import backprop
+from gradaudit.reference.bounds import Bounded
 from gradaudit.reference.found import Found, with_provenance
 from gradaudit.reference.framework import Traces
 from gradaudit.reference.graph import is_float
@@ -285,7 +286,8 @@ class Runs:
                 sigma = value.sigma if factor == 1.0 else factor * value.sigma
                 if not np.isfinite(np.max(sigma, initial=0.0)):  # what overflows bounds nothing
                     sigma = np.where(np.isfinite(sigma), sigma, 0.0)
-                estimates[path] = Estimate(right, sigma, None, factor, self.oracle)
+                noise = value.noise if isinstance(value, Bounded) else None
+                estimates[path] = Estimate(right, sigma, None, factor, self.oracle, noise=noise)
                 continue
             reference = as_rounded(value)
             twin, *rest = others

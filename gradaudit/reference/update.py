@@ -167,7 +167,7 @@ class _Step:
         for variable in variables:
             if self.taken is not None and self._is_elementwise(variable):
                 at = functools.partial(self._at, variable)
-                yield bounded(at, self.before, self.taken, tuple(variable.shape))
+                yield bounded(at, self.taken, tuple(variable.shape))
             else:
                 yield self.weight(variable, norms)
 

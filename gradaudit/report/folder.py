@@ -97,10 +97,10 @@ class RunFolder:
             self._weights = WEIGHTS_FILES[self._weights_name](self.path)
         return self._weights
 
-    def step_file(self, step: int, replica: int) -> Path:
+    def step_file(self, step: int, replica: int, replicas: int) -> Path:
         """Return where a recorded step is to be written; such names are in the order of steps."""
         self._begun()
-        return self.path / f"{step:09d}{f'-{replica}' if replica else ''}{STEP}"
+        return self.path / f"{step:09d}{f'-{replica:03d}' if replicas > 1 else ''}{STEP}"
 
     def begin(self) -> None:
         """Forget rows of single weights of a step that was not finished."""

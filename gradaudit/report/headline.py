@@ -24,7 +24,7 @@ def headline(run: Mapping[str, Any]) -> str:
     steps = run.get("coverage", {}).get("steps_audited")
     counted = [] if steps is None else [f"{steps} step{'s' * (steps != 1)} audited"]
     recorded = run.get("coverage", {}).get("steps_recorded")
-    if recorded and not steps:
+    if recorded and run.get("options", {}).get("mode") == "record":
         counted.append(f"{recorded} step{'s' * (recorded != 1)} recorded")
     stale = run.get("stale_steps", 0)
     counted += [f"{stale} of them stale"] if stale else []

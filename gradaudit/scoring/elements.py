@@ -128,6 +128,8 @@ class Judged:
         with np.errstate(all="ignore"):
             norm = float(np.linalg.norm(self.estimate.value))
             tolerance = float(np.linalg.norm(self.threshold * self.estimate.sigma + self.kink))
+            if self.estimate.noise is not None:  # an estimate without kinks
+                tolerance = self.threshold * self.estimate.noise
             found = tolerance / norm if tolerance and norm else np.inf if tolerance else 0.0
         return np.inf if np.isnan(found) else found
 

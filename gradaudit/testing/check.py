@@ -157,7 +157,7 @@ def applicable(rule: Rule, case: Case, checks: Iterable[str] | None = None) -> l
 
     def applies(check: Callable) -> bool:
         if rule.kind in KINDS:
-            return check in _OF_UPDATES
+            return check in _OF_UPDATES or (check is bound_is_below_sigma and rule.elementwise)
         if check is kinks_as_keras:
             return bool(case.kinks)
         return check is not vjp_equals_differences or not case.ties

@@ -24,7 +24,7 @@ from gradaudit.rules import Case, Rule
 from gradaudit.testing.agreement import random_cotangents
 from gradaudit.testing.subject import Primals, Subject
 from gradaudit.testing.subjects import Subjects
-from gradaudit.testing.updates import KINDS, updates
+from gradaudit.testing.updates import KINDS, updates, updates_and_bounds
 
 HALF_THRESHOLD = 4.0
 """Errors of correct float32 code stay below this many σ: half the default threshold of an audit."""
@@ -60,17 +60,29 @@ def stays_float32(rule: Rule, case: Case, subjects: Subjects) -> None:
 def bound_is_below_sigma(rule: Rule, case: Case, subjects: Subjects) -> None:
     """The lower bound of σ, by which most steps of an audit are judged, is at most σ.
 
-    The values are the same. Elements next to a kink are left out: a bound has no kinks.
+    The values are the same. Elements next to a kink are left out: a bound has no kinks. The bound
+    of an update is that of `reference.bounds`, for rules that move each element by itself.
     """
     if rule.kind in KINDS:
-        return  # updates have another bound: reference/bounds.py
+        for made, least in updates_and_bounds(rule, case):
+            _require_below(made, least)
+        return
     with floats("float32"), np.errstate(all="ignore"):
         found = subjects.of(rule, case, "float32")
         made, least = (
             _errors(found, rule, arithmetic) for arithmetic in (Rounding(), Rounding(bound=True))
         )
-    for name, each in made.items():
-        bound = least[name]
+    _require_below(made, least)
+
+
+def _require_below(made: Mapping[str, Any], least: Mapping[str, Any]) -> None:
+    """Compare values and σ with values and lower bounds, by name.
+
+    Raises:
+        CheckFailure: the values are others, or a bound is above σ.
+    """
+    for name, value in made.items():
+        each, bound = as_rounded(value), least[name]
         apart = np.zeros(each.shape, bool) if each.kink is None else each.kink > 0
         slack = 1e-6 * each.sigma + 1e-12 * np.abs(each.value)
         away = np.abs(bound.value - each.value) > slack

@@ -1,7 +1,13 @@
 """Steps judged by worker processes beside the training: the same tables, whatever happens."""
 
+import errno
 import os
+import pickle
 import signal
+import subprocess
+import sys
+import threading
+import time
 from pathlib import Path
 
 import keras
@@ -11,8 +17,8 @@ import tensorflow as tf
 from keras import layers, ops
 
 from gradaudit import GradientAudit, load
-from gradaudit.audit import background
-from gradaudit.errors import DataError, UsageError
+from gradaudit.audit import background, worker
+from gradaudit.errors import AuditFailure, DataError, UsageError
 
 STEPS = 8
 
@@ -76,8 +82,27 @@ def _tables(run):
     return run.steps.drop(columns=timed), run.tensors, run.weights
 
 
-def _first_pid(audit):
-    return audit._session._background._workers[0]._process.pid
+def _worker(audit):
+    return audit._session._background._workers[0]
+
+
+def _signal(number):
+    """Return what sends a signal to the first worker."""
+    return lambda audit: os.kill(_worker(audit)._process.pid, number)
+
+
+def _at(batch, do):
+    return lambda audit: AtBatch(batch, lambda: do(audit))
+
+
+def _stopped(then):
+    """Return callbacks: the first worker stops while it has a step, and gets a signal later."""
+
+    def stop(audit):
+        _signal(signal.SIGSTOP)(audit)
+        threading.Timer(2, _signal(then), (audit,)).start()
+
+    return [_at(4, stop)]
 
 
 @pytest.fixture
@@ -102,17 +127,19 @@ def test_the_tables_and_the_weights_are_those_of_an_audit_within_the_training(tm
 @pytest.mark.long
 def test_what_two_workers_judge_does_not_depend_on_how_fast_they_are(tmp_path):
     first, _ = _fit(tmp_path / "first", background=2)
-    pause = lambda audit: AtBatch(4, lambda: audit._session._background.first)  # noqa: E731
-    again, _ = _fit(tmp_path / "again", background=2, callbacks=[pause])
+    again, _ = _fit(tmp_path / "again", background=2, callbacks=_stopped(signal.SIGCONT))
     assert first.steps["judged_by"].tolist() == ["sigma"] * 2 + ["bound"] * (STEPS - 2)
     for one, other in zip(_tables(first), _tables(again), strict=True):
         assert one.equals(other)
 
 
 @pytest.mark.long
-def test_a_worker_that_is_killed_loses_nothing(tmp_path):
-    kill = lambda audit: AtBatch(5, lambda: os.kill(_first_pid(audit), 9))  # noqa: E731
-    run, _ = _fit(tmp_path / "run", background=2, callbacks=[kill])
+def test_a_worker_that_is_killed_loses_nothing(tmp_path, monkeypatch):
+    started = []
+    right = background._Worker.start
+    monkeypatch.setattr(background._Worker, "start", lambda self: started.append(right(self)))
+    run, _ = _fit(tmp_path / "run", background=2, callbacks=_stopped(signal.SIGKILL))
+    assert len(started) == 3
     assert run.steps["step"].tolist() == list(range(STEPS))
     assert set(run.steps["verdict"]) == {"pass"}
     assert run.run["faults"]["count"] == 0
@@ -121,23 +148,165 @@ def test_a_worker_that_is_killed_loses_nothing(tmp_path):
 @pytest.mark.long
 def test_a_step_whose_workers_end_again_and_again_is_unjudged(tmp_path, monkeypatch):
     monkeypatch.setattr(background, "_MOST_STARTS", 1)
-    kill = lambda audit: AtBatch(5, lambda: os.kill(_first_pid(audit), 9))  # noqa: E731
-    run, _ = _fit(tmp_path / "run", background=1, callbacks=[kill])
+    run, _ = _fit(tmp_path / "run", background=1, callbacks=_stopped(signal.SIGKILL))
     assert run.steps["step"].tolist() == list(range(STEPS))
     assert run.steps["verdict"].value_counts().to_dict() == {"pass": STEPS - 1, "unjudged": 1}
-    assert "ended twice" in run.run["faults"]["tracebacks"][0]
+    assert "with the code -9; it may lack memory" in run.run["faults"]["tracebacks"][0]
     assert run.verdict == "unjudged"
 
 
 @pytest.mark.long
 def test_nothing_is_lost_at_a_ctrl_c(tmp_path):
-    press = lambda audit: AtBatch(6, lambda: signal.raise_signal(signal.SIGINT))  # noqa: E731
+    press = _at(6, lambda audit: signal.raise_signal(signal.SIGINT))
     with pytest.raises(KeyboardInterrupt):
         _fit(tmp_path / "run", background=2, callbacks=[press])
     run = load(tmp_path / "run")
     assert run.verdict == "interrupted"
     assert run.steps["step"].tolist() == list(range(6))
     assert set(run.steps["verdict"]) == {"pass"}
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("times", [1, 2])
+def test_ctrl_c_while_the_training_waits_for_a_worker(tmp_path, times):
+    """Its worker has stopped, and goes on after the first Ctrl-C, or not at all."""
+
+    def wait_in_vain(audit):
+        _signal(signal.SIGSTOP)(audit)
+        press = [
+            threading.Timer(n + 1, os.kill, (os.getpid(), signal.SIGINT)) for n in range(times)
+        ]
+        goes_on = threading.Timer(2, _signal(signal.SIGCONT), (audit,))
+        for timer in press if times > 1 else [*press, goes_on]:
+            timer.start()
+
+    with pytest.raises(KeyboardInterrupt):
+        _fit(tmp_path / "run", background=1, callbacks=[_at(3, wait_in_vain)])
+    run = load(tmp_path / "run")
+    assert run.verdict == "interrupted"
+    trained = run.run["coverage"]["steps_trained"]
+    assert run.steps["step"].tolist() == list(range(len(run.steps)))
+    assert len(run.steps) >= trained
+    assert ("unjudged" in set(run.steps["verdict"])) is (times == 2)
+
+
+@pytest.mark.long
+def test_under_raise_the_training_ends_and_its_report_is_whole(tmp_path):
+    with pytest.raises(AuditFailure, match="twice too large"):
+        _fit(tmp_path / "run", Doubled(4, name="wrong"), background=1, on_fail="raise")
+    run = load(tmp_path / "run")
+    assert run.verdict == "fail"
+    assert run.run["ended"] == "aborted"
+    assert run.steps["step"].tolist() == list(range(len(run.steps)))
+
+
+@pytest.mark.long
+def test_two_fits_under_one_audit(tmp_path):
+    keras.utils.set_random_seed(0)
+    model = keras.Sequential([keras.Input((3,)), layers.Dense(2)])
+    model.compile("sgd", "mse")
+    audit = GradientAudit(tmp_path / "run", background=1, verbose=0)
+    x, y = np.ones((8, 3)), np.ones((8, 2))
+    for _ in range(2):
+        model.fit(x, y, 4, verbose=0, callbacks=[audit])
+    run = load(tmp_path / "run")
+    assert run.steps["step"].tolist() == [0, 1, 2, 3]
+    assert run.verdict == "pass"
+
+
+@pytest.mark.long
+def test_shared_memory_that_is_full_is_not_needed(tmp_path, monkeypatch):
+    monkeypatch.setattr(background, "_SHARED", tmp_path)
+    right = background.present_backend().write_step
+
+    def full(path, record, spec):
+        if Path(path).is_relative_to(tmp_path):
+            raise OSError(errno.ENOSPC, "no space left on device")
+        right(path, record, spec)
+
+    monkeypatch.setattr("gradaudit.backends.tensorflow.write_step", full)
+    run, _ = _fit(tmp_path / "run", background=1)
+    assert set(run.steps["verdict"]) == {"pass"}
+    assert run.run["faults"]["count"] == 0
+    assert len(run.steps) == STEPS
+
+
+def test_a_step_that_no_process_can_take_is_judged_within_the_training(tmp_path, monkeypatch):
+    monkeypatch.setattr(background.sys, "executable", "/no/such/python")
+    run, _ = _fit(tmp_path / "run", background=1)
+    assert set(run.steps["verdict"]) == {"pass"}
+    assert "giving step 0 to another process" not in run.run["faults"]["tracebacks"]
+    assert run.run["faults"]["count"] == STEPS
+
+
+@pytest.mark.long
+def test_a_training_that_is_killed_leaves_no_files(tmp_path):
+    program = tmp_path / "program.py"
+    program.write_text(KILLED_TRAINING.format(folder=str(tmp_path)))
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    done = subprocess.run(
+        [sys.executable, str(program)], env=environment, capture_output=True, check=False
+    )
+    assert done.returncode == -9, done.stderr
+    end = time.monotonic() + 60
+    while list(tmp_path.glob("gradaudit-*")) and time.monotonic() < end:
+        pass
+    assert list(tmp_path.glob("gradaudit-*")) == []
+
+
+KILLED_TRAINING = """
+import os, tempfile, keras, numpy as np
+from pathlib import Path
+tempfile.tempdir = {folder!r}
+from gradaudit import GradientAudit
+from gradaudit.audit import background
+background._SHARED = Path({folder!r})
+model = keras.Sequential([keras.Input((3,)), keras.layers.Dense(2)])
+model.compile("sgd", "mse")
+kill = keras.callbacks.LambdaCallback(
+    on_train_batch_begin=lambda batch, logs: os.kill(os.getpid(), 9) if batch == 2 else None
+)
+model.fit(
+    np.ones((32, 3)), np.ones((32, 2)), 4, verbose=0,
+    callbacks=[kill, GradientAudit({folder!r} + "/run", background=1, verbose=0)],
+)
+"""
+
+
+def test_an_answer_that_cannot_be_read_is_a_fault(tmp_path):
+    class Broken:
+        def __reduce__(self):
+            return int, ("not a number",)
+
+    path = tmp_path / "answers"
+    with open(path, "wb") as file:
+        for answer in (pickle.dumps(Broken()), pickle.dumps("right"), pickle.dumps("cut off")):
+            file.write(background.SIZE.pack(len(answer)) + answer)
+    os.truncate(path, path.stat().st_size - 1)
+    answers = []
+    with open(path, "rb") as pipe:
+        background._read(pipe, answers.append)
+    assert isinstance(answers[0], RuntimeError)
+    assert answers[1:] == ["right", None]
+
+
+def test_an_exception_that_no_pickle_makes_again_comes_as_words(tmp_path):
+    class OddError(Exception):
+        """No pickle finds a class within a function."""
+
+    class Failing:
+        def judge(self, record, spec):
+            raise OddError("of its own")
+
+    class Backend:
+        def read_step(self, path):
+            return None, None
+
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(worker, "present_backend", Backend)
+        found = pickle.loads(worker._answer(Failing(), "a.step"))
+    assert isinstance(found, RuntimeError)
+    assert "OddError: of its own" in str(found)
 
 
 @pytest.mark.long
@@ -196,5 +365,6 @@ def test_a_step_that_no_file_holds_is_judged_within_the_training(tmp_path, monke
 def test_arguments_that_do_not_fit_together_are_refused(tmp_path):
     with pytest.raises(UsageError, match="background is -1"):
         GradientAudit(tmp_path, background=-1)
-    with pytest.raises(UsageError, match="mode is 'record'"):
-        GradientAudit(tmp_path, background=1, mode="record")
+    for option in ({"background": 1}, {"record_steps": (3,)}, {"on_fail": "stop"}):
+        with pytest.raises(UsageError, match=f"mode is 'record', and {next(iter(option))} is"):
+            GradientAudit(tmp_path, mode="record", **option)

@@ -178,8 +178,8 @@ def test_checks_that_do_not_apply_are_left_out():
         return applicable(rule, rule.cases[case])
 
     assert names(keras.optimizers.SGD) == [
-        "forward_equals_keras", "rule_is_pure", "stays_float32", "rounding_is_calibrated",
-        "audit_passes",
+        "forward_equals_keras", "rule_is_pure", "stays_float32", "bound_is_below_sigma",
+        "rounding_is_calibrated", "audit_passes",
     ]  # fmt: skip
     assert set(CHECKS) - set(names(keras.activations.tanh)) == {"kinks_as_keras"}
     ties = find_rule(keras.layers.Maximum)

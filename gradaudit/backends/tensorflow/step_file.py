@@ -7,6 +7,7 @@ imports nothing and calls nothing that the file names.
 """
 
 import enum
+import functools
 import json
 import os
 import sys
@@ -14,6 +15,7 @@ import types
 import zipfile
 import zlib
 from os import PathLike
+from pathlib import Path
 from typing import Any
 
 import keras
@@ -73,9 +75,13 @@ def write_step(path: str | PathLike, record: StepRecord, spec: StepSpec) -> None
     )
     arrays: dict[str, Any] = {str(i): _bytes(array) for i, array in enumerate(found.arrays)}
     unfinished = f"{path}.new"
-    with open(unfinished, "wb") as file:
-        np.savez(file, step=np.frombuffer(text.encode(), np.uint8), **arrays)
-    os.replace(unfinished, path)
+    try:
+        with open(unfinished, "wb") as file:
+            np.savez(file, step=np.frombuffer(text.encode(), np.uint8), **arrays)
+        os.replace(unfinished, path)
+    except BaseException:  # a full disk, or Ctrl-C
+        Path(unfinished).unlink(missing_ok=True)
+        raise
 
 
 def read_step(
@@ -113,11 +119,17 @@ def read_step(
             "gradaudit that wrote it."
         )
     copy, optimizer, config, versions = spec
-    replay = Replay(record.jit)
+    replay = _replay(record.jit)
     if model is None or built is None or recorded is None:
         return record, StepSpec(copy, optimizer, config, Detached(replay), versions)
     framework = TensorFlow(model, copy, _paired(recorded, built, model, path), replay)
     return record, StepSpec(copy, optimizer, config, framework, versions)
+
+
+@functools.cache
+def _replay(jit: bool) -> Replay:
+    """Return what repeats the draws of steps: one for all, since it compiles each kind of draw."""
+    return Replay(jit)
 
 
 def _restored(
