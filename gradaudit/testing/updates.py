@@ -36,7 +36,7 @@ def updates(
         seed: of the random weight and gradients.
     """
     found = []
-    for step in _steps(rule, case.build(), case.shapes[0], dtype, seed):
+    for step in _steps(rule, case, case.shapes[0], dtype, seed):
         ours = step.by_rule(arithmetic)
         found.append((_named(ours, step.optimizer), _named(step.after, step.optimizer)))
     return found
@@ -50,7 +50,7 @@ def updates_and_bounds(rule: Rule, case: Case) -> list[tuple[dict[str, Any], dic
     first, *others = case.shapes[0] or (1,)
     most = -(-4 * SAMPLE // math.prod((first, *others)))
     found = []
-    for step in _steps(rule, case.build(), (first * most, *others), "float32", seed=4):
+    for step in _steps(rule, case, (first * most, *others), "float32", seed=4):
         pair = step.by_rule(Rounding()), step.by_rule(Rounding(), taken=step.after)
         found.append((_named(pair[0], step.optimizer), _named(pair[1], step.optimizer)))
     return found
@@ -87,11 +87,12 @@ class _Step:
 
 
 def _steps(
-    rule: Rule, target: Any, shape: tuple[int, ...], dtype: str, seed: int
+    rule: Rule, case: Case, shape: tuple[int, ...], dtype: str, seed: int
 ) -> Iterator[_Step]:
     """Yield three updates of a random weight, each from the state that the last one left."""
     rng = np.random.default_rng(seed)
     with floats(dtype):
+        target = case.build()
         constrained = rule.kind == "constraint"
         optimizer = keras.optimizers.SGD(0.1) if constrained else target
         with keras.name_scope("model"):
