@@ -117,6 +117,21 @@ def in_an_empty_folder(tmp_path, monkeypatch):
     monkeypatch.setattr(sys, "path", list(sys.path))
 
 
+@pytest.fixture
+def gradaudit(monkeypatch, capfd):
+    """Run the command line; return its exit code, and what it prints to stdout and stderr."""
+    from gradaudit import cli
+
+    def call(*arguments):
+        monkeypatch.setattr(sys, "argv", ["gradaudit", *map(str, arguments)])
+        with pytest.raises(SystemExit) as ended:
+            cli.main()
+        out, err = capfd.readouterr()
+        return ended.value.code or 0, out, err
+
+    return call
+
+
 @pytest.fixture(scope="session")
 def two_replicas():
     from matrix.distribution import two_replicas

@@ -708,7 +708,7 @@ def test_a_train_function_that_is_made_anew_within_fit_is_followed(tmp_path):
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("known", by_default([True, False], [True]))
+@pytest.mark.parametrize("known", [True, False])
 def test_steps_are_counted_where_the_last_execution_is_short(tmp_path, known):
     x, y = NETS["iris"].data["iris"]()
     data = tf.data.Dataset.from_tensor_slices((x, y)).batch(50)

@@ -12,25 +12,13 @@ from pathlib import Path
 
 import pytest
 
-from gradaudit import cli, load
+from gradaudit import load
 from suite import by_default
 
 GRADAUDIT = [sys.executable, "-m", "gradaudit"]
 
 
 pytestmark = pytest.mark.usefixtures("in_an_empty_folder")
-
-
-@pytest.fixture
-def gradaudit(monkeypatch, capfd):
-    def call(*arguments):
-        monkeypatch.setattr(sys, "argv", ["gradaudit", *map(str, arguments)])
-        with pytest.raises(SystemExit) as ended:
-            cli.main()
-        out, err = capfd.readouterr()
-        return ended.value.code or 0, out, err
-
-    return call
 
 
 @pytest.mark.parametrize("model", ["iris", "deep_tanh", "sigmoid_mse"])

@@ -8,7 +8,7 @@ from pathlib import Path
 import distributed
 import pytest
 
-from gradaudit import cli, load
+from gradaudit import load
 from gradaudit.audit import step_files
 from gradaudit.audit.results import Results
 from gradaudit.errors import FolderError, UsageError
@@ -59,18 +59,6 @@ def build():
 
 
 @pytest.fixture
-def gradaudit(monkeypatch, capfd):
-    def call(*arguments):
-        monkeypatch.setattr(sys, "argv", ["gradaudit", *map(str, arguments)])
-        with pytest.raises(SystemExit) as ended:
-            cli.main()
-        out, err = capfd.readouterr()
-        return ended.value.code or 0, out, err
-
-    return call
-
-
-@pytest.fixture
 def recorded(gradaudit):
     """The recorded steps of a net, beside the tables of its audit."""
     options = "--epochs 1 --batch-size 20 --sigma always --record-steps all --out run"
@@ -83,6 +71,12 @@ def _tables(folder):
     run = load(folder)
     timed = [name for name in run.steps if name.endswith("_ms")]
     return run.steps.drop(columns=timed), run.tensors, run.weights
+
+
+def _write_nets(text):
+    """Write a module of nets, and data for them."""
+    Path("my_nets.py").write_text(text)
+    Path("data.csv").write_text("u,v,w\n" + "1,2,3\n0,1,2\n" * 3)
 
 
 def _are_equal(one, other):
@@ -137,8 +131,7 @@ def test_recorded_steps_are_a_run_that_is_not_overwritten(gradaudit, recorded):
 
 
 def test_code_without_a_rule_needs_the_model(gradaudit):
-    Path("my_nets.py").write_text(NETS)
-    Path("data.csv").write_text("u,v,w\n" + "1,2,3\n0,1,2\n" * 3)
+    _write_nets(NETS)
     data = "--data data.csv --target w --epochs 1 --sigma always --record-steps all --out run"
     assert gradaudit("run", "--model", "my_nets:build", *data.split())[0] == 0
     steps = sorted(Path("run").glob("*.step"))
@@ -167,8 +160,7 @@ def test_what_is_asked_for_wrongly_is_told_in_one_line(gradaudit, recorded):
 
 
 def test_a_class_that_is_not_imported_is_told(gradaudit, monkeypatch):
-    Path("my_nets.py").write_text(NETS)
-    Path("data.csv").write_text("u,v,w\n" + "1,2,3\n0,1,2\n" * 3)
+    _write_nets(NETS)
     data = "--data data.csv --target w --epochs 1 --record-steps all --out run"
     assert gradaudit("run", "--model", "my_nets:build", *data.split())[0] == 0
     monkeypatch.delitem(sys.modules, "my_nets")
@@ -203,8 +195,7 @@ def test_steps_of_two_models_are_no_run(gradaudit, recorded):
 
 
 def test_a_custom_gradient_that_is_meant_is_named_again(gradaudit):
-    Path("my_nets.py").write_text(MEANT)
-    Path("data.csv").write_text("u,v,w\n" + "1,2,3\n0,1,2\n" * 3)
+    _write_nets(MEANT)
     data = "--data data.csv --target w --epochs 1 --mode record --out run"
     assert gradaudit("run", "--model", "my_nets:build", *data.split())[0] == 3
     steps = sorted(Path("run").glob("*.step"))

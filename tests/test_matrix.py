@@ -7,10 +7,12 @@ import keras
 import numpy as np
 import pytest
 
+import test_callback
 from gradaudit import GradientAudit, load
 from gradaudit.rules import variable_keys
 from matrix import CELLS, page
 from matrix.chosen import CHOSEN
+from matrix.precision import MODES, POLICIES
 
 ALL = [
     pytest.param(
@@ -96,7 +98,7 @@ def test_the_cells_that_run_by_default_are_of_every_group_and_kind():
     by_default = {}
     for group, cells in CELLS.items():
         by_default[group] = [cell for cell in cells if cell.name in CHOSEN[group]]
-        assert len(by_default[group]) == len(CHOSEN[group]) >= 1, group
+        assert len(by_default[group]) == len(CHOSEN[group]) >= 2, group
     assert CHOSEN.keys() == CELLS.keys()
     chosen = [cell for cells in by_default.values() for cell in cells]
     for stage in ("gradient", "update", "some_update", "stale", "verdict", "warns"):
@@ -104,6 +106,6 @@ def test_the_cells_that_run_by_default_are_of_every_group_and_kind():
     reasons = {cell.gradient for cells in CELLS.values() for cell in cells}
     assert reasons == {cell.gradient for cell in chosen}
     precisions = [cell.name for cell in by_default["Precision"]]
-    # the others are those of test_callback.py
-    for word in ("float16", "bfloat16", "graph", "eager"):
+    precisions += [f"{precision}, {mode}" for _, precision, mode, _ in test_callback.CHOSEN]
+    for word in (*POLICIES[1:], *MODES):  # float32 is everywhere else
         assert any(word in name.split(", ") for name in precisions), word

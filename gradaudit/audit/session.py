@@ -90,11 +90,12 @@ class Session:
                 self._write(self._folder, record, spec)
         if self._settings.mode == Mode.RECORD:
             return
-        if self._background is None or self._needs_code or not self._submit(record, spec):
-            self._add_judged(0)
-            self.results.add(self.judge(record, spec), record.stale)
-        elif self._background is not None:
-            self._add_judged(self._background.most)
+        background = None if self._needs_code else self._background
+        if background is not None and self._submit(background, record, spec):
+            self._add_judged(background.most)
+            return
+        self._add_judged(0)
+        self.results.add(self.judge(record, spec), record.stale)
 
     def _write(self, folder: RunFolder, record: StepRecord, spec: StepSpec) -> None:
         """Write a recorded step to a file of its own."""
@@ -106,12 +107,11 @@ class Session:
         except Exception as error:
             self.results.fault(error, f"writing step {record.step} to a file")
 
-    def _submit(self, record: StepRecord, spec: StepSpec) -> bool:
+    def _submit(self, background: Background, record: StepRecord, spec: StepSpec) -> bool:
         """Give a step to the background; return whether it takes it."""
-        assert self._background is not None
         try:
             with uninterrupted():  # or the step would be in no table
-                self._background.submit(record, spec)
+                background.submit(record, spec)
             return True
         except DataError:  # no file holds the step
             return False

@@ -42,12 +42,14 @@ CHOSEN: dict[str, frozenset[str]] = {
     ),
     "Distribution": frozenset(
         {
+            "MirroredStrategy, Adam",
             "MirroredStrategy, a batch too small for the second replica",
         }
     ),
     "Company": frozenset(
         {
             "all of these, after the audit",
+            "SwapEMAWeights",
         }
     ),
 }

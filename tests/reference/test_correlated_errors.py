@@ -114,7 +114,7 @@ OTHERS = {
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("case", by_default(OTHERS, ["nearly equal, mixed_bfloat16"]))
+@pytest.mark.parametrize("case", OTHERS)
 def test_attention_passes_in_other_precisions(case):
     name, policy = OTHERS[case]
     before = keras.config.dtype_policy(), keras.config.floatx()
